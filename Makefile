@@ -1,0 +1,87 @@
+# The verbs. CI calls the same ones.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The extension's build has a target folder of its own, or each `cargo test` after it compiles SQLite again.
+BUILD := --target-dir target/python
+# The rules and backends are tested without Python, and so without the question which libpython to link.
+CARGO_TEST := cargo test --quiet --locked --no-default-features
+SDKS := 5 6 7
+
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
+UV_COMPILE := uv pip compile --quiet --universal --upgrade --python-version 3.10 --custom-compile-command 'make lock'
+
+.PHONY: help setup build demo test test-rust test-python test-sdks lint format wheel lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/ready ## Make the virtual environment with the pinned tools
+
+$(VENV)/ready: requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	touch $@
+
+build: $(VENV)/built ## Build the extension and install it into the environment
+
+$(VENV)/built: $(VENV)/ready pyproject.toml $(RUST_SOURCES)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked $(BUILD)
+	touch $@
+
+demo: build ## Log in, restart and refresh with the real SDK on a SQLite file, against a local stand-in for Zoho
+	@$(BIN)/python examples/demo.py
+
+test: test-rust test-python ## All tests but those with the older SDKs
+
+test-rust: ## Rules and backends, without Python: first without SQLite, then with it
+	$(CARGO_TEST)
+	$(CARGO_TEST) --features sqlite
+
+test-python: build ## What Python adds, with the SDK 8
+	$(BIN)/python -m pytest
+
+test-sdks: $(SDKS:%=test-sdk-%) ## The SDK's flows with the SDKs 5, 6 and 7, each in its own environment (8 is in `test`)
+
+$(SDKS:%=.venv-sdk-%/ready): .venv-sdk-%/ready: requirements/sdk-%.txt
+	$(PYTHON) -m venv .venv-sdk-$*
+	.venv-sdk-$*/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/sdk-$*.txt
+	touch $@
+
+$(SDKS:%=test-sdk-%): test-sdk-%: .venv-sdk-%/ready wheel
+	.venv-sdk-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall dist/*.whl
+	.venv-sdk-$*/bin/python -m pytest tests/sdk
+
+wheel: $(VENV)/ready ## Build the wheel into dist/ and smoke-test it in every CPython found
+	rm -rf dist
+	$(BIN)/maturin build --quiet --release --locked $(BUILD) --out dist
+	$(BIN)/python tests/wheel_smoke.py dist
+
+lint: build ## Formatters, linters, types, the stub against the module, the walls between the layers
+	cargo fmt --check
+	cargo clippy --quiet --locked --all-targets --no-default-features -- -D warnings
+	cargo clippy --quiet --locked --all-targets --no-default-features --features sqlite -- -D warnings
+	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --quiet --locked --all-targets --all-features -- -D warnings
+	@! grep -rnE 'pyo3|rusqlite|SystemTime|Instant|std::(fs|net|io|env|process|thread)' src/domain || { echo 'the domain is not pure'; exit 1; }
+	@! grep -rnlE 'pyo3' src/store || { echo 'only src/python may name pyo3'; exit 1; }
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest zoho_token_store --ignore-missing-stub --mypy-config-file pyproject.toml
+
+format: setup ## Let the formatters write
+	cargo fmt
+	$(BIN)/ruff check --fix --quiet || true
+	$(BIN)/ruff format
+
+lock: ## Pin the Python tools anew (needs uv)
+	for name in dev $(SDKS:%=sdk-%); do $(UV_COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
+
+clean: ## Remove what the other verbs made
+	rm -rf $(VENV) .venv-sdk-* target dist

@@ -1,0 +1,14 @@
+//! The rules, and nothing else: which row a token names, how the two merge, what may be purged.
+//!
+//! Pure functions over borrowed values. No Python, no SQL, no clock, no I/O: time and new ids come in as
+//! arguments, so every rule is one function with its truth table below it.
+
+pub mod expiry;
+pub mod id;
+pub mod identity;
+pub mod merge;
+pub mod purge;
+pub mod token;
+
+pub use identity::Key;
+pub use token::{Field, Row, Token};

@@ -1,0 +1,272 @@
+//! The SDK's objects and ours. Every name of the SDK's that this library relies on stands in this file: public getters
+//! and setters, the constructor, and the modules (the same in SDK 5 to 8).
+
+use pyo3::exceptions::{PyException, PyImportError, PyMemoryError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyDict, PyInt, PyNone, PyString, PyType};
+
+use super::error::{Failure, bad_input};
+use crate::domain::{Field, Token};
+
+const AUTHENTICATOR: &str = "zohocrmsdk.src.com.zoho.api.authenticator";
+const API: &str = "zohocrmsdk.src.com.zoho.crm.api";
+const EXCEPTION_CODE: &str = "TOKEN_STORE";
+const NO_SDK: &str = "a token store needs the Zoho CRM Python SDK: pip install zohocrmsdk8_0 (or zohocrmsdk7_0, \
+                      zohocrmsdk6_0, zohocrmsdk5_0)";
+
+/// Getter, setter and constructor argument of each field but the user name, which is an object of its own, and the
+/// expiry, which no constructor takes.
+const fn names(field: Field) -> (&'static str, &'static str, Option<&'static str>) {
+    match field {
+        Field::Id => ("get_id", "set_id", Some("id")),
+        Field::UserName => ("get_user_signature", "set_user_signature", Some("user_signature")),
+        Field::ClientId => ("get_client_id", "set_client_id", Some("client_id")),
+        Field::ClientSecret => ("get_client_secret", "set_client_secret", Some("client_secret")),
+        Field::RefreshToken => ("get_refresh_token", "set_refresh_token", Some("refresh_token")),
+        Field::AccessToken => ("get_access_token", "set_access_token", Some("access_token")),
+        Field::GrantToken => ("get_grant_token", "set_grant_token", Some("grant_token")),
+        Field::ExpiryTime => ("get_expires_in", "set_expires_in", None),
+        Field::RedirectUrl => ("get_redirect_url", "set_redirect_url", Some("redirect_url")),
+        Field::ApiDomain => ("get_api_domain", "set_api_domain", Some("api_domain")),
+    }
+}
+
+/// The SDK, as far as a store needs it.
+pub(super) struct Sdk {
+    oauth_token: Py<PyType>,
+    user_signature: Py<PyType>,
+    sdk_exception: Py<PyType>,
+    token_store: Py<PyType>,
+    getters: [Py<PyString>; Field::COUNT],
+    setters: [Py<PyString>; Field::COUNT],
+    arguments: [Option<Py<PyString>>; Field::COUNT],
+}
+
+static SDK: PyOnceLock<Sdk> = PyOnceLock::new();
+
+impl Sdk {
+    /// Imports it, once. Without one installed: `ImportError` with the packages that bring it.
+    pub(super) fn get(py: Python<'_>) -> PyResult<&'static Self> {
+        SDK.get_or_try_init(py, || Self::import(py))
+    }
+
+    fn import(py: Python<'_>) -> PyResult<Self> {
+        let class = |module: String, name: &str| -> PyResult<Py<PyType>> {
+            Ok(py.import(module)?.getattr(name)?.cast_into::<PyType>()?.unbind())
+        };
+        let import = || -> PyResult<_> {
+            // The authenticator first: the SDK's modules import each other in circles, and this way in works.
+            Ok((
+                class(format!("{AUTHENTICATOR}.oauth_token"), "OAuthToken")?,
+                class(format!("{API}.user_signature"), "UserSignature")?,
+                class(format!("{API}.exception.sdk_exception"), "SDKException")?,
+                class(format!("{AUTHENTICATOR}.store.token_store"), "TokenStore")?,
+            ))
+        };
+        let (oauth_token, user_signature, sdk_exception, token_store) = import().map_err(|error| {
+            if !error.is_instance_of::<PyImportError>(py) {
+                return error;
+            }
+            let missing = PyImportError::new_err(NO_SDK);
+            missing.set_cause(py, Some(error));
+            missing
+        })?;
+        let interned = |name: &str| PyString::intern(py, name).unbind();
+        Ok(Self {
+            oauth_token,
+            user_signature,
+            sdk_exception,
+            token_store,
+            getters: Field::ALL.map(|field| interned(names(field).0)),
+            setters: Field::ALL.map(|field| interned(names(field).1)),
+            arguments: Field::ALL.map(|field| names(field).2.map(interned)),
+        })
+    }
+
+    /// Makes `class` a virtual subclass of the SDK's `TokenStore`, which asks for the six methods but does not check
+    /// them on this way in.
+    pub(super) fn register(&self, class: &Bound<'_, PyType>) -> PyResult<()> {
+        let py = class.py();
+        let interface = self.token_store.bind(py);
+        for method in interface.getattr(intern!(py, "__abstractmethods__"))?.try_iter()? {
+            let method = method?.cast_into::<PyString>()?;
+            if !class.hasattr(&method)? {
+                return Err(PyImportError::new_err(format!(
+                    "the installed SDK asks a token store for {method}(), which this version of zoho-token-store does \
+                     not have: upgrade zoho-token-store"
+                )));
+            }
+        }
+        interface.call_method1(intern!(py, "register"), (class,))?;
+        Ok(())
+    }
+
+    /// The SDK's exception about `cause`.
+    pub(super) fn exception(&self, py: Python<'_>, cause: PyErr, message: &str) -> PyResult<PyErr> {
+        let exception = self.sdk_exception.bind(py).call1((EXCEPTION_CODE, message))?;
+        // Not by the constructor: that appends the cause's text to the message's, and they are the same.
+        exception.setattr(intern!(py, "cause"), cause.value(py))?;
+        let exception = PyErr::from_value(exception);
+        exception.set_cause(py, Some(cause));
+        Ok(exception)
+    }
+
+    /// A new token of the SDK's with these values.
+    ///
+    /// By its constructor: a token made around it lacks what SDK 6 to 8 look for in it.
+    pub(super) fn make<'py>(&self, py: Python<'py>, token: Token<'_>) -> PyResult<Bound<'py, PyAny>> {
+        let arguments = PyDict::new(py);
+        for field in Field::ALL {
+            if let (Some(name), Some(value)) = (&self.arguments[field as usize], token.get(field)) {
+                arguments.set_item(name, self.value(py, field, Some(value))?)?;
+            }
+        }
+        let made = self.oauth_token.bind(py).call((), Some(&arguments))?;
+        if token.has(Field::ExpiryTime) {
+            self.set(&made, Field::ExpiryTime, token.get(Field::ExpiryTime))?;
+        }
+        Ok(made)
+    }
+
+    /// Sets one field of a token.
+    pub(super) fn set(&self, token: &Bound<'_, PyAny>, field: Field, value: Option<&str>) -> PyResult<()> {
+        let py = token.py();
+        token.call_method1(self.setters[field as usize].bind(py), (self.value(py, field, value)?,))?;
+        Ok(())
+    }
+
+    fn value<'py>(&self, py: Python<'py>, field: Field, value: Option<&str>) -> PyResult<Bound<'py, PyAny>> {
+        match (field, value) {
+            (_, None) => Ok(PyNone::get(py).to_owned().into_any()),
+            (Field::UserName, Some(name)) => self.user_signature.bind(py).call1((name,)),
+            (_, Some(text)) => Ok(PyString::new(py, text).into_any()),
+        }
+    }
+
+    /// Reads all fields of a token of the SDK's. Anything else, and a field that is no text, is bad input.
+    pub(super) fn read<'py>(&self, object: &Bound<'py, PyAny>) -> Result<Incoming<'py>, Failure> {
+        let py = object.py();
+        if !object.is_instance(self.oauth_token.bind(py))? {
+            return Err(bad_input(format!(
+                "an OAuthToken of the Zoho CRM SDK is needed, not an object of type {}",
+                type_name(object)
+            )));
+        }
+        let mut incoming = Incoming { object: object.clone(), values: Default::default(), expiry_was_a_number: false };
+        for field in Field::ALL {
+            let value = self.read_field(object, field)?;
+            incoming.expiry_was_a_number |= field == Field::ExpiryTime && value.is_instance_of::<PyInt>();
+            incoming.values[field as usize] = text(field, &value)?;
+        }
+        Ok(incoming)
+    }
+
+    fn read_field<'py>(&self, object: &Bound<'py, PyAny>, field: Field) -> Result<Bound<'py, PyAny>, Failure> {
+        let py = object.py();
+        let get = |object: &Bound<'py, PyAny>, getter: &Bound<'py, PyString>| {
+            object.call_method0(getter).map_err(|error| unreadable(py, field, error))
+        };
+        let value = get(object, self.getters[field as usize].bind(py))?;
+        if field != Field::UserName || value.is_none() {
+            return Ok(value);
+        }
+        if !value.is_instance(self.user_signature.bind(py))? {
+            return Err(bad_input(format!(
+                "the token's user_signature is of type {}, not a UserSignature",
+                type_name(&value)
+            )));
+        }
+        get(&value, intern!(py, "get_name"))
+    }
+}
+
+/// A token of the caller's, with its ten values read.
+pub(super) struct Incoming<'py> {
+    object: Bound<'py, PyAny>,
+    values: [Option<Bound<'py, PyString>>; Field::COUNT],
+    expiry_was_a_number: bool,
+}
+
+impl<'py> Incoming<'py> {
+    /// The values, borrowed: no copy, and usable without the GIL.
+    pub(super) fn token(&self) -> Token<'_> {
+        // `text` has seen to it that each has a UTF-8 form.
+        Token::from_fn(|field| self.values[field as usize].as_ref()?.to_str().ok())
+    }
+
+    /// Gives the object its row's id.
+    pub(super) fn carry_id(&self, sdk: &Sdk, id: &str) -> PyResult<()> {
+        if self.token().get(Field::Id) == Some(id) { Ok(()) } else { sdk.set(&self.object, Field::Id, Some(id)) }
+    }
+
+    /// Writes into the object what differs from what was read, and hands it back.
+    pub(super) fn fill(&self, sdk: &Sdk, completed: Token<'_>) -> PyResult<Bound<'py, PyAny>> {
+        let asked = self.token();
+        for field in Field::ALL {
+            let restate = field == Field::ExpiryTime && self.expiry_was_a_number;
+            if restate || completed.get(field) != asked.get(field) {
+                sdk.set(&self.object, field, completed.get(field))?;
+            }
+        }
+        Ok(self.object.clone())
+    }
+}
+
+/// A field's value as text. A number is taken for an expiry (contract 6).
+fn text<'py>(field: Field, value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyString>>, Failure> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    let text = if field == Field::ExpiryTime && value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>() {
+        // Python refuses to write out a number of thousands of digits.
+        value
+            .py()
+            .get_type::<PyInt>()
+            .call_method1(intern!(value.py(), "__repr__"), (value,))
+            .and_then(|digits| Ok(digits.cast_into::<PyString>()?))
+            .map_err(|error| unreadable(value.py(), field, error))?
+    } else {
+        let not_text = || bad_input(format!("the token's {} is of type {}, not str", field.name(), type_name(value)));
+        value.cast::<PyString>().map_err(|_| not_text())?.clone()
+    };
+    utf8(&text, || format!("the token's {}", field.name()))?;
+    Ok(Some(text))
+}
+
+/// An id given to a by-id method: a `str`, or nothing.
+pub(super) fn id<'py>(value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyString>>, Failure> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    let text = value
+        .cast::<PyString>()
+        .map_err(|_| bad_input(format!("an id is a str, not an object of type {}", type_name(value))))?;
+    utf8(text, || "the id".to_owned())?;
+    Ok(Some(text.clone()))
+}
+
+/// Not by way of Python's own error, which holds the text it complains about.
+fn utf8<'a>(text: &'a Bound<'_, PyString>, what: impl Fn() -> String) -> Result<&'a str, Failure> {
+    text.to_str().map_err(|error| {
+        if error.is_instance_of::<PyMemoryError>(text.py()) {
+            return Failure::Python(error);
+        }
+        bad_input(format!("{} has no UTF-8 form (it contains half of a surrogate pair)", what()))
+    })
+}
+
+/// A getter that raised. What it raised may hold a secret, so only its type is told.
+fn unreadable(py: Python<'_>, field: Field, error: PyErr) -> Failure {
+    if !error.is_instance_of::<PyException>(py) {
+        return Failure::Python(error);
+    }
+    let raised = error.get_type(py).name().map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
+    bad_input(format!("the token's {} cannot be read ({raised})", field.name()))
+}
+
+/// The name of an object's type, for messages.
+pub(super) fn type_name(object: &Bound<'_, PyAny>) -> String {
+    object.get_type().name().map_or_else(|_| "unknown".to_owned(), |name| name.to_string())
+}

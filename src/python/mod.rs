@@ -1,0 +1,29 @@
+//! What Python sees. Every method has one shape: convert in, work, convert out.
+//!
+//! Two rules keep locks and the GIL apart. No lock of a store is held while Python code runs: operations take and return
+//! plain values. And nothing waits for a lock with the GIL held: a find first tries without waiting
+//! ([`crate::store::Wait::No`]; giving the GIL up costs more than the find), everything else detaches.
+
+mod convert;
+mod error;
+mod fork;
+mod stores;
+
+use pyo3::prelude::*;
+
+/// The native half of the package `zoho_token_store`.
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use super::error::StoreError;
+    #[pymodule_export]
+    use super::stores::{CustomStoreInMemory, CustomStoreList, CustomStoreSQLite, TokenStoreBase};
+
+    use super::{Bound, PyModule, PyModuleMethods, PyResult, fork};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        fork::register(module.py())
+    }
+}

@@ -1,0 +1,372 @@
+//! The classes. One base has the methods; each store adds only how it is made.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use pyo3::Borrowed;
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDelta, PyDict, PyList, PyString, PyTuple};
+
+use super::convert::{self, Incoming, Sdk, type_name};
+use super::error::{Failure, bad_input, log};
+use crate::domain::Token;
+use crate::store::list::List;
+use crate::store::sqlite::{Memory, Sqlite};
+use crate::store::wait::Deadline;
+use crate::store::{Backend, Error, Found, Place, Store, Wait};
+
+/// What the three store classes have in common: every method. Made only through one of them.
+#[pyclass(module = "zoho_token_store._native", name = "TokenStoreBase", subclass, frozen, weakref)]
+pub(super) struct TokenStoreBase {
+    /// Empty until `__init__` has run.
+    opened: OnceLock<Opened>,
+}
+
+struct Opened {
+    store: Store,
+    sdk: &'static Sdk,
+    raise_on_missing_id: bool,
+}
+
+/// A SQLite file.
+#[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
+pub(super) struct CustomStoreSQLite;
+
+/// A private SQLite database in memory.
+#[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
+pub(super) struct CustomStoreInMemory;
+
+/// A list in memory.
+#[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
+pub(super) struct CustomStoreList;
+
+/// How long a store on a file waits for other programs, unless it is told.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An argument as it was given, `None` included; or not given.
+struct Given<'py>(Option<Bound<'py, PyAny>>);
+
+impl<'py> FromPyObject<'_, 'py> for Given<'py> {
+    type Error = Infallible;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> Result<Self, Infallible> {
+        Ok(Self(Some(object.to_owned())))
+    }
+}
+
+/// How long a store in memory waits for another thread: a change to it takes microseconds.
+const IN_MEMORY: Duration = Duration::from_secs(5);
+
+impl TokenStoreBase {
+    const fn unopened() -> Self {
+        Self { opened: OnceLock::new() }
+    }
+
+    /// Opens the store that `make` makes. Runs detached.
+    fn init(
+        this: &Bound<'_, Self>,
+        raise_on_missing_id: bool,
+        patience: impl FnOnce() -> Result<Duration, Failure>,
+        make: impl FnOnce(Deadline) -> Result<Box<dyn Backend>, Failure>,
+    ) -> PyResult<()> {
+        let py = this.py();
+        let sdk = Sdk::get(py)?;
+        sdk.register(&py.get_type::<Self>())?;
+        let open = || -> Result<(), Failure> {
+            let patience = patience()?;
+            let store = Store::new(make(Deadline::after(patience))?, patience);
+            let opened = Opened { store, sdk, raise_on_missing_id };
+            this.get().opened.set(opened).map_err(|_| bad_input("this store is open already; make another one"))
+        };
+        open().map_err(|failure| failure.raise(py, sdk, &type_name(this.as_any())))
+    }
+
+    fn opened(&self) -> PyResult<&Opened> {
+        self.opened.get().ok_or_else(|| {
+            PyTypeError::new_err("the store was never opened: call super().__init__() in the __init__() of a subclass")
+        })
+    }
+
+    /// Runs a method's work and translates its failure.
+    fn run<T>(&self, py: Python<'_>, method: &str, work: impl FnOnce(&Opened) -> Result<T, Failure>) -> PyResult<T> {
+        let opened = self.opened()?;
+        work(opened).map_err(|failure| failure.raise(py, opened.sdk, method))
+    }
+}
+
+impl Opened {
+    /// Finds without letting go of the GIL, unless somebody is in the way.
+    fn find(
+        &self,
+        py: Python<'_>,
+        look: impl Fn(&Store, Wait) -> Result<Option<Found>, Error> + Sync,
+    ) -> Result<Option<Found>, Failure> {
+        let found = match look(&self.store, Wait::No) {
+            Err(error) if error.is_busy() => py.detach(|| look(&self.store, Wait::Yes)),
+            found => found,
+        };
+        Ok(found?)
+    }
+}
+
+#[pymethods]
+impl TokenStoreBase {
+    fn find_token<'py>(&self, py: Python<'py>, token: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.run(py, "find_token", |opened| {
+            let incoming = opened.sdk.read(token)?;
+            let asked = incoming.token();
+            let Some(found) = opened.find(py, |store, wait| store.find(asked, wait))? else { return Ok(None) };
+            let completed = found.complete(asked);
+            Ok(Some(incoming.fill(opened.sdk, completed)?))
+        })
+    }
+
+    fn save_token(&self, py: Python<'_>, token: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.run(py, "save_token", |opened| {
+            let incoming = opened.sdk.read(token)?;
+            let saved = incoming.token();
+            let id = py.detach(|| opened.store.save(saved, now()))?;
+            incoming.carry_id(opened.sdk, &id)?;
+            Ok(())
+        })
+    }
+
+    fn find_token_by_id<'py>(&self, py: Python<'py>, id: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.run(py, "find_token_by_id", |opened| {
+            let id = convert::id(id)?;
+            let id = id.as_ref().map(|id| id.to_str()).transpose()?;
+            match opened.find(py, |store, wait| store.find_by_id(id, wait))? {
+                Some(found) => Ok(Some(opened.sdk.make(py, found.row())?)),
+                None if opened.raise_on_missing_id => Err(Failure::Store(Error::NoSuchId {
+                    place: opened.store.place().clone(),
+                    id: id.unwrap_or_default().to_owned(),
+                })),
+                None => Ok(None),
+            }
+        })
+    }
+
+    fn get_tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.run(py, "get_tokens", |opened| {
+            let tokens = PyList::empty(py);
+            for row in py.detach(|| opened.store.all())? {
+                tokens.append(opened.sdk.make(py, row.token())?)?;
+            }
+            Ok(tokens)
+        })
+    }
+
+    fn delete_token(&self, py: Python<'_>, id: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.run(py, "delete_token", |opened| {
+            let id = convert::id(id)?;
+            let id = id.as_ref().map(|id| id.to_str()).transpose()?;
+            Ok(py.detach(|| opened.store.delete(id))?)
+        })
+    }
+
+    fn delete_tokens(&self, py: Python<'_>) -> PyResult<()> {
+        self.run(py, "delete_tokens", |opened| Ok(py.detach(|| opened.store.delete_all())?))
+    }
+
+    #[pyo3(signature = (idle_for=None))]
+    fn purge(&self, py: Python<'_>, idle_for: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+        self.run(py, "purge", |opened| {
+            let idle_for = idle_for.map(milliseconds).transpose()?;
+            Ok(py.detach(|| opened.store.purge(now(), idle_for))?)
+        })
+    }
+
+    fn import_tokens(&self, py: Python<'_>, tokens: &Bound<'_, PyAny>) -> PyResult<usize> {
+        self.run(py, "import_tokens", |opened| {
+            let mut incoming = Vec::new();
+            let not_iterable = |_| bad_input(format!("an iterable of tokens is needed, not a {}", type_name(tokens)));
+            for token in tokens.try_iter().map_err(not_iterable)? {
+                incoming.push(opened.sdk.read(&token?)?);
+            }
+            let saved: Vec<Token<'_>> = incoming.iter().map(Incoming::token).collect();
+            let ids = py.detach(|| opened.store.import(&saved, now()))?;
+            for (token, id) in incoming.iter().zip(&ids) {
+                token.carry_id(opened.sdk, id)?;
+            }
+            Ok(ids.len())
+        })
+    }
+
+    fn backup(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.run(py, "backup", |opened| {
+            let target = file_path(path)?;
+            Ok(py.detach(|| opened.store.backup(&target))?)
+        })
+    }
+
+    fn close(&self, py: Python<'_>) {
+        if let Some(opened) = self.opened.get() {
+            py.detach(|| opened.store.close());
+        }
+    }
+
+    fn __enter__(this: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        this.get().opened()?;
+        Ok(this)
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) {
+        self.close(py);
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.run(py, "len", |opened| Ok(py.detach(|| opened.store.count())?))
+    }
+
+    // A store without rows is a store. With `__len__` alone, `store or default` would be the default.
+    fn __bool__(&self) -> bool {
+        self.opened.get().is_some()
+    }
+
+    fn __repr__(this: &Bound<'_, Self>) -> String {
+        let class = type_name(this.as_any());
+        match this.get().opened.get().map(|opened| opened.store.place()) {
+            Some(Place::File(path)) => format!("{class}({:?})", path.display().to_string()),
+            Some(Place::Memory) => format!("{class}()"),
+            None => format!("<{class}, not opened>"),
+        }
+    }
+
+    // A copy would be a second owner of one connection, and a pickle would hold secrets or nothing.
+    fn __reduce_ex__(this: &Bound<'_, Self>, _protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        Err(PyTypeError::new_err(format!(
+            "{} cannot be copied or pickled: open another store on the same file",
+            type_name(this.as_any())
+        )))
+    }
+}
+
+#[pymethods]
+impl CustomStoreSQLite {
+    // `__new__` takes whatever comes, so that a subclass may have an `__init__` of its own.
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(path='zohooauth.db', *, busy_timeout=5.0, raise_on_missing_id=True)")]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
+    }
+
+    #[pyo3(signature = (path=Given(None), *, busy_timeout=Given(None), raise_on_missing_id=true))]
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+    fn __init__(
+        this: &Bound<'_, Self>,
+        path: Given<'_>,
+        busy_timeout: Given<'_>,
+        raise_on_missing_id: bool,
+    ) -> PyResult<()> {
+        let py = this.py();
+        let patience = || busy_timeout.0.as_ref().map_or(Ok(BUSY_TIMEOUT), |seconds| duration("busy_timeout", seconds));
+        TokenStoreBase::init(this.as_super(), raise_on_missing_id, patience, |deadline| {
+            let default = PyString::new(py, "zohooauth.db").into_any();
+            let path = file_path(path.0.as_ref().unwrap_or(&default))?;
+            let sqlite = py.detach(|| Sqlite::open(&path, deadline))?;
+            if sqlite.is_exposed() {
+                warn_once(py, &sqlite);
+            }
+            Ok(Box::new(sqlite))
+        })
+    }
+}
+
+#[pymethods]
+impl CustomStoreInMemory {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(*, raise_on_missing_id=True)")]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
+    }
+
+    #[pyo3(signature = (*, raise_on_missing_id=true))]
+    fn __init__(this: &Bound<'_, Self>, raise_on_missing_id: bool) -> PyResult<()> {
+        let make = |_| Ok(Box::new(Memory::new()?) as Box<dyn Backend>);
+        TokenStoreBase::init(this.as_super(), raise_on_missing_id, || Ok(IN_MEMORY), make)
+    }
+}
+
+#[pymethods]
+impl CustomStoreList {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(*, raise_on_missing_id=True)")]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
+    }
+
+    #[pyo3(signature = (*, raise_on_missing_id=true))]
+    fn __init__(this: &Bound<'_, Self>, raise_on_missing_id: bool) -> PyResult<()> {
+        let make = |_| Ok(Box::new(List::new()) as Box<dyn Backend>);
+        TokenStoreBase::init(this.as_super(), raise_on_missing_id, || Ok(IN_MEMORY), make)
+    }
+}
+
+/// Milliseconds since the epoch.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A path that the caller gave, made absolute: a later `chdir` must not move the store.
+fn file_path(value: &Bound<'_, PyAny>) -> Result<PathBuf, Failure> {
+    let py = value.py();
+    let not_a_path =
+        || bad_input(format!("a path is a str or an os.PathLike, not an object of type {}", type_name(value)));
+    let text = py.import("os")?.call_method1(intern!(py, "fspath"), (value,)).map_err(|_| not_a_path())?;
+    if !text.is_instance_of::<PyString>() {
+        return Err(not_a_path());
+    }
+    let given: PathBuf = text.extract().map_err(|_| bad_input("the path cannot be a file's name here"))?;
+    if given.as_os_str() == ":memory:" {
+        return Err(bad_input("\":memory:\" is not a file: use CustomStoreInMemory()"));
+    }
+    if given.as_os_str().is_empty() {
+        return Err(bad_input("the path is empty"));
+    }
+    if given.as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(bad_input("the path contains a NUL character"));
+    }
+    std::path::absolute(&given)
+        .map_err(|error| bad_input(format!("the path cannot be made absolute ({})", error.kind())))
+}
+
+/// Seconds, as a number.
+fn duration(name: &str, value: &Bound<'_, PyAny>) -> Result<Duration, Failure> {
+    let wrong = || bad_input(format!("{name} is a number of seconds from 0 on"));
+    if value.is_instance_of::<PyBool>() {
+        return Err(wrong());
+    }
+    let seconds: f64 = value.extract().map_err(|_| wrong())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+}
+
+/// A `timedelta` or seconds, in milliseconds.
+fn milliseconds(value: &Bound<'_, PyAny>) -> Result<i64, Failure> {
+    let duration = match value.cast::<PyDelta>() {
+        Ok(delta) => duration("idle_for", &delta.call_method0(intern!(value.py(), "total_seconds"))?),
+        Err(_) => duration("idle_for", value),
+    };
+    let wrong = |_| bad_input("idle_for is a timedelta or a number of seconds from 0 on");
+    Ok(i64::try_from(duration.map_err(|_| wrong(()))?.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Warns, once per file and process, that others can read it.
+fn warn_once(py: Python<'_>, sqlite: &Sqlite) {
+    static WARNED: Mutex<Vec<Place>> = Mutex::new(Vec::new());
+    let place = sqlite.place();
+    {
+        let mut warned = WARNED.lock();
+        if warned.contains(place) {
+            return;
+        }
+        warned.push(place.clone());
+    }
+    log(py, "warning", &format!("{place} holds credentials and can be read by others than its owner: chmod 600 it"));
+}

@@ -1,0 +1,278 @@
+//! The operations of a store, written once over any backend.
+//!
+//! The domain decides, a backend looks rows up and makes a change atomic; this module only brings them together.
+//! It knows neither Python nor SQL.
+
+pub mod error;
+pub mod fork;
+pub mod list;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+pub mod wait;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::domain::{Field, Key, Row, Token, id, identity, merge, purge};
+pub use error::{Error, Place, Result};
+use wait::Deadline;
+
+/// The rows of a store at one moment.
+pub trait Rows {
+    /// All rows whose field `key` is exactly `value`, in any order.
+    fn by_key(&self, key: Key, value: &str) -> Result<Vec<Row>>;
+
+    /// Hands over every row, the oldest first.
+    fn each(&self, visit: &mut dyn FnMut(Row)) -> Result<()>;
+
+    /// How many there are.
+    fn count(&self) -> Result<usize>;
+}
+
+/// A change in the making: all of it happens, or nothing.
+pub trait Change: Rows {
+    /// The highest number that the id of any row ever had ([`id::number`]); 0 if none.
+    fn last_id(&self) -> Result<i64>;
+
+    /// Adds a row with the token's values and id, saved at `now`, last of all.
+    fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()>;
+
+    /// Replaces the values of the row with the token's id, saved at `now`, last of all.
+    fn update(&mut self, token: Token<'_>, now: i64) -> Result<()>;
+
+    /// Deletes the row, if there is one.
+    fn delete(&mut self, id: &str) -> Result<()>;
+
+    /// Deletes all rows.
+    fn delete_all(&mut self) -> Result<()>;
+
+    /// What this change replaces must not stay readable anywhere. (What it deletes must not in any case.)
+    fn leave_no_trace(&mut self) {}
+}
+
+/// Where rows live. Owns atomicity; decides nothing about tokens.
+pub trait Backend: Send + Sync {
+    /// How messages name it.
+    fn place(&self) -> &Place;
+
+    /// [`Rows::by_key`], by itself: the hot path.
+    fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>>;
+
+    /// Runs `work`, possibly more than once, on the rows of one moment.
+    fn read(&self, deadline: Deadline, work: &mut dyn FnMut(&dyn Rows) -> Result<()>) -> Result<()>;
+
+    /// Runs `work`, possibly more than once, as one change; durable when this returns. If it fails, nothing happened.
+    fn write(&self, deadline: Deadline, work: &mut dyn FnMut(&mut dyn Change) -> Result<()>) -> Result<()>;
+
+    /// Writes a copy of all rows, as of one moment, into a new SQLite file.
+    fn backup(&self, target: &Path, deadline: Deadline) -> Result<()>;
+
+    /// Lets go of what it holds. Nothing is called on it afterwards.
+    fn close(&self, deadline: Deadline);
+}
+
+/// May an operation wait for others?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// No: it fails with [`Error::Busy`] at once. For callers that hold a lock others need (Python's).
+    No,
+    /// As long as the store was told at its making.
+    Yes,
+}
+
+/// A row that was found for a token.
+pub struct Found(Row);
+
+impl Found {
+    /// The row's own values.
+    #[must_use]
+    pub fn row(&self) -> Token<'_> {
+        self.0.token()
+    }
+
+    /// The token that it was found for, completed from the row (contract 4).
+    #[must_use]
+    pub fn complete<'a>(&'a self, token: Token<'a>) -> Token<'a> {
+        merge::complete(token, self.row())
+    }
+}
+
+/// A token store over some backend.
+pub struct Store {
+    backend: Box<dyn Backend>,
+    patience: Duration,
+    closed: AtomicBool,
+}
+
+impl Store {
+    /// A store over `backend` that waits for others at most `patience`.
+    #[must_use]
+    pub fn new(backend: Box<dyn Backend>, patience: Duration) -> Self {
+        Self { backend, patience, closed: AtomicBool::new(false) }
+    }
+
+    /// How messages name it.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        self.backend.place()
+    }
+
+    /// The row that the token names (contract 3).
+    pub fn find(&self, token: Token<'_>, wait: Wait) -> Result<Option<Found>> {
+        self.enter(wait, |backend, deadline| {
+            let Some((first, value)) = identity::keys(token).next() else { return Ok(None) };
+            // Nearly every token is found by its first key, and then one look is one moment by itself.
+            if let Some(row) = identity::choose(first, token, backend.by_key(first, value, deadline)?) {
+                return Ok(Some(Found(row)));
+            }
+            if identity::keys(token).nth(1).is_none() {
+                return Ok(None);
+            }
+            let mut found = None;
+            backend.read(deadline, &mut |rows| {
+                found = identity::find(token, |key, value| rows.by_key(key, value))?;
+                Ok(())
+            })?;
+            Ok(found.map(Found))
+        })
+    }
+
+    /// The row with this id. `None` is an absent id, and no row has that.
+    pub fn find_by_id(&self, id: Option<&str>, wait: Wait) -> Result<Option<Found>> {
+        self.enter(wait, |backend, deadline| {
+            let Some(id) = present(id) else { return Ok(None) };
+            Ok(backend.by_key(Key::Id, id, deadline)?.pop().map(Found))
+        })
+    }
+
+    /// All rows, the oldest first.
+    pub fn all(&self) -> Result<Vec<Row>> {
+        let mut all = Vec::new();
+        self.read(|rows| {
+            all.clear();
+            rows.each(&mut |row| all.push(row))
+        })?;
+        Ok(all)
+    }
+
+    /// How many rows there are.
+    pub fn count(&self) -> Result<usize> {
+        let mut count = 0;
+        self.read(|rows| {
+            count = rows.count()?;
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    /// Saves the token at `now` (milliseconds since the epoch) and returns its row's id (contract 5).
+    pub fn save(&self, token: Token<'_>, now: i64) -> Result<String> {
+        Ok(self.import(&[token], now)?.pop().unwrap_or_default())
+    }
+
+    /// Saves each token, all of them or none, and returns their rows' ids.
+    pub fn import(&self, tokens: &[Token<'_>], now: i64) -> Result<Vec<String>> {
+        let mut ids = Vec::new();
+        self.write(|change| {
+            ids.clear();
+            for &token in tokens {
+                ids.push(save(change, token, now, self.place())?);
+            }
+            Ok(())
+        })?;
+        Ok(ids)
+    }
+
+    /// Deletes the row with this id, if there is one.
+    pub fn delete(&self, id: Option<&str>) -> Result<()> {
+        self.write(|change| present(id).map_or(Ok(()), |id| change.delete(id)))
+    }
+
+    /// Deletes all rows.
+    pub fn delete_all(&self) -> Result<()> {
+        self.write(|change| change.delete_all())
+    }
+
+    /// Deletes what may go at `now` (contract 10), both in milliseconds, and returns how many rows that were.
+    pub fn purge(&self, now: i64, idle_for: Option<i64>) -> Result<usize> {
+        let mut spent = Vec::new();
+        self.write(|change| {
+            spent.clear();
+            change.each(&mut |row| {
+                if purge::may_go(&row, now, idle_for) {
+                    spent.push(row.id().to_owned());
+                }
+            })?;
+            spent.iter().try_for_each(|id| change.delete(id))
+        })?;
+        Ok(spent.len())
+    }
+
+    /// Writes a consistent copy into a SQLite file.
+    pub fn backup(&self, target: &Path) -> Result<()> {
+        self.enter(Wait::Yes, |backend, deadline| backend.backup(target, deadline))
+    }
+
+    /// Closes the store. Any later operation fails with [`Error::Closed`]; a second `close` is none.
+    pub fn close(&self) {
+        let deadline = Deadline::after(self.patience);
+        let _pass = fork::enter(deadline);
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            self.backend.close(deadline);
+        }
+    }
+
+    fn read(&self, mut work: impl FnMut(&dyn Rows) -> Result<()>) -> Result<()> {
+        self.enter(Wait::Yes, |backend, deadline| backend.read(deadline, &mut work))
+    }
+
+    fn write(&self, mut work: impl FnMut(&mut dyn Change) -> Result<()>) -> Result<()> {
+        self.enter(Wait::Yes, |backend, deadline| backend.write(deadline, &mut work))
+    }
+
+    fn enter<T>(&self, wait: Wait, work: impl FnOnce(&dyn Backend, Deadline) -> Result<T>) -> Result<T> {
+        let deadline = match wait {
+            Wait::No => Deadline::now(),
+            Wait::Yes => Deadline::after(self.patience),
+        };
+        let Some(_pass) = fork::enter(deadline) else { return Err(deadline.busy(self.place())) };
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed(self.place().clone()));
+        }
+        work(&*self.backend, deadline)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// An absent id is an id that no row has (contract 2).
+fn present(id: Option<&str>) -> Option<&str> {
+    id.filter(|id| !id.is_empty())
+}
+
+/// Contract 5, within a change.
+fn save(change: &mut dyn Change, token: Token<'_>, now: i64, place: &Place) -> Result<String> {
+    if let Some(row) = identity::find(token, |key, value| change.by_key(key, value))? {
+        let updated = merge::update(token, row.token());
+        if merge::replaces_lasting_secret(row.token(), updated) {
+            change.leave_no_trace();
+        }
+        change.update(updated, now)?;
+        return Ok(row.id().to_owned());
+    }
+    if !merge::is_worth_a_row(token) {
+        return Err(Error::NothingToSave(place.clone()));
+    }
+    let taken = |id: &str| Ok(!change.by_key(Key::Id, id)?.is_empty());
+    let id = match token.get(Field::Id) {
+        Some(id) if !taken(id)? => id.to_owned(),
+        _ => id::next(change.last_id()?, taken)?,
+    };
+    change.insert(token.with(Field::Id, Some(&id)), now)?;
+    Ok(id)
+}

@@ -1,0 +1,74 @@
+//! A consistent copy in a file of its own: private from its first byte, and under its name only once it is whole.
+
+use std::fs;
+use std::path::Path;
+
+use rusqlite::Connection;
+use rusqlite::backup::{Backup, StepResult};
+
+use super::database::connect;
+use super::file::{self, FileId, beside};
+use super::schema;
+use super::trouble::trouble;
+use crate::store::{Place, Result};
+
+/// Copies all of `source` into the file `target`, which may be an older backup or nothing yet.
+pub(super) fn write(source: &Connection, place: &Place, target: &Path) -> Result<()> {
+    may_be_replaced(place, target)?;
+    let folder = target.parent().unwrap_or(target);
+    if !folder.is_dir() {
+        return Err(file::bad(target, "is in a folder that does not exist", "make the folder first"));
+    }
+    // `tempfile` makes it readable by its owner alone. Its handle is closed before SQLite opens the file.
+    let draft = tempfile::Builder::new()
+        .prefix(".zoho-token-store-")
+        .tempfile_in(folder)
+        .map_err(|error| file::refused(target, &error))?
+        .into_temp_path();
+    copy(source, place, &draft)?;
+    draft.persist(target).map_err(|error| file::refused(target, &error.error))?;
+    file::sync_folder(target).map_err(|error| file::refused(target, &error))
+}
+
+fn copy(source: &Connection, place: &Place, draft: &Path) -> Result<()> {
+    let draft_place = Place::File(draft.to_owned());
+    let failed = |error| trouble(place, &error);
+    let mut copy = connect(draft, &draft_place)?;
+    {
+        let backup = Backup::new(source, &mut copy).map_err(failed)?;
+        // All pages in one step are the pages of one moment, and other connections go on meanwhile. An empty source of
+        // no pages is done at once.
+        while !matches!(backup.step(-1).map_err(failed)?, StepResult::Done) {
+            if !super::busy::deadline().sleep() {
+                return Err(super::busy::deadline().busy(place));
+            }
+        }
+    }
+    // One file that is complete by itself, readable from a read-only folder, too.
+    copy.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()))
+        .map_err(|error| trouble(&draft_place, &error))
+}
+
+/// A backup replaces an older backup, and nothing else that somebody may still want.
+fn may_be_replaced(place: &Place, target: &Path) -> Result<()> {
+    let refuse =
+        |what| Err(file::bad(target, what, "give the path of an older backup, or of a file that does not exist yet"));
+    let Ok(existing) = fs::metadata(target) else { return Ok(()) };
+    if !existing.is_file() {
+        return refuse("is not a regular file");
+    }
+    if place.path().is_some_and(|live| FileId::of(live) == FileId::of(target)) {
+        return refuse("is the store's own file");
+    }
+    if beside(target, "-wal").exists() {
+        return refuse("is a database in use");
+    }
+    if existing.len() == 0 {
+        return Ok(());
+    }
+    let target_place = Place::File(target.to_owned());
+    match connect(target, &target_place).and_then(|database| schema::inspect(&database, &target_place)) {
+        Ok(_) => Ok(()),
+        Err(_) => refuse("is not a token database"),
+    }
+}

@@ -1,0 +1,242 @@
+//! One database file in this process: a connection to read and one to write, shared by every store on the file.
+//!
+//! Shared, because SQLite keeps one record of locks and shared memory per file and process: connections that have to
+//! be opened anew can only be once *all* of this process's to that file are closed.
+//!
+//! Three things can make an open connection worthless, and each is looked for before it is used:
+//! - the process forked ([`Open::process`]): the child neither uses nor closes what its parent opened;
+//! - the path names another file: see [`super::Sqlite`];
+//! - the `-wal` was deleted or replaced ([`Open::wal`]). It happens when other code in this process closes the file (which
+//!   drops all POSIX locks of the process) and another process then closes it last. What is committed into such a
+//!   `-wal`, nobody will read.
+
+use std::mem;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::file::{self, FileId};
+use super::schema::{self, Contents};
+use super::trouble::trouble;
+use super::{busy, sql};
+use crate::store::wait::Deadline;
+use crate::store::{Place, Result};
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Finds. Apart from the writer, so that no find waits for a disk.
+    Reader,
+    /// Changes.
+    Writer,
+}
+
+/// A connection, and what has to stay true of it.
+pub(super) struct Open {
+    pub(super) connection: Connection,
+    /// The `-wal` it writes into; none where WAL could not be had.
+    wal: Option<FileId>,
+    process: u32,
+}
+
+/// A database file and this process's connections to it.
+pub(super) struct Database {
+    pub(super) id: FileId,
+    path: PathBuf,
+    wal_path: PathBuf,
+    place: Place,
+    reader: Mutex<Option<Open>>,
+    writer: Mutex<Option<Open>>,
+    /// Old pages with secrets could not be wiped, because somebody was reading them.
+    pub(super) has_traces: AtomicBool,
+}
+
+/// Every database file that a store of this process has.
+static DATABASES: Mutex<Vec<Weak<Database>>> = Mutex::new(Vec::new());
+
+impl Database {
+    /// The file at `path`, the same object for everybody in this process.
+    pub(super) fn at(path: &Path, deadline: Deadline) -> Result<Arc<Self>> {
+        let place = Place::File(path.to_owned());
+        let mut databases = deadline.lock(&DATABASES).ok_or_else(|| deadline.busy(&place))?;
+        databases.retain(|database| database.strong_count() > 0);
+        // SQLite names the `-wal` after the real path, not after a link to it.
+        let path = path.canonicalize().map_err(|error| file::refused(path, &error))?;
+        let id = FileId::of(&path).ok_or_else(|| deadline.busy(&place))?;
+        if let Some(database) = databases.iter().filter_map(Weak::upgrade).find(|database| database.id == id) {
+            return Ok(database);
+        }
+        let database = Arc::new(Self {
+            id,
+            wal_path: file::beside(&path, "-wal"),
+            path,
+            place,
+            reader: Mutex::new(None),
+            writer: Mutex::new(None),
+            has_traces: AtomicBool::new(false),
+        });
+        databases.push(Arc::downgrade(&database));
+        Ok(database)
+    }
+
+    /// Where the connection for `role` is kept.
+    pub(super) const fn slot(&self, role: Role) -> &Mutex<Option<Open>> {
+        match role {
+            Role::Reader => &self.reader,
+            Role::Writer => &self.writer,
+        }
+    }
+
+    /// May `open` be used: by this process, on the `-wal` that others use, outside of any transaction?
+    pub(super) fn is_current(&self, open: &Open) -> bool {
+        open.process == process::id() && self.has_its_wal(open) && open.connection.is_autocommit()
+    }
+
+    /// Is the `-wal` that `open` writes into the one that others read?
+    pub(super) fn has_its_wal(&self, open: &Open) -> bool {
+        open.wal == FileId::of(&self.wal_path)
+    }
+
+    /// Opens a connection: inspects the file, migrates it if it is older, and uses WAL if it can be had.
+    pub(super) fn open(&self, role: Role) -> Result<Open> {
+        let mut connection = connect(&self.path, &self.place)?;
+        let read_only = connection.is_readonly(rusqlite::MAIN_DB).unwrap_or(false);
+        if schema::inspect(&connection, &self.place)? == Contents::Older {
+            schema::migrate(&mut connection, &self.place)?;
+        }
+        let check = |result: rusqlite::Result<()>| result.map_err(|error| trouble(&self.place, &error));
+        if !read_only && use_wal(&connection).map_err(|error| trouble(&self.place, &error))? {
+            // A commit in WAL mode is durable with FULL.
+            check(connection.pragma_update(None, "synchronous", "FULL"))?;
+        }
+        if role == Role::Reader {
+            check(connection.pragma_update(None, "query_only", true))?;
+        }
+        // The first read opens the `-wal`.
+        check(connection.query_row("SELECT count(*) FROM zoho_token_store", [], |_| Ok(())))?;
+        Ok(Open { connection, wal: FileId::of(&self.wal_path), process: process::id() })
+    }
+
+    /// Closes all connections, that they can be opened anew.
+    pub(super) fn retire(&self, deadline: Deadline) -> Result<()> {
+        for role in [Role::Writer, Role::Reader] {
+            let mut slot = deadline.lock(self.slot(role)).ok_or_else(|| deadline.busy(&self.place))?;
+            close(slot.take(), false);
+        }
+        Ok(())
+    }
+
+    /// The path names another file, or none: what is left of this one beside it must not be taken for the other's.
+    ///
+    /// SQLite replays any `-wal` that it finds beside a database. As long as we have ours open its number is not given
+    /// out again, so ours it is if the numbers are equal.
+    pub(super) fn abandon(&self, deadline: Deadline) -> Result<()> {
+        for role in [Role::Writer, Role::Reader] {
+            let mut slot = deadline.lock(self.slot(role)).ok_or_else(|| deadline.busy(&self.place))?;
+            let Some(open) = slot.take() else { continue };
+            if open.process == process::id() && open.wal.is_some() {
+                // If the file lives on under another name it is to be whole there.
+                let _ = open.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+                if open.wal == FileId::of(&self.wal_path) {
+                    let _ = std::fs::remove_file(&self.wal_path);
+                    let _ = std::fs::remove_file(file::beside(&self.path, "-shm"));
+                }
+            }
+            close(Some(open), false);
+        }
+        Ok(())
+    }
+
+    /// Empties the `-wal`, in which old pages stay readable, or remembers that it has to be done.
+    pub(super) fn wipe_traces(&self, open: &Open) {
+        if open.wal.is_none() {
+            return;
+        }
+        let blocked = busy::until(Deadline::after(busy::FOR_TRACES), || {
+            open.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
+        });
+        self.has_traces.store(blocked.unwrap_or(true), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        for role in [Role::Reader, Role::Writer] {
+            let open = match role {
+                Role::Reader => self.reader.get_mut().take(),
+                Role::Writer => self.writer.get_mut().take(),
+            };
+            let tidy =
+                open.as_ref().is_some_and(|open| self.is_current(open)) && FileId::of(&self.path) == Some(self.id);
+            close(open, tidy);
+        }
+    }
+}
+
+/// Closes a connection. `tidy`: the last to close the file brings the `-wal` into it and removes it.
+///
+/// That is not the default ([`connect`] turns it off), because SQLite removes the `-wal` by its name: it can be another
+/// file's by then.
+fn close(open: Option<Open>, tidy: bool) {
+    let Some(open) = open else { return };
+    if open.process != process::id() {
+        // Our parent's. Closing it here could checkpoint and delete what the parent works with.
+        mem::forget(open);
+        return;
+    }
+    if tidy {
+        let _ = open.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+    }
+    drop(open.connection);
+}
+
+/// Closes every connection of this process, before it forks.
+pub(super) fn let_go(deadline: Deadline) {
+    let Some(databases) = deadline.lock(&DATABASES) else { return };
+    let databases: Vec<_> = databases.iter().filter_map(Weak::upgrade).collect();
+    for database in databases {
+        let _ = database.retire(deadline);
+    }
+}
+
+/// Opens the file as every connection of ours needs it, without reading it.
+pub(super) fn connect(path: &Path, place: &Place) -> Result<Connection> {
+    let set_up = || -> rusqlite::Result<Connection> {
+        // Without CREATE: `file::ensure` makes files, private ones. Without a mutex: a connection has a lock of ours.
+        let connection =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.busy_handler(Some(busy::handler))?;
+        connection.set_prepared_statement_cache_capacity(sql::STATEMENTS);
+        connection.pragma_update(None, "secure_delete", true)?;
+        // Without WAL a commit is durable only once the folder forgot the journal, too.
+        connection.pragma_update(None, "synchronous", "EXTRA")?;
+        Ok(connection)
+    };
+    set_up().map_err(|error| trouble(place, &error))
+}
+
+/// Switches to WAL. `false`: it cannot be had here, and the rollback journal has to do.
+fn use_wal(connection: &Connection) -> rusqlite::Result<bool> {
+    loop {
+        let mode = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
+        match mode {
+            Ok(mode) => return Ok(mode.eq_ignore_ascii_case("wal")),
+            // SQLite asks no busy handler here, lest two that switch wait for each other.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                if !busy::deadline().sleep() {
+                    return Err(error);
+                }
+            }
+            Err(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => return Ok(false),
+                _ => return Err(error),
+            },
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The file at a path, without opening it where SQLite may have it open: closing such a handle would drop SQLite's
+//! locks. Knows paths and permissions, nothing of what is in the file.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::store::{Error, Place, Result};
+
+/// Which file it is, whatever it is called. Not given out again while the file is open somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId(u64, u64);
+
+impl FileId {
+    /// The file that `path` names just now, if any.
+    #[cfg(unix)]
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(path).ok().map(|file| Self(file.dev(), file.ino()))
+    }
+
+    /// Where an open file cannot be deleted, renamed or replaced, a path names one file for as long as we have it.
+    #[cfg(not(unix))]
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        fs::canonicalize(path).ok()?.hash(&mut hasher);
+        Some(Self(0, hasher.finish()))
+    }
+}
+
+/// The path of a file that SQLite keeps beside the database.
+pub(super) fn beside(database: &Path, ending: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// Makes the file, empty and its owner's alone from the first moment on, unless it is there already.
+pub(super) fn ensure(path: &Path) -> Result<()> {
+    loop {
+        match fs::metadata(path) {
+            Ok(file) if file.is_file() => return Ok(()),
+            Ok(file) if file.is_dir() => {
+                return Err(bad(path, "is a directory", "give the path of a file in it"));
+            }
+            Ok(_) => return Err(bad(path, "is not a regular file", "give the path of one")),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(refused(path, &error)),
+        }
+        match create(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                // Somebody else was faster; or it is a link that leads nowhere, and then it stays so.
+                if fs::symlink_metadata(path).is_ok_and(|link| link.is_symlink()) && !path.exists() {
+                    return Err(bad(
+                        path,
+                        "is a symbolic link to a file that is not there",
+                        "make that file, or remove the link",
+                    ));
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(bad(path, "is in a folder that does not exist", "make the folder first"));
+            }
+            Err(error) => return Err(refused(path, &error)),
+        }
+    }
+}
+
+fn create(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)?;
+    sync_folder(path)
+}
+
+/// Makes the file's entry in its folder durable.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(unix)
+        && let Some(folder) = path.parent()
+    {
+        fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// May anybody but the owner read or write it?
+#[cfg(unix)]
+pub(super) fn is_exposed(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o077 != 0)
+}
+
+/// Who may read a file is not said by a mode here.
+#[cfg(not(unix))]
+pub(super) fn is_exposed(_: &Path) -> bool {
+    false
+}
+
+/// An error about the path itself.
+pub(super) fn bad(path: &Path, what: &'static str, cure: &'static str) -> Error {
+    Error::BadPath { path: path.to_owned(), what, cure }
+}
+
+/// An error of the operating system's.
+pub(super) fn refused(path: &Path, error: &io::Error) -> Error {
+    let (what, cure) = match error.kind() {
+        ErrorKind::PermissionDenied => {
+            ("permission denied", "give this user read and write permission on the file and on its folder")
+        }
+        ErrorKind::ReadOnlyFilesystem => ("the file system is read-only", "give a path on one that can be written"),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ("the disk or quota is full", "make room and try again"),
+        ErrorKind::NotADirectory => ("a part of the path is not a folder", "give another path"),
+        ErrorKind::InvalidFilename | ErrorKind::InvalidInput => ("no file can have this name", "give another path"),
+        _ => {
+            return Error::Refused {
+                place: Place::File(path.to_owned()),
+                what: format!("the system reported an error ({})", error.kind()),
+                cure: "look at the disk and the path, and try again",
+            };
+        }
+    };
+    Error::Refused { place: Place::File(path.to_owned()), what: what.to_owned(), cure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_file_is_its_owners_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new.db");
+        ensure(&path).unwrap();
+        ensure(&path).unwrap();
+        assert!(!is_exposed(&path));
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_is_another_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("a"), folder.path().join("b"));
+        ensure(&path).unwrap();
+        ensure(&other).unwrap();
+        let before = FileId::of(&path);
+        fs::rename(&other, &path).unwrap();
+        assert_ne!(before, FileId::of(&path));
+        assert_eq!(None, FileId::of(&other));
+    }
+}

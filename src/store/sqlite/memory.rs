@@ -1,0 +1,93 @@
+//! Rows in a private SQLite database in memory, gone with the object: the file's statements and schema, nothing of its
+//! connections.
+
+use std::path::Path;
+
+use parking_lot::{Mutex, MutexGuard};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::sql::{STATEMENTS, Sql};
+use super::trouble::trouble;
+use super::{backup, busy, schema};
+use crate::domain::{Key, Row};
+use crate::store::wait::Deadline;
+use crate::store::{Backend, Change, Error, Place, Result, Rows};
+
+/// A SQLite database in memory.
+pub struct Memory(Mutex<Option<Connection>>);
+
+const PLACE: Place = Place::Memory;
+
+impl Memory {
+    /// An empty one.
+    pub fn new() -> Result<Self> {
+        let mut connection = Connection::open_in_memory().map_err(|error| trouble(&PLACE, &error))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        schema::migrate(&mut connection, &PLACE)?;
+        Ok(Self(Mutex::new(Some(connection))))
+    }
+
+    /// Adds rows as they are, with their own ids, order and times.
+    pub(in crate::store) fn fill(&mut self, rows: &dyn Rows) -> Result<()> {
+        let Some(connection) = self.0.get_mut() else { return Ok(()) };
+        let transaction = connection.transaction().map_err(|error| trouble(&PLACE, &error))?;
+        let sql = Sql::new(&transaction, &PLACE);
+        let mut result = Ok(());
+        rows.each(&mut |row| {
+            if result.is_ok() {
+                result = sql.copy(&row);
+            }
+        })?;
+        result?;
+        transaction.commit().map_err(|error| trouble(&PLACE, &error))
+    }
+
+    fn lock(&self, deadline: Deadline) -> Result<MutexGuard<'_, Option<Connection>>> {
+        deadline.lock(&self.0).ok_or_else(|| deadline.busy(&PLACE))
+    }
+
+    fn with<T>(
+        &self,
+        behavior: Option<TransactionBehavior>,
+        deadline: Deadline,
+        work: impl FnOnce(&mut Sql<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let slot = self.lock(deadline)?;
+        let connection = slot.as_ref().ok_or(Error::Closed(PLACE))?;
+        let begin = |behavior| Transaction::new_unchecked(connection, behavior);
+        let transaction = behavior.map(begin).transpose().map_err(|error| trouble(&PLACE, &error))?;
+        let result = work(&mut Sql::new(connection, &PLACE))?;
+        transaction.map_or(Ok(()), Transaction::commit).map_err(|error| trouble(&PLACE, &error))?;
+        Ok(result)
+    }
+}
+
+impl Backend for Memory {
+    fn place(&self) -> &Place {
+        &PLACE
+    }
+
+    fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>> {
+        self.with(None, deadline, |sql| sql.by_key(key, value))
+    }
+
+    fn read(&self, deadline: Deadline, work: &mut dyn FnMut(&dyn Rows) -> Result<()>) -> Result<()> {
+        self.with(None, deadline, |sql| work(sql))
+    }
+
+    fn write(&self, deadline: Deadline, work: &mut dyn FnMut(&mut dyn Change) -> Result<()>) -> Result<()> {
+        self.with(Some(TransactionBehavior::Immediate), deadline, |sql| work(sql))
+    }
+
+    fn backup(&self, target: &Path, deadline: Deadline) -> Result<()> {
+        let slot = self.lock(deadline)?;
+        let connection = slot.as_ref().ok_or(Error::Closed(PLACE))?;
+        busy::until(deadline, || backup::write(connection, &PLACE, target))
+    }
+
+    fn close(&self, deadline: Deadline) {
+        if let Some(mut slot) = deadline.lock(&self.0) {
+            *slot = None;
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Rows in a SQLite file, for any number of threads and processes.
+//!
+//! This file decides which connection to use and when to start over; [`sql`] has the statements, [`schema`] opening and
+//! migrating, [`database`] the connections, [`file`] paths and permissions, [`memory`] the same without a file.
+
+mod backup;
+mod busy;
+mod database;
+mod file;
+mod memory;
+mod schema;
+mod sql;
+mod trouble;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use rusqlite::{Transaction, TransactionBehavior};
+
+use self::database::{Database, Open, Role};
+use self::file::FileId;
+use self::sql::Sql;
+use self::trouble::trouble;
+use super::wait::Deadline;
+use super::{Backend, Change, Place, Result, Rows};
+use crate::domain::{Key, Row};
+pub use memory::Memory;
+
+/// How often an operation starts over when the file is replaced under it, before it gives up.
+const ATTEMPTS: usize = 16;
+
+/// A SQLite file.
+pub struct Sqlite {
+    path: PathBuf,
+    place: Place,
+    /// The file that the path named when we last looked. Looked at again by every operation.
+    current: Mutex<Option<Arc<Database>>>,
+}
+
+impl Sqlite {
+    /// Opens the file at an absolute `path`; makes it if there is none, migrates it if it is older.
+    pub fn open(path: &Path, deadline: Deadline) -> Result<Self> {
+        let sqlite = Self { path: path.to_owned(), place: Place::File(path.to_owned()), current: Mutex::new(None) };
+        // Both, so that the first find does not pay for it.
+        sqlite.with(Role::Writer, deadline, |_, _| Ok(Some(())))?;
+        sqlite.with(Role::Reader, deadline, |_, _| Ok(Some(())))?;
+        Ok(sqlite)
+    }
+
+    /// May anybody but its owner read the file?
+    #[must_use]
+    pub fn is_exposed(&self) -> bool {
+        file::is_exposed(&self.path)
+    }
+
+    /// Runs `work` on an open connection to the file that the path names now. `None`: the file was replaced meanwhile,
+    /// once more.
+    fn with<T>(
+        &self,
+        role: Role,
+        deadline: Deadline,
+        mut work: impl FnMut(&Database, &Open) -> Result<Option<T>>,
+    ) -> Result<T> {
+        busy::until(deadline, || {
+            for _ in 0..ATTEMPTS {
+                let database = self.database(deadline)?;
+                let mut slot = deadline.lock(database.slot(role)).ok_or_else(|| deadline.busy(&self.place))?;
+                if slot.is_none() {
+                    // Opening takes its time, even if nobody is in the way.
+                    deadline.left().ok_or_else(|| deadline.busy(&self.place))?;
+                    *slot = Some(database.open(role)?);
+                }
+                if let Some(open) = slot.as_ref().filter(|open| database.is_current(open)) {
+                    if let Some(done) = work(&database, open)? {
+                        return Ok(done);
+                    }
+                } else {
+                    drop(slot);
+                    database.retire(deadline)?;
+                }
+            }
+            Err(deadline.busy(&self.place))
+        })
+    }
+
+    /// The file that the path names now, made if there is none.
+    fn database(&self, deadline: Deadline) -> Result<Arc<Database>> {
+        let busy = || deadline.busy(&self.place);
+        let mut current = deadline.lock(&self.current).ok_or_else(busy)?;
+        if let Some(database) = current.as_ref().filter(|database| FileId::of(&self.path) == Some(database.id)) {
+            return Ok(Arc::clone(database));
+        }
+        deadline.left().ok_or_else(busy)?;
+        if let Some(database) = current.as_ref() {
+            database.abandon(deadline)?;
+        }
+        *current = None;
+        file::ensure(&self.path)?;
+        let database = Database::at(&self.path, deadline)?;
+        *current = Some(Arc::clone(&database));
+        Ok(database)
+    }
+
+    /// Is what a transaction on `open` wrote, or will write, in the file that the path names?
+    fn reaches_the_file(&self, database: &Database, open: &Open) -> bool {
+        FileId::of(&self.path) == Some(database.id) && database.has_its_wal(open)
+    }
+}
+
+impl Backend for Sqlite {
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>> {
+        self.with(Role::Reader, deadline, |_, open| {
+            Sql::new(&open.connection, &self.place).by_key(key, value).map(Some)
+        })
+    }
+
+    fn read(&self, deadline: Deadline, work: &mut dyn FnMut(&dyn Rows) -> Result<()>) -> Result<()> {
+        self.with(Role::Reader, deadline, |_, open| {
+            let _moment = Transaction::new_unchecked(&open.connection, TransactionBehavior::Deferred)
+                .map_err(|error| trouble(&self.place, &error))?;
+            work(&Sql::new(&open.connection, &self.place)).map(Some)
+        })
+    }
+
+    fn write(&self, deadline: Deadline, work: &mut dyn FnMut(&mut dyn Change) -> Result<()>) -> Result<()> {
+        self.with(Role::Writer, deadline, |database, open| {
+            let failed = |error| trouble(&self.place, &error);
+            // Immediate: a transaction that reads before it writes would be refused, not made to wait.
+            let transaction =
+                Transaction::new_unchecked(&open.connection, TransactionBehavior::Immediate).map_err(failed)?;
+            let mut sql = Sql::new(&open.connection, &self.place);
+            work(&mut sql)?;
+            if !self.reaches_the_file(database, open) {
+                return Ok(None);
+            }
+            transaction.commit().map_err(failed)?;
+            // Before the commit it is a precaution, after it the proof: only now may it be acknowledged. Whoever took
+            // the file away in between, the same work again does no harm: it finds what it has written, or nothing.
+            if !self.reaches_the_file(database, open) {
+                return Ok(None);
+            }
+            if sql.leaves_traces.get() || database.has_traces.load(Ordering::Relaxed) {
+                database.wipe_traces(open);
+            }
+            Ok(Some(()))
+        })
+    }
+
+    fn backup(&self, target: &Path, deadline: Deadline) -> Result<()> {
+        self.with(Role::Reader, deadline, |_, _| Ok(Some(())))?;
+        busy::until(deadline, || {
+            // A connection of its own: a large file takes a while, and finds must not wait for it.
+            let source = database::connect(&self.path, &self.place)?;
+            backup::write(&source, &self.place, target)
+        })
+    }
+
+    fn close(&self, deadline: Deadline) {
+        if let Some(mut current) = deadline.lock(&self.current) {
+            busy::until(deadline, || drop(current.take()));
+        }
+    }
+}
+
+/// Closes every connection of this process to any file, before it forks.
+pub(super) fn let_go_of_files(deadline: Deadline) {
+    database::let_go(deadline);
+}

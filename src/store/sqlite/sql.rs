@@ -1,0 +1,181 @@
+//! Every statement on rows: one per key, bound values only. Decides nothing.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{CachedStatement, Connection, params_from_iter};
+
+use super::trouble::trouble;
+use crate::domain::{Field, Key, Row, Token};
+use crate::store::{Change, Error, Place, Result, Rows};
+
+macro_rules! select {
+    ($where:literal) => {
+        concat!(
+            "SELECT id, user_name, client_id, client_secret, refresh_token, access_token, grant_token, expiry_time, \
+             redirect_url, api_domain, saved_order, saved_at FROM oauthtoken ",
+            $where
+        )
+    };
+}
+
+const fn by_key(key: Key) -> &'static str {
+    match key {
+        Key::UserName => select!("WHERE user_name = ?1"),
+        Key::Id => select!("WHERE id = ?1"),
+        Key::GrantToken => select!("WHERE grant_token = ?1"),
+        Key::RefreshToken => select!("WHERE refresh_token = ?1"),
+        Key::AccessToken => select!("WHERE access_token = ?1"),
+    }
+}
+
+const EACH: &str = select!("ORDER BY rowid");
+const COUNT: &str = "SELECT count(*) FROM oauthtoken";
+const LAST_ID: &str = "SELECT last_id FROM zoho_token_store";
+const NEXT_ORDER: &str = "UPDATE zoho_token_store SET last_order = last_order + 1 RETURNING last_order";
+const RAISE_ORDER: &str = "UPDATE zoho_token_store SET last_order = max(last_order, ?1)";
+const INSERT: &str = "INSERT INTO oauthtoken (id, user_name, client_id, client_secret, refresh_token, access_token, \
+     grant_token, expiry_time, redirect_url, api_domain, saved_order, saved_at) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+const UPDATE: &str = "UPDATE oauthtoken SET user_name = ?2, client_id = ?3, client_secret = ?4, refresh_token = ?5, \
+     access_token = ?6, grant_token = ?7, expiry_time = ?8, redirect_url = ?9, api_domain = ?10, saved_order = ?11, \
+     saved_at = ?12 WHERE id = ?1";
+const DELETE: &str = "DELETE FROM oauthtoken WHERE id = ?1";
+const DELETE_ALL: &str = "DELETE FROM oauthtoken";
+
+/// Room for every statement above: each is compiled once per connection.
+pub(super) const STATEMENTS: usize = 16;
+
+/// The rows that a connection sees: within a transaction, those of one moment.
+pub(super) struct Sql<'c> {
+    connection: &'c Connection,
+    place: &'c Place,
+    /// Old versions of what was changed hold secrets.
+    pub(super) leaves_traces: Cell<bool>,
+}
+
+impl<'c> Sql<'c> {
+    pub(super) const fn new(connection: &'c Connection, place: &'c Place) -> Self {
+        Self { connection, place, leaves_traces: Cell::new(false) }
+    }
+
+    /// Adds a row as it is, with its own order and time.
+    pub(super) fn copy(&self, row: &Row) -> Result<()> {
+        self.bind_row(INSERT, row.token(), row.saved_order, row.saved_at)?;
+        let mut statement = self.prepare(RAISE_ORDER)?;
+        statement.execute([row.saved_order]).map_err(|error| trouble(self.place, &error))?;
+        Ok(())
+    }
+
+    fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>> {
+        self.connection.prepare_cached(sql).map_err(|error| trouble(self.place, &error))
+    }
+
+    fn number(&self, sql: &str) -> Result<i64> {
+        self.prepare(sql)?.query_row([], |row| row.get(0)).map_err(|error| trouble(self.place, &error))
+    }
+
+    fn bind_row(&self, sql: &str, token: Token<'_>, order: i64, saved_at: Option<i64>) -> Result<()> {
+        let mut statement = self.prepare(sql)?;
+        let mut bind = || -> rusqlite::Result<usize> {
+            for field in Field::ALL {
+                statement.raw_bind_parameter(field as usize + 1, token.get(field))?;
+            }
+            statement.raw_bind_parameter(Field::COUNT + 1, order)?;
+            statement.raw_bind_parameter(Field::COUNT + 2, saved_at)?;
+            statement.raw_execute()
+        };
+        bind().map_err(|error| trouble(self.place, &error))?;
+        Ok(())
+    }
+
+    fn delete_with(&self, sql: &str, id: Option<&str>) -> Result<()> {
+        let mut statement = self.prepare(sql)?;
+        let gone = statement.execute(params_from_iter(id)).map_err(|error| trouble(self.place, &error))?;
+        if gone > 0 {
+            self.leaves_traces.set(true);
+        }
+        Ok(())
+    }
+
+    fn read(&self, row: &rusqlite::Row<'_>) -> Result<Row> {
+        let mut values = [const { None }; Field::COUNT];
+        for field in Field::ALL {
+            values[field as usize] = self.text(field, row)?;
+        }
+        let token = Token::from_fn(|field| values[field as usize].as_deref());
+        let number = |column| row.get::<_, Option<i64>>(column).map_err(|error| trouble(self.place, &error));
+        Ok(Row::new(token, number(Field::COUNT)?.unwrap_or(0), number(Field::COUNT + 1)?))
+    }
+
+    /// A value as text. Another program may have written numbers, or text as bytes.
+    fn text<'r>(&self, field: Field, row: &'r rusqlite::Row<'_>) -> Result<Option<Cow<'r, str>>> {
+        match row.get_ref(field as usize).map_err(|error| trouble(self.place, &error))? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Integer(number) => Ok(Some(Cow::Owned(number.to_string()))),
+            ValueRef::Real(number) => Ok(Some(Cow::Owned(number.to_string()))),
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) => Ok(Some(Cow::Borrowed(text))),
+                Err(_) => Err(Error::Refused {
+                    place: self.place.clone(),
+                    what: format!("a row's {} is not UTF-8 text", field.name()),
+                    cure: "delete the row by its id, or restore a backup",
+                }),
+            },
+        }
+    }
+}
+
+impl Rows for Sql<'_> {
+    fn by_key(&self, key: Key, value: &str) -> Result<Vec<Row>> {
+        let mut statement = self.prepare(by_key(key))?;
+        let mut found = statement.query([value]).map_err(|error| trouble(self.place, &error))?;
+        let mut rows = Vec::new();
+        while let Some(row) = found.next().map_err(|error| trouble(self.place, &error))? {
+            rows.push(self.read(row)?);
+        }
+        Ok(rows)
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(Row)) -> Result<()> {
+        let mut statement = self.prepare(EACH)?;
+        let mut rows = statement.query([]).map_err(|error| trouble(self.place, &error))?;
+        while let Some(row) = rows.next().map_err(|error| trouble(self.place, &error))? {
+            visit(self.read(row)?);
+        }
+        Ok(())
+    }
+
+    fn count(&self) -> Result<usize> {
+        Ok(usize::try_from(self.number(COUNT)?).unwrap_or_default())
+    }
+}
+
+impl Change for Sql<'_> {
+    fn last_id(&self) -> Result<i64> {
+        self.number(LAST_ID)
+    }
+
+    fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()> {
+        let order = self.number(NEXT_ORDER)?;
+        self.bind_row(INSERT, token, order, Some(now))
+    }
+
+    fn update(&mut self, token: Token<'_>, now: i64) -> Result<()> {
+        let order = self.number(NEXT_ORDER)?;
+        self.bind_row(UPDATE, token, order, Some(now))
+    }
+
+    fn delete(&mut self, id: &str) -> Result<()> {
+        self.delete_with(DELETE, Some(id))
+    }
+
+    fn delete_all(&mut self) -> Result<()> {
+        self.delete_with(DELETE_ALL, None)
+    }
+
+    fn leave_no_trace(&mut self) {
+        self.leaves_traces.set(true);
+    }
+}

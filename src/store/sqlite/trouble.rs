@@ -1,0 +1,51 @@
+//! What SQLite reports, as an [`Error`] that says the cure. Repeats no SQL, no value and no message of SQLite's own,
+//! only the name of its code.
+
+use rusqlite::ErrorCode;
+use rusqlite::ffi::code_to_str;
+
+use super::busy;
+use crate::store::{Error, Place};
+
+/// The [`Error`] for what happened at `place`.
+pub(super) fn trouble(place: &Place, error: &rusqlite::Error) -> Error {
+    let refused = |what: String, cure| Error::Refused { place: place.clone(), what, cure };
+    let rusqlite::Error::SqliteFailure(failure, _) = error else {
+        return refused(
+            "its tables are not the ones this library made".to_owned(),
+            "restore a backup, or move the file away",
+        );
+    };
+    let what = code_to_str(failure.extended_code);
+    match (failure.code, place.path()) {
+        (ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _) => busy::deadline().busy(place),
+        (ErrorCode::NotADatabase, Some(path)) => Error::BadFile {
+            path: path.to_owned(),
+            what: "is not a SQLite database".to_owned(),
+            cure: "give the path of a token database, or of a file that does not exist yet",
+        },
+        (ErrorCode::DatabaseCorrupt, Some(path)) => Error::BadFile {
+            path: path.to_owned(),
+            what: format!("is a damaged SQLite database ({what})"),
+            cure: "restore a backup, or move the file away to begin with an empty one",
+        },
+        (ErrorCode::ReadOnly | ErrorCode::PermissionDenied, _) => refused(
+            format!("it may not be written ({what})"),
+            "give this user write permission on the file and on its folder",
+        ),
+        (ErrorCode::CannotOpen, _) => refused(
+            format!("it cannot be opened ({what})"),
+            "give this user read and write permission on the file and on its folder",
+        ),
+        (ErrorCode::DiskFull, _) => {
+            refused("the disk or quota is full".to_owned(), "make room and save again: a restart is not needed")
+        }
+        (ErrorCode::TooBig, _) => refused("a value is larger than SQLite can hold".to_owned(), "save a smaller value"),
+        (ErrorCode::OutOfMemory, _) => refused("out of memory".to_owned(), "free some and try again"),
+        (ErrorCode::SystemIoFailure, _) => refused(
+            format!("the system reported an error ({what})"),
+            "look at the disk and the system's log, and try again",
+        ),
+        _ => refused(format!("SQLite refused ({what})"), "try again, and report it if it stays"),
+    }
+}

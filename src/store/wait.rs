@@ -1,0 +1,57 @@
+//! Waiting with an end: how long, how to sleep meanwhile, and what is said when it was in vain.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::error::{Error, Place};
+
+/// The moment at which an operation stops waiting for others.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Option<(Instant, Duration)>);
+
+impl Deadline {
+    /// No waiting at all.
+    #[must_use]
+    pub const fn now() -> Self {
+        Self(None)
+    }
+
+    /// At most `patience` from now on.
+    #[must_use]
+    pub fn after(patience: Duration) -> Self {
+        Self(Some((Instant::now(), patience)))
+    }
+
+    /// How much of it is left; `None` once it is over.
+    #[must_use]
+    pub fn left(self) -> Option<Duration> {
+        let (start, patience) = self.0?;
+        patience.checked_sub(start.elapsed()).filter(|left| !left.is_zero())
+    }
+
+    /// The lock, if it can be had in time.
+    #[must_use]
+    pub fn lock<T>(self, mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        mutex.try_lock().or_else(|| mutex.try_lock_for(self.left()?))
+    }
+
+    /// Sleeps a little, if there is time left, and tells whether it did.
+    ///
+    /// A short sleep of random length: with SQLite's own ever longer ones, whoever has waited longest is the last to
+    /// look again, and a save among four busy processes took seconds.
+    #[must_use]
+    pub fn sleep(self) -> bool {
+        let Some(left) = self.left() else { return false };
+        thread::sleep(left.min(Duration::from_micros(fastrand::u64(100..1_000))));
+        true
+    }
+
+    /// What to say when the wait was in vain.
+    #[must_use]
+    pub fn busy(self, place: &Place) -> Error {
+        let waited = self.0.map_or(Duration::ZERO, |(_, patience)| patience);
+        Error::Busy { place: place.clone(), waited }
+    }
+}

@@ -73,7 +73,7 @@ lint: build ## Formatters, linters, types, the stub against the module, the wall
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest zoho_token_store --ignore-missing-stub --mypy-config-file pyproject.toml
+	$(BIN)/python -m mypy.stubtest zoho_token_store._native --ignore-missing-stub --mypy-config-file pyproject.toml
 
 format: setup ## Let the formatters write
 	cargo fmt

@@ -37,7 +37,7 @@ const fn names(field: Field) -> (&'static str, &'static str, Option<&'static str
 pub(super) struct Sdk {
     oauth_token: Py<PyType>,
     user_signature: Py<PyType>,
-    sdk_exception: Py<PyType>,
+    exception: Py<PyType>,
     token_store: Py<PyType>,
     getters: [Py<PyString>; Field::COUNT],
     setters: [Py<PyString>; Field::COUNT],
@@ -61,11 +61,11 @@ impl Sdk {
             Ok((
                 class(format!("{AUTHENTICATOR}.oauth_token"), "OAuthToken")?,
                 class(format!("{API}.user_signature"), "UserSignature")?,
-                class(format!("{API}.exception.sdk_exception"), "SDKException")?,
+                class(format!("{API}.exception.exception"), "SDKException")?,
                 class(format!("{AUTHENTICATOR}.store.token_store"), "TokenStore")?,
             ))
         };
-        let (oauth_token, user_signature, sdk_exception, token_store) = import().map_err(|error| {
+        let (oauth_token, user_signature, exception, token_store) = import().map_err(|error| {
             if !error.is_instance_of::<PyImportError>(py) {
                 return error;
             }
@@ -77,7 +77,7 @@ impl Sdk {
         Ok(Self {
             oauth_token,
             user_signature,
-            sdk_exception,
+            exception,
             token_store,
             getters: Field::ALL.map(|field| interned(names(field).0)),
             setters: Field::ALL.map(|field| interned(names(field).1)),
@@ -105,7 +105,7 @@ impl Sdk {
 
     /// The SDK's exception about `cause`.
     pub(super) fn exception(&self, py: Python<'_>, cause: PyErr, message: &str) -> PyResult<PyErr> {
-        let exception = self.sdk_exception.bind(py).call1((EXCEPTION_CODE, message))?;
+        let exception = self.exception.bind(py).call1((EXCEPTION_CODE, message))?;
         // Not by the constructor: that appends the cause's text to the message's, and they are the same.
         exception.setattr(intern!(py, "cause"), cause.value(py))?;
         let exception = PyErr::from_value(exception);

@@ -353,7 +353,7 @@ fn milliseconds(value: &Bound<'_, PyAny>) -> Result<i64, Failure> {
         Ok(delta) => duration("idle_for", &delta.call_method0(intern!(value.py(), "total_seconds"))?),
         Err(_) => duration("idle_for", value),
     };
-    let wrong = |_| bad_input("idle_for is a timedelta or a number of seconds from 0 on");
+    let wrong = |()| bad_input("idle_for is a timedelta or a number of seconds from 0 on");
     Ok(i64::try_from(duration.map_err(|_| wrong(()))?.as_millis()).unwrap_or(i64::MAX))
 }
 

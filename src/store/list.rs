@@ -60,7 +60,10 @@ impl Backend for List {
     #[cfg(feature = "sqlite")]
     fn backup(&self, target: &Path, deadline: Deadline) -> Result<()> {
         let mut copy = super::sqlite::Memory::new()?;
-        self.read(deadline, &mut |rows| copy.fill(rows))?;
+        {
+            let records = deadline.lock(&self.0).ok_or_else(|| deadline.busy(&Place::Memory))?;
+            copy.fill(&*records, records.last_id)?;
+        }
         copy.backup(target, deadline)
     }
 

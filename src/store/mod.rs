@@ -268,10 +268,10 @@ fn save(change: &mut dyn Change, token: Token<'_>, now: i64, place: &Place) -> R
     if !merge::is_worth_a_row(token) {
         return Err(Error::NothingToSave(place.clone()));
     }
-    let taken = |id: &str| Ok(!change.by_key(Key::Id, id)?.is_empty());
+    let has_row = |id: &str| Ok(!change.by_key(Key::Id, id)?.is_empty());
     let id = match token.get(Field::Id) {
-        Some(id) if !taken(id)? => id.to_owned(),
-        _ => id::next(change.last_id()?, taken)?,
+        Some(id) if !has_row(id)? => id.to_owned(),
+        _ => id::next(change.last_id()?, has_row)?,
     };
     change.insert(token.with(Field::Id, Some(&id)), now)?;
     Ok(id)

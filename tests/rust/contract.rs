@@ -1,1 +1,346 @@
-fn main() {}
+//! One suite over every backend, without Python: what a store promises (docs/contract.md, sections 2, 5, 6, 10).
+//!
+//! Which row a token names and how the two merge is the domain's, with its own truth tables; here it is only seen that
+//! every backend lets the domain decide.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+use zoho_token_store::domain::{Field, Key, Token};
+use zoho_token_store::store::list::List;
+use zoho_token_store::store::wait::Deadline;
+use zoho_token_store::store::{Backend, Error, Store, Wait};
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+const NOW: i64 = 1_795_300_000_000;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A token with these values, written as `"refresh_token=r user_name=u"`.
+fn token(values: &str) -> Token<'_> {
+    Token::from_fn(|field| values.split(' ').find_map(|value| value.strip_prefix(field.name())?.strip_prefix('=')))
+}
+
+/// All rows, written the same way, `saved_at` left out.
+fn rows(store: &Store) -> Vec<String> {
+    let line = |token: Token<'_>| {
+        let values = Field::ALL.into_iter().filter_map(|field| Some(format!("{}={}", field.name(), token.get(field)?)));
+        values.collect::<Vec<_>>().join(" ")
+    };
+    store.all().unwrap().iter().map(|row| line(row.token())).collect()
+}
+
+fn save(store: &Store, values: &str) -> String {
+    store.save(token(values), NOW).unwrap()
+}
+
+fn found(store: &Store, values: &str) -> Option<String> {
+    let found = store.find(token(values), Wait::Yes).unwrap()?;
+    found.row().get(Field::Id).map(str::to_owned)
+}
+
+/// A change that is under way in another thread for as long as this lives, and is then taken back.
+struct HeldChange<'scope> {
+    end: mpsc::Sender<()>,
+    thread: Option<thread::ScopedJoinHandle<'scope, ()>>,
+}
+
+impl<'scope> HeldChange<'scope> {
+    fn begin<'env>(scope: &'scope thread::Scope<'scope, 'env>, backend: &'env dyn Backend) -> Self {
+        let (end, ended) = mpsc::channel();
+        let (begun, has_begun) = mpsc::channel();
+        let thread = scope.spawn(move || {
+            let result = backend.write(Deadline::after(PATIENCE), &mut |change| {
+                change.insert(token("id=held access_token=a"), NOW)?;
+                begun.send(()).unwrap();
+                ended.recv_timeout(PATIENCE).unwrap();
+                Err(Error::BadInput("taken back".to_owned()))
+            });
+            assert!(result.is_err());
+        });
+        has_begun.recv_timeout(PATIENCE).unwrap();
+        Self { end, thread: Some(thread) }
+    }
+
+    fn end(mut self) {
+        self.end.send(()).unwrap();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+mod promises {
+    use super::*;
+
+    pub(super) fn a_token_is_saved_and_found_again_by_each_of_its_keys(store: &Store) {
+        let id = save(store, "user_name=u client_id=c refresh_token=r grant_token=g access_token=a");
+        for key in ["user_name=u", "id=1", "grant_token=g", "refresh_token=r", "access_token=a"] {
+            assert_eq!(found(store, key), Some(id.clone()), "{key}");
+        }
+        for other in ["user_name=v", "id=2", "grant_token=r", "refresh_token=g", "access_token=r", "client_id=c"] {
+            assert_eq!(found(store, other), None, "{other}");
+        }
+    }
+
+    pub(super) fn a_token_is_found_by_its_next_key_when_the_first_finds_nothing(store: &Store) {
+        save(store, "refresh_token=r");
+        assert_eq!(found(store, "user_name=u refresh_token=r"), Some("1".to_owned()));
+    }
+
+    pub(super) fn a_row_saved_before_its_user_was_known_is_claimed_and_not_written_twice(store: &Store) {
+        save(store, "client_id=c refresh_token=r");
+        assert_eq!(save(store, "client_id=c refresh_token=r user_name=u"), "1");
+        assert_eq!(rows(store), ["id=1 user_name=u client_id=c refresh_token=r"]);
+    }
+
+    pub(super) fn an_update_keeps_the_id_and_the_place_of_its_row(store: &Store) {
+        save(store, "user_name=u refresh_token=r access_token=a expiry_time=1");
+        save(store, "user_name=v refresh_token=s");
+        save(store, "user_name=u access_token=b expiry_time=2");
+        assert_eq!(
+            rows(store),
+            ["id=1 user_name=u refresh_token=r access_token=b expiry_time=2", "id=2 user_name=v refresh_token=s"]
+        );
+    }
+
+    pub(super) fn of_several_rows_the_one_saved_last_is_found(store: &Store) {
+        save(store, "user_name=u client_id=c refresh_token=r");
+        save(store, "user_name=u client_id=d refresh_token=s");
+        assert_eq!(found(store, "user_name=u"), Some("2".to_owned()));
+        save(store, "user_name=u client_id=c access_token=a");
+        assert_eq!(found(store, "user_name=u"), Some("1".to_owned()));
+    }
+
+    pub(super) fn new_ids_rise_and_never_return(store: &Store) {
+        for n in 1..=12 {
+            assert_eq!(save(store, &format!("refresh_token=r{n}")), n.to_string());
+        }
+        store.delete(Some("12")).unwrap();
+        assert_eq!(save(store, "refresh_token=after-a-delete"), "13");
+        store.delete_all().unwrap();
+        assert_eq!(save(store, "refresh_token=after-all-deletes"), "14");
+    }
+
+    pub(super) fn a_new_row_gets_the_id_its_token_brings_if_no_row_has_it(store: &Store) {
+        assert_eq!(save(store, "id=41 user_name=u refresh_token=r"), "41");
+        assert_eq!(save(store, "id=41 user_name=v refresh_token=s"), "42");
+        assert_eq!(save(store, "id=mine user_name=w refresh_token=t"), "mine");
+        assert_eq!(save(store, "id=1000000000000000000 user_name=x refresh_token=u"), "1000000000000000000");
+        assert_eq!(save(store, "user_name=y refresh_token=v"), "43");
+    }
+
+    pub(super) fn the_next_id_is_above_the_longest_that_counts_and_free(store: &Store) {
+        save(store, "id=999999999999999999 user_name=u refresh_token=r");
+        save(store, "id=1000000000000000000 user_name=v refresh_token=s");
+        assert_eq!(save(store, "user_name=w refresh_token=t"), "1000000000000000001");
+    }
+
+    pub(super) fn an_id_that_only_begins_with_digits_does_not_count(store: &Store) {
+        save(store, "id=7\0 user_name=u refresh_token=r");
+        save(store, "id=8x user_name=v refresh_token=s");
+        save(store, "id=007 user_name=w refresh_token=t");
+        assert_eq!(save(store, "refresh_token=u"), "8");
+    }
+
+    pub(super) fn a_token_that_holds_no_credential_makes_no_row(store: &Store) {
+        let refused = store.save(token("id=1 user_name=u client_id=c client_secret=s"), NOW);
+        assert!(matches!(refused, Err(Error::NothingToSave(_))));
+        assert_eq!(store.count().unwrap(), 0);
+    }
+
+    pub(super) fn an_import_saves_all_tokens_or_none(store: &Store) {
+        save(store, "user_name=u refresh_token=r");
+        let good = ["user_name=u refresh_token=s", "user_name=v refresh_token=t"].map(token);
+        let bad = [good[0], good[1], token("user_name=w")];
+        let before = rows(store);
+        assert!(store.import(&bad, NOW).is_err());
+        assert_eq!(rows(store), before);
+        assert_eq!(store.import(&good, NOW).unwrap(), ["1", "2"]);
+        assert_eq!(rows(store), ["id=1 user_name=u refresh_token=s", "id=2 user_name=v refresh_token=t"]);
+    }
+
+    pub(super) fn a_row_is_found_by_its_id_and_an_absent_id_finds_none(store: &Store) {
+        save(store, "refresh_token=r");
+        let by_id = |id| store.find_by_id(id, Wait::Yes).unwrap().is_some();
+        assert!(by_id(Some("1")));
+        for missing in [None, Some(""), Some("2"), Some("01"), Some("1 or 1=1"), Some("' or ''='")] {
+            assert!(!by_id(missing), "{missing:?}");
+        }
+    }
+
+    pub(super) fn a_delete_takes_one_row_and_an_id_that_is_not_there_is_no_error(store: &Store) {
+        for n in 1..=3 {
+            save(store, &format!("refresh_token=r{n}"));
+        }
+        for id in [Some("2"), Some("2"), Some("1 or 1=1"), Some(""), None] {
+            store.delete(id).unwrap();
+        }
+        assert_eq!(rows(store), ["id=1 refresh_token=r1", "id=3 refresh_token=r3"]);
+        store.delete_all().unwrap();
+        assert_eq!(store.count().unwrap(), 0);
+    }
+
+    pub(super) fn a_purge_deletes_what_is_spent_and_with_idle_for_what_is_idle(store: &Store) {
+        for (saved_at, values) in [
+            (NOW - 5000, "user_name=idle refresh_token=r"),
+            (NOW, "user_name=spent grant_token=g access_token=a expiry_time=1795300000000"),
+            (NOW, "user_name=fresh access_token=b expiry_time=1795300000001"),
+            (NOW, "user_name=unused grant_token=h"),
+        ] {
+            store.save(token(values), saved_at).unwrap();
+        }
+        assert_eq!(store.purge(NOW, None).unwrap(), 1);
+        assert_eq!(store.purge(NOW, Some(5001)).unwrap(), 0);
+        assert_eq!(store.purge(NOW, Some(5000)).unwrap(), 1);
+        assert_eq!(rows(store).len(), 2);
+    }
+
+    pub(super) fn awkward_values_are_stored_and_found_as_they_are(store: &Store) {
+        let megabyte = "m".repeat(1 << 20);
+        for value in ["O'Brien", "\"", "a\nb\r\n", "a\0b", "\0", "🦀 e\u{301}", "' or 1=1 --", "%", " ", &megabyte] {
+            let token = Token::default().with(Field::UserName, Some(value)).with(Field::RefreshToken, Some(value));
+            let id = store.save(token, NOW).unwrap();
+            let found =
+                store.find(Token::default().with(Field::RefreshToken, Some(value)), Wait::Yes).unwrap().unwrap();
+            assert_eq!((found.row().get(Field::Id), found.row().get(Field::UserName)), (Some(&*id), Some(value)));
+        }
+        assert_eq!(store.count().unwrap(), 10);
+    }
+
+    pub(super) fn a_closed_store_says_so(store: &Store) {
+        store.close();
+        store.close();
+        assert!(matches!(store.find(token("id=1"), Wait::Yes), Err(Error::Closed(_))));
+        assert!(matches!(store.save(token("access_token=a"), NOW), Err(Error::Closed(_))));
+        assert!(matches!(store.count(), Err(Error::Closed(_))));
+    }
+
+    pub(super) fn threads_that_save_at_once_lose_nothing_and_share_no_id(store: &Store) {
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || (0..25).for_each(|n| drop(save(store, &format!("refresh_token=r{thread}.{n}")))));
+            }
+            for _ in 0..25 {
+                store.find(token("refresh_token=r0.0"), Wait::Yes).unwrap();
+            }
+        });
+        let rows = store.all().unwrap();
+        let mut ids: Vec<i64> = rows.iter().map(|row| row.id().parse().unwrap()).collect();
+        assert!(ids.is_sorted());
+        ids.dedup();
+        assert_eq!(ids.len(), 100);
+    }
+
+    pub(super) fn a_change_that_fails_never_happened(backend: &dyn Backend) {
+        let deadline = || Deadline::after(PATIENCE);
+        backend.write(deadline(), &mut |change| change.insert(token("id=1 refresh_token=r"), NOW)).unwrap();
+        let failed = backend.write(deadline(), &mut |change| {
+            change.insert(token("id=2 refresh_token=s"), NOW)?;
+            change.update(token("id=1 refresh_token=t"), NOW)?;
+            change.delete("1")?;
+            change.delete_all()?;
+            change.insert(token("id=3 refresh_token=u"), NOW)?;
+            Err(Error::BadInput("made to fail".to_owned()))
+        });
+        assert!(failed.is_err());
+        backend
+            .write(deadline(), &mut |change| {
+                assert_eq!((change.count()?, change.last_id()?), (1, 1));
+                change.each(&mut |row| {
+                    assert_eq!(row.token(), token("id=1 refresh_token=r"));
+                    assert_eq!((row.saved_order, row.saved_at), (1, Some(NOW)));
+                })
+            })
+            .unwrap();
+    }
+
+    pub(super) fn nobody_sees_a_change_before_it_is_done(backend: &dyn Backend) {
+        thread::scope(|scope| {
+            let change = HeldChange::begin(scope, backend);
+            // In memory one lock serves all, and a find that would have to wait has not seen anything either.
+            match backend.by_key(Key::Id, "held", Deadline::now()) {
+                Ok(rows) => assert!(rows.is_empty()),
+                Err(error) => assert!(error.is_busy()),
+            }
+            change.end();
+            assert!(backend.by_key(Key::Id, "held", Deadline::now()).unwrap().is_empty());
+        });
+    }
+
+    pub(super) fn who_may_not_wait_is_told_at_once(backend: &dyn Backend) {
+        thread::scope(|scope| {
+            let held = HeldChange::begin(scope, backend);
+            let refused = backend.write(Deadline::now(), &mut |_| Ok(()));
+            assert!(refused.is_err_and(|error| error.is_busy()));
+            held.end();
+        });
+    }
+
+    pub(super) fn who_may_wait_is_served_in_the_end(backend: &dyn Backend) {
+        thread::scope(|scope| {
+            let held = HeldChange::begin(scope, backend);
+            let waiting = scope.spawn(|| backend.write(Deadline::after(PATIENCE), &mut |change| change.delete("held")));
+            held.end();
+            waiting.join().unwrap().unwrap();
+        });
+    }
+}
+
+macro_rules! suite {
+    ($backend:ident, $make:expr; $($on_store:ident)*; $($on_backend:ident)*) => {
+        mod $backend {
+            use super::*;
+            $(#[test] fn $on_store() {
+                let (_folder, backend) = $make;
+                promises::$on_store(&Store::new(backend, PATIENCE));
+            })*
+            $(#[test] fn $on_backend() {
+                let (_folder, backend) = $make;
+                promises::$on_backend(&*backend);
+            })*
+        }
+    };
+}
+
+macro_rules! for_each_backend {
+    ($($promises:tt)*) => {
+        suite!(list, { let backend: Box<dyn Backend> = Box::new(List::new()); ((), backend) }; $($promises)*);
+        #[cfg(feature = "sqlite")]
+        suite!(memory, {
+            let backend: Box<dyn Backend> = Box::new(zoho_token_store::store::sqlite::Memory::new().unwrap());
+            ((), backend)
+        }; $($promises)*);
+        #[cfg(feature = "sqlite")]
+        suite!(file, {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("tokens.db");
+            let sqlite = zoho_token_store::store::sqlite::Sqlite::open(&path, Deadline::after(PATIENCE)).unwrap();
+            let backend: Box<dyn Backend> = Box::new(sqlite);
+            (folder, backend)
+        }; $($promises)*);
+    };
+}
+
+for_each_backend! {
+    a_token_is_saved_and_found_again_by_each_of_its_keys
+    a_token_is_found_by_its_next_key_when_the_first_finds_nothing
+    a_row_saved_before_its_user_was_known_is_claimed_and_not_written_twice
+    an_update_keeps_the_id_and_the_place_of_its_row
+    of_several_rows_the_one_saved_last_is_found
+    new_ids_rise_and_never_return
+    a_new_row_gets_the_id_its_token_brings_if_no_row_has_it
+    the_next_id_is_above_the_longest_that_counts_and_free
+    an_id_that_only_begins_with_digits_does_not_count
+    a_token_that_holds_no_credential_makes_no_row
+    an_import_saves_all_tokens_or_none
+    a_row_is_found_by_its_id_and_an_absent_id_finds_none
+    a_delete_takes_one_row_and_an_id_that_is_not_there_is_no_error
+    a_purge_deletes_what_is_spent_and_with_idle_for_what_is_idle
+    awkward_values_are_stored_and_found_as_they_are
+    a_closed_store_says_so
+    threads_that_save_at_once_lose_nothing_and_share_no_id;
+    a_change_that_fails_never_happened
+    nobody_sees_a_change_before_it_is_done
+    who_may_not_wait_is_told_at_once
+    who_may_wait_is_served_in_the_end
+}

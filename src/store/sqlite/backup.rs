@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
-use super::database::connect;
+use super::database::{connect, leave_untouched};
 use super::file::{self, FileId, beside};
 use super::schema;
 use super::trouble::trouble;
@@ -67,8 +67,10 @@ fn may_be_replaced(place: &Place, target: &Path) -> Result<()> {
         return Ok(());
     }
     let target_place = Place::File(target.to_owned());
-    match connect(target, &target_place).and_then(|database| schema::inspect(&database, &target_place)) {
-        Ok(_) => Ok(()),
-        Err(_) => refuse("is not a token database"),
-    }
+    let contents = connect(target, &target_place).and_then(|database| {
+        let contents = schema::inspect(&database, &target_place);
+        leave_untouched(database, target);
+        contents
+    });
+    if contents.is_err() { refuse("is not a token database") } else { Ok(()) }
 }

@@ -105,12 +105,22 @@ impl Database {
     /// Opens a connection: inspects the file, migrates it if it is older, and uses WAL if it can be had.
     pub(super) fn open(&self, role: Role) -> Result<Open> {
         let mut connection = connect(&self.path, &self.place)?;
+        match self.prepare(&mut connection, role) {
+            Ok(()) => Ok(Open { connection, wal: FileId::of(&self.wal_path), process: process::id() }),
+            Err(error) => {
+                leave_untouched(connection, &self.path);
+                Err(error)
+            }
+        }
+    }
+
+    fn prepare(&self, connection: &mut Connection, role: Role) -> Result<()> {
         let read_only = connection.is_readonly(rusqlite::MAIN_DB).unwrap_or(false);
-        if schema::inspect(&connection, &self.place)? == Contents::Older {
-            schema::migrate(&mut connection, &self.place)?;
+        if schema::inspect(connection, &self.place)? == Contents::Older {
+            schema::migrate(connection, &self.place)?;
         }
         let check = |result: rusqlite::Result<()>| result.map_err(|error| trouble(&self.place, &error));
-        if !read_only && use_wal(&connection).map_err(|error| trouble(&self.place, &error))? {
+        if !read_only && use_wal(connection).map_err(|error| trouble(&self.place, &error))? {
             // A commit in WAL mode is durable with FULL.
             check(connection.pragma_update(None, "synchronous", "FULL"))?;
         }
@@ -118,8 +128,7 @@ impl Database {
             check(connection.pragma_update(None, "query_only", true))?;
         }
         // The first read opens the `-wal`.
-        check(connection.query_row("SELECT count(*) FROM zoho_token_store", [], |_| Ok(())))?;
-        Ok(Open { connection, wal: FileId::of(&self.wal_path), process: process::id() })
+        check(connection.query_row("SELECT count(*) FROM zoho_token_store", [], |_| Ok(())))
     }
 
     /// Closes all connections, that they can be opened anew.
@@ -202,6 +211,15 @@ pub(super) fn let_go(deadline: Deadline) {
     for database in databases {
         let _ = database.retire(deadline);
     }
+}
+
+/// Closes a connection that was only used to look. What stood in a `-wal` before stays there, unmerged; an empty one,
+/// that the look itself made, goes.
+pub(super) fn leave_untouched(connection: Connection, path: &Path) {
+    if std::fs::metadata(file::beside(path, "-wal")).is_ok_and(|wal| wal.len() == 0) {
+        let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+    }
+    drop(connection);
 }
 
 /// Opens the file as every connection of ours needs it, without reading it.

@@ -27,8 +27,8 @@ impl Memory {
         Ok(Self(Mutex::new(Some(connection))))
     }
 
-    /// Adds rows as they are, with their own ids, order and times.
-    pub(in crate::store) fn fill(&mut self, rows: &dyn Rows) -> Result<()> {
+    /// Adds rows as they are, with their own ids, order and times; `last_id` was the highest number of any.
+    pub(in crate::store) fn fill(&mut self, rows: &dyn Rows, last_id: i64) -> Result<()> {
         let Some(connection) = self.0.get_mut() else { return Ok(()) };
         let transaction = connection.transaction().map_err(|error| trouble(&PLACE, &error))?;
         let sql = Sql::new(&transaction, &PLACE);
@@ -39,6 +39,7 @@ impl Memory {
             }
         })?;
         result?;
+        sql.raise_last_id(last_id)?;
         transaction.commit().map_err(|error| trouble(&PLACE, &error))
     }
 

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
 
-use super::trouble::trouble;
+use super::trouble::{damaged, trouble};
 use crate::domain::Field;
 use crate::store::{Error, Place, Result};
 
@@ -65,23 +65,28 @@ pub(super) fn inspect(connection: &Connection, place: &Place) -> Result<Contents
 }
 
 /// Brings an older file up to this version, all at once or not at all.
+///
+/// Not a damaged one: what SQLite does not notice while it reads, it would spread. Once in the life of a file there is
+/// time to look at all of it.
 pub(super) fn migrate(connection: &mut Connection, place: &Place) -> Result<()> {
-    connection.set_transaction_behavior(TransactionBehavior::Immediate);
-    while let Err(error) = MIGRATIONS.to_latest(connection) {
-        // It reads the version before it has the file to itself. Another process may have been faster.
-        if inspect(connection, place)? == Contents::Current {
-            return Ok(());
-        }
-        let rusqlite_migration::Error::RusqliteError { err, .. } = error else {
-            return Err(Error::Refused {
-                place: place.clone(),
-                what: "its tables cannot be brought up to date".to_owned(),
-                cure: "restore a backup, and report it if it stays",
-            });
-        };
-        return Err(trouble(place, &err));
+    let verdict = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0));
+    if verdict.map_err(|error| trouble(place, &error))? != "ok" {
+        return Err(damaged(place, "integrity check failed"));
     }
-    Ok(())
+    connection.set_transaction_behavior(TransactionBehavior::Immediate);
+    let Err(error) = MIGRATIONS.to_latest(connection) else { return Ok(()) };
+    // It reads the version before it has the file to itself. Another process may have been faster.
+    if inspect(connection, place)? == Contents::Current {
+        return Ok(());
+    }
+    Err(match error {
+        rusqlite_migration::Error::RusqliteError { err, .. } => trouble(place, &err),
+        _ => Error::Refused {
+            place: place.clone(),
+            what: "its tables cannot be brought up to date".to_owned(),
+            cure: "restore a backup, and report it if it stays",
+        },
+    })
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ const EACH: &str = select!("ORDER BY rowid");
 const COUNT: &str = "SELECT count(*) FROM oauthtoken";
 const LAST_ID: &str = "SELECT last_id FROM zoho_token_store";
 const NEXT_ORDER: &str = "UPDATE zoho_token_store SET last_order = last_order + 1 RETURNING last_order";
+const RAISE_LAST_ID: &str = "UPDATE zoho_token_store SET last_id = max(last_id, ?1)";
 const RAISE_ORDER: &str = "UPDATE zoho_token_store SET last_order = max(last_order, ?1)";
 const INSERT: &str = "INSERT INTO oauthtoken (id, user_name, client_id, client_secret, refresh_token, access_token, \
      grant_token, expiry_time, redirect_url, api_domain, saved_order, saved_at) \
@@ -63,8 +64,16 @@ impl<'c> Sql<'c> {
     /// Adds a row as it is, with its own order and time.
     pub(super) fn copy(&self, row: &Row) -> Result<()> {
         self.bind_row(INSERT, row.token(), row.saved_order, row.saved_at)?;
-        let mut statement = self.prepare(RAISE_ORDER)?;
-        statement.execute([row.saved_order]).map_err(|error| trouble(self.place, &error))?;
+        self.raise(RAISE_ORDER, row.saved_order)
+    }
+
+    /// Gives out no id up to this one.
+    pub(super) fn raise_last_id(&self, last_id: i64) -> Result<()> {
+        self.raise(RAISE_LAST_ID, last_id)
+    }
+
+    fn raise(&self, sql: &str, to: i64) -> Result<()> {
+        self.prepare(sql)?.execute([to]).map_err(|error| trouble(self.place, &error))?;
         Ok(())
     }
 

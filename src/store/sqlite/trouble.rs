@@ -24,11 +24,7 @@ pub(super) fn trouble(place: &Place, error: &rusqlite::Error) -> Error {
             what: "is not a SQLite database".to_owned(),
             cure: "give the path of a token database, or of a file that does not exist yet",
         },
-        (ErrorCode::DatabaseCorrupt, Some(path)) => Error::BadFile {
-            path: path.to_owned(),
-            what: format!("is a damaged SQLite database ({what})"),
-            cure: "restore a backup, or move the file away to begin with an empty one",
-        },
+        (ErrorCode::DatabaseCorrupt, Some(_)) => damaged(place, what),
         (ErrorCode::ReadOnly | ErrorCode::PermissionDenied, _) => refused(
             format!("it may not be written ({what})"),
             "give this user write permission on the file and on its folder",
@@ -47,5 +43,14 @@ pub(super) fn trouble(place: &Place, error: &rusqlite::Error) -> Error {
             "look at the disk and the system's log, and try again",
         ),
         _ => refused(format!("SQLite refused ({what})"), "try again, and report it if it stays"),
+    }
+}
+
+/// The file's own contents contradict each other.
+pub(super) fn damaged(place: &Place, how: &str) -> Error {
+    Error::BadFile {
+        path: place.path().map(Into::into).unwrap_or_default(),
+        what: format!("is a damaged SQLite database ({how})"),
+        cure: "restore a backup, or move the file away to begin with an empty one",
     }
 }

@@ -1,0 +1,223 @@
+"""The documentation of record: what each class and method takes, returns, raises and promises.
+
+"Contract" is `docs/contract.md` in the source distribution: the list of promises, each with a test that runs over every
+class.
+"""
+
+from collections.abc import Iterable
+from datetime import timedelta
+from os import PathLike
+from types import TracebackType
+from typing import Any, Final, SupportsFloat, TypeVar
+
+from typing_extensions import disjoint_base
+from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
+
+_Store = TypeVar("_Store", bound=TokenStoreBase)
+
+__version__: Final[str]
+
+class StoreError(Exception):
+    """Base of the library's own errors.
+
+    Inside the methods of a store it is the `cause` (and `__cause__`) of the SDK's `SDKException`. Its message says what
+    is wrong, with which file or id, what was not lost, and what to do. It never holds a secret.
+    """
+
+@disjoint_base
+class TokenStoreBase:
+    """What the store classes have in common: every method. It is made only through one of them.
+
+    A store is a `TokenStore` of the installed SDK (5 to 8) by `isinstance`, serves any number of threads, and works in
+    parent and child after a fork (contract 7). It may be subclassed; an `__init__` of the subclass's own has to call
+    `super().__init__()`.
+
+    A value of a token is *absent* if it is `None` or `""`; the two are never told apart. Times in a token
+    (`expires_in`) are milliseconds since the epoch, as a `str`, as the SDK writes them.
+
+    Every method raises the SDK's `SDKException` with code `"TOKEN_STORE"` if it fails. Its message begins with the
+    method's name, its `cause` is a `StoreError`, the logger `zoho_token_store` has it, too, and the store is as it was
+    before (contract 6). That covers bad input (an object that is no `OAuthToken`, a field of a wrong type, text without
+    a UTF-8 form such as half of a surrogate pair), a closed store, and whatever the file or the disk refuses.
+    """
+
+    def find_token(self, token: OAuthToken) -> OAuthToken | None:
+        """Complete a token from its row.
+
+        The row is the first that one of the token's keys finds and that does not contradict it: user name, id, grant
+        token, refresh token, access token, in this order (contract 3). A token without any key names no row.
+
+        Args:
+            token: Changed in place: every absent field is filled from the row, the id is the row's in any case. Access
+                token and expiry are taken together or not at all: the row's if the token has none, or an older one. Of
+                a row whose user has authorised anew, that is, whose refresh or grant token is not the token's, neither
+                access token nor used-up credentials are taken (contract 4).
+
+        Returns:
+            The same object; or `None` if there is no row, and then the token is untouched.
+
+        Raises:
+            SDKException: see the class. A file that is locked for longer than `busy_timeout` is such a failure.
+        """
+
+    def save_token(self, token: OAuthToken) -> None:
+        """Save a token into its row, or into a new one if it has none.
+
+        It returns after the row is durable: a power cut right afterwards loses nothing. Finding the row and writing it
+        are one transaction. Present fields replace the row's, absent ones leave them; an access token that comes without
+        an expiry clears the row's (contract 5).
+
+        Args:
+            token: Carries its row's id afterwards. A new row gets the token's own id if no row has it, otherwise a new
+                one: a decimal string, higher than any before, deleted ones included.
+
+        Raises:
+            SDKException: see the class; and if the token has neither refresh nor grant nor access token and no row.
+                SDK 6 to 8 swallow what this method raises while they refresh, and log it; so does the store.
+        """
+
+    def find_token_by_id(self, id: str) -> OAuthToken | None:  # noqa: A002
+        """Make a new token from the row with this id.
+
+        Args:
+            id: The row's id. An absent id (`None`, `""`) is one that is not there.
+
+        Returns:
+            A new token; `None` only in a store made with `raise_on_missing_id=False`.
+
+        Raises:
+            SDKException: see the class; and if no row has the id, as in every store of the SDK's: SDK 5 to 7 break on
+                `None`, and SDK 8 would go on with the caller's copy, so that a logged-out user lives on (contract 2).
+        """
+
+    def get_tokens(self) -> list[OAuthToken]:
+        """Make a new token of every row, the oldest row first.
+
+        Raises:
+            SDKException: see the class.
+        """
+
+    def delete_token(self, id: str) -> None:  # noqa: A002
+        """Delete the row with this id, and what is left of it on the disk. An id that is not there is no error.
+
+        Raises:
+            SDKException: see the class.
+        """
+
+    def delete_tokens(self) -> None:
+        """Delete all rows, and what is left of them on the disk. Their ids are not given out again.
+
+        Raises:
+            SDKException: see the class.
+        """
+
+    def purge(self, idle_for: timedelta | SupportsFloat | None = None) -> int:
+        """Delete the rows that can never be used again (contract 10).
+
+        They are those with no refresh token and an access token that has expired.
+
+        Args:
+            idle_for: With it, the rows that were not saved for that long go, too: a `timedelta` or seconds, not negative.
+                A row that another program wrote counts from when this library first saw it.
+
+        Returns:
+            How many rows were deleted.
+
+        Raises:
+            SDKException: see the class.
+        """
+
+    def import_tokens(self, tokens: Iterable[OAuthToken]) -> int:
+        """Save each of the tokens, in one transaction: all of them or none.
+
+        `store.import_tokens(FileStore("sdk_tokens.txt").get_tokens())` moves another store over. Tokens carry their rows'
+        ids afterwards.
+
+        Returns:
+            How many tokens were saved.
+
+        Raises:
+            SDKException: see the class. What the iterable itself raises passes through.
+        """
+
+    def backup(self, path: str | PathLike[str]) -> None:
+        """Write a consistent copy into a SQLite file, while others go on writing.
+
+        The file is readable by its owner alone (0600) and takes its name only once it is whole. An older backup at that
+        path is replaced, anything else is not.
+
+        Raises:
+            SDKException: see the class.
+        """
+
+    def close(self) -> None:
+        """Close the store. Any later call but `close()` raises an `SDKException`; what was saved in a file stays there."""
+
+    def __enter__(self: _Store) -> _Store: ...
+    def __exit__(
+        self,
+        *_exception: type[BaseException] | BaseException | TracebackType | None,
+    ) -> None: ...
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def __bool__(self) -> bool:
+        """Return `True`: a store without rows is a store."""
+
+    def __reduce_ex__(self, _protocol: Any, /) -> Any:
+        """Raise `TypeError`: a store can be neither copied nor pickled."""
+
+class CustomStoreSQLite(TokenStoreBase):
+    """Tokens in a SQLite file, for any number of threads and processes (contract 7, 9).
+
+    A file that the SDK's sample class of this name wrote opens as it is, keeps its rows, and can still be used by the
+    sample. A new file is readable by its owner alone (0600); an existing one that others can read draws one warning on
+    the logger `zoho_token_store`.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str] = "zohooauth.db",
+        *,
+        busy_timeout: float = 5.0,
+        raise_on_missing_id: bool = True,
+    ) -> None:
+        """Open the file, or make it.
+
+        Args:
+            path: Made absolute once, here. The file is made if it is missing; its folder is not. `":memory:"` is
+                refused: that is `CustomStoreInMemory`.
+            busy_timeout: Longest wait for other programs and threads that have the file locked, in seconds.
+            raise_on_missing_id: What `find_token_by_id` does about an id that is not there: raise, or return `None`.
+
+        Raises:
+            ImportError: no Zoho CRM SDK is installed; the message names the packages that bring it.
+            SDKException: the file cannot be made or opened, is not a SQLite database, is damaged, is another
+                program's, or was written by a newer version of this library. It is left untouched.
+        """
+
+class CustomStoreInMemory(TokenStoreBase):
+    """Tokens in a private SQLite database in memory, gone with the object. Also called `CustomStore`."""
+
+    def __init__(self, *, raise_on_missing_id: bool = True) -> None:
+        """Make an empty store.
+
+        Args:
+            raise_on_missing_id: What `find_token_by_id` does about an id that is not there: raise, or return `None`.
+
+        Raises:
+            ImportError: no Zoho CRM SDK is installed; the message names the packages that bring it.
+        """
+
+class CustomStoreList(TokenStoreBase):
+    """Tokens in a plain list in memory, gone with the object."""
+
+    def __init__(self, *, raise_on_missing_id: bool = True) -> None:
+        """Make an empty store.
+
+        Args:
+            raise_on_missing_id: What `find_token_by_id` does about an id that is not there: raise, or return `None`.
+
+        Raises:
+            ImportError: no Zoho CRM SDK is installed; the message names the packages that bring it.
+        """

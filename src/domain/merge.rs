@@ -39,8 +39,7 @@ pub fn complete<'a>(token: Token<'a>, row: Token<'a>) -> Token<'a> {
 
 /// Access token and expiry come from one answer of Zoho's, so they move together or not at all.
 fn pair_of_row_wins(token: Token<'_>, row: Token<'_>) -> bool {
-    let expiry = |side: Token<'_>| expiry::parse(side.get(Field::ExpiryTime));
-    let older = match (expiry(token), expiry(row)) {
+    let older = match (expiry::parse(token.get(Field::ExpiryTime)), expiry::parse(row.get(Field::ExpiryTime))) {
         (None, _) => true,
         (Some(_), None) => false,
         (Some(tokens), Some(rows)) => tokens < rows,

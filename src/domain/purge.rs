@@ -16,7 +16,7 @@ pub fn may_go(row: &Row, now: i64, idle_for: Option<i64>) -> bool {
 /// the access token was got with.
 fn is_spent(row: &Row, now: i64) -> bool {
     let token = row.token();
-    let expired = expiry::parse(token.get(Field::ExpiryTime)).is_some_and(|expiry| expiry <= i128::from(now));
+    let expired = expiry::parse(token.get(Field::ExpiryTime)).is_some_and(|expiry| expiry.has_passed(now));
     !token.has(Field::RefreshToken) && token.has(Field::AccessToken) && expired
 }
 

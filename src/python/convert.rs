@@ -10,6 +10,7 @@ use pyo3::types::{PyBool, PyDict, PyInt, PyNone, PyString, PyType};
 use super::error::{Failure, bad_input};
 use crate::domain::{Field, Token};
 
+const PACKAGE: &str = "zohocrmsdk";
 const AUTHENTICATOR: &str = "zohocrmsdk.src.com.zoho.api.authenticator";
 const API: &str = "zohocrmsdk.src.com.zoho.crm.api";
 const EXCEPTION_CODE: &str = "TOKEN_STORE";
@@ -61,12 +62,14 @@ impl Sdk {
             Ok((
                 class(format!("{AUTHENTICATOR}.oauth_token"), "OAuthToken")?,
                 class(format!("{API}.user_signature"), "UserSignature")?,
-                class(format!("{API}.exception.exception"), "SDKException")?,
+                class(format!("{API}.exception.sdk_exception"), "SDKException")?,
                 class(format!("{AUTHENTICATOR}.store.token_store"), "TokenStore")?,
             ))
         };
         let (oauth_token, user_signature, exception, token_store) = import().map_err(|error| {
-            if !error.is_instance_of::<PyImportError>(py) {
+            // Another module that is missing is one that the SDK needs, and its own message says which.
+            let missing = error.value(py).getattr(intern!(py, "name")).and_then(|name| name.extract::<String>());
+            if !missing.is_ok_and(|name| name.split('.').next() == Some(PACKAGE)) {
                 return error;
             }
             let missing = PyImportError::new_err(NO_SDK);
@@ -220,7 +223,7 @@ fn text<'py>(field: Field, value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py
         return Ok(None);
     }
     let text = if field == Field::ExpiryTime && value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>() {
-        // Python refuses to write out a number of thousands of digits.
+        // By the plain number's own way: a subclass (an enumeration, say) writes itself otherwise.
         value
             .py()
             .get_type::<PyInt>()

@@ -1,0 +1,152 @@
+//! The rules against their truth tables, `tests/data/rules.json`: each case quotes the sentence of `docs/contract.md`
+//! (sections 3, 4, 5, 10) that it is about. The oracle of the model test is held to the same file.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use serde::Deserialize;
+use zoho_token_store::domain::{Field, Row, Token, identity, merge, purge};
+
+#[derive(Deserialize)]
+struct Tables {
+    which_row: Vec<WhichRow>,
+    complete: Vec<Merge>,
+    update: Vec<Merge>,
+    purge: Vec<Purge>,
+}
+
+/// Absent values are left out.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Values {
+    saved: Option<i64>,
+    id: Option<String>,
+    user_name: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<String>,
+    refresh_token: Option<String>,
+    access_token: Option<String>,
+    grant_token: Option<String>,
+    expiry_time: Option<String>,
+    redirect_url: Option<String>,
+    api_domain: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhichRow {
+    why: String,
+    rows: Vec<Values>,
+    token: Values,
+    finds: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Merge {
+    why: String,
+    row: Values,
+    token: Values,
+    result: Values,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Purge {
+    why: String,
+    row: Values,
+    saved_at: Option<i64>,
+    now: i64,
+    idle_for: Option<i64>,
+    deleted: bool,
+}
+
+impl Values {
+    fn token(&self) -> Token<'_> {
+        Token::from_fn(|field| {
+            match field {
+                Field::Id => &self.id,
+                Field::UserName => &self.user_name,
+                Field::ClientId => &self.client_id,
+                Field::ClientSecret => &self.client_secret,
+                Field::RefreshToken => &self.refresh_token,
+                Field::AccessToken => &self.access_token,
+                Field::GrantToken => &self.grant_token,
+                Field::ExpiryTime => &self.expiry_time,
+                Field::RedirectUrl => &self.redirect_url,
+                Field::ApiDomain => &self.api_domain,
+            }
+            .as_deref()
+        })
+    }
+}
+
+fn tables() -> Tables {
+    serde_json::from_str(include_str!("../data/rules.json")).unwrap()
+}
+
+/// Present values by name: what a failed comparison shows.
+fn shown(token: Token<'_>) -> BTreeMap<&'static str, &str> {
+    Field::ALL.into_iter().filter_map(|field| Some((field.name(), token.get(field)?))).collect()
+}
+
+#[test]
+fn a_token_names_the_first_row_that_a_key_finds_and_that_does_not_contradict_it() {
+    for case in tables().which_row {
+        let rows_by = |key: identity::Key, value: &str| {
+            let found = case.rows.iter().filter(|row| row.token().get(key.field()) == Some(value));
+            Ok::<_, Infallible>(found.map(|row| Row::new(row.token(), row.saved.unwrap(), None)).collect())
+        };
+        let found = identity::find(case.token.token(), rows_by).unwrap();
+        assert_eq!(found.as_ref().map(Row::id), case.finds.as_deref(), "{}", case.why);
+    }
+}
+
+#[test]
+fn a_token_is_completed_from_its_row() {
+    for case in tables().complete {
+        let completed = merge::complete(case.token.token(), case.row.token());
+        assert_eq!(shown(completed), shown(case.result.token()), "{}", case.why);
+    }
+}
+
+#[test]
+fn a_row_takes_what_the_token_has_and_keeps_what_it_lacks() {
+    for case in tables().update {
+        let updated = merge::update(case.token.token(), case.row.token());
+        assert_eq!(shown(updated), shown(case.result.token()), "{}", case.why);
+    }
+}
+
+#[test]
+fn a_row_may_be_purged_when_it_is_spent_or_idle() {
+    for case in tables().purge {
+        let row = Row::new(case.row.token(), 1, case.saved_at);
+        assert_eq!(purge::may_go(&row, case.now, case.idle_for), case.deleted, "{}", case.why);
+    }
+}
+
+#[test]
+fn only_what_can_be_asked_or_called_with_is_worth_a_row() {
+    for field in Field::ALL {
+        let worth = matches!(field, Field::RefreshToken | Field::GrantToken | Field::AccessToken);
+        assert_eq!(merge::is_worth_a_row(Token::default().with(field, Some("x"))), worth, "{}", field.name());
+    }
+}
+
+#[test]
+fn a_secret_that_lasts_is_replaced_when_it_was_there_and_changes() {
+    let (old, new) = (Some("old"), Some("new"));
+    for field in Field::ALL {
+        let lasting = matches!(field, Field::ClientSecret | Field::RefreshToken | Field::GrantToken);
+        let token = |value| Token::default().with(field, value);
+        for (before, after, replaced) in
+            [(old, new, lasting), (old, None, lasting), (old, old, false), (None, new, false)]
+        {
+            let is = merge::replaces_lasting_secret(token(before), token(after));
+            assert_eq!(is, replaced, "{} {before:?} {after:?}", field.name());
+        }
+    }
+}

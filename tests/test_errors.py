@@ -1,0 +1,211 @@
+"""How a failure reaches the caller (contract 6)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from enum import IntEnum
+
+import pytest
+from conftest import PLANTED, login, token
+from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
+
+from zoho_token_store import CustomStoreSQLite, StoreError
+
+HALF_PAIR = f"{PLANTED}-\ud800"
+
+
+class Signature:
+    def get_name(self):
+        return "ada@example.com"
+
+
+class Raising(type(login())):
+    def get_client_secret(self):
+        raise ValueError(f"{PLANTED}-in-a-foreign-exception")
+
+
+def raising():
+    made = Raising(id="1")
+    made.set_refresh_token(f"{PLANTED}-refresh")
+    return made
+
+
+BAD_TOKENS = {
+    "no token": "an OAuthToken of the Zoho CRM SDK is needed, not an object of type str",
+    None: "an OAuthToken of the Zoho CRM SDK is needed, not an object of type NoneType",
+    object(): "an OAuthToken of the Zoho CRM SDK is needed, not an object of type object",
+    token("ada", client_id=7): "the token's client_id is of type int, not str",
+    token("ada", refresh_token=b"planted"): "the token's refresh_token is of type bytes, not str",
+    token("ada", access_token=["planted"]): "the token's access_token is of type list, not str",
+    token("ada", expires_in=True): "the token's expiry_time is of type bool, not str",
+    token("ada", expires_in=1.5): "the token's expiry_time is of type float, not str",
+    token("ada", user_signature=Signature()): "the token's user_signature is of type Signature",
+    token("ada", user_signature="ada"): "the token's user_signature is of type str",
+    token(7, refresh_token="planted"): "the token's user_name is of type int, not str",
+    token("ada", client_secret=HALF_PAIR): "the token's client_secret has no UTF-8 form",
+    token("\udfff", refresh_token="planted"): "the token's user_name has no UTF-8 form",
+    raising(): "the token's client_secret cannot be read (ValueError)",
+}
+
+
+@pytest.mark.parametrize(("bad", "complaint"), BAD_TOKENS.items(), ids=range(len(BAD_TOKENS)))
+def test_bad_tokens_are_refused_and_nothing_is_changed(store, bad, complaint):
+    """Contract 6: an object that is not a token, a field of a wrong type, a string without a UTF-8 form."""
+    store.save_token(login())
+    methods = (store.find_token, store.save_token, lambda bad: store.import_tokens([login("bob"), bad]))
+    for name, method in zip(("find_token", "save_token", "import_tokens"), methods, strict=True):
+        with pytest.raises(SDKException) as caught:
+            method(bad)
+        assert caught.value.args[1].startswith(f"{name}: {complaint}")
+        assert "nothing was changed" in caught.value.args[1]
+    assert len(store) == 1
+
+
+@pytest.mark.parametrize("bad", [7, b"1", ["1"], True, HALF_PAIR])
+def test_an_id_that_is_no_text_is_refused(store, bad):
+    """Contract 2: anything but a `str` or an absent id, given to a by-id method, is bad input."""
+    for method in (store.find_token_by_id, store.delete_token):
+        with pytest.raises(SDKException, match=r"(an id is a str|has no UTF-8 form)"):
+            method(bad)
+
+
+@pytest.mark.parametrize("bad", [-1, "30d", float("nan"), float("inf"), True, [], 1e300])
+def test_a_time_that_is_none_is_refused(store, bad):
+    """Contract 10: `idle_for` is a `timedelta` or seconds."""
+    store.save_token(login())
+    with pytest.raises(SDKException, match="purge: idle_for is"):
+        store.purge(bad)
+    assert len(store) == 1
+
+
+def test_what_is_no_iterable_of_tokens_is_refused(store):
+    """Contract 10: `import_tokens` takes an iterable."""
+    with pytest.raises(SDKException, match="import_tokens: an iterable of tokens is needed, not a int"):
+        store.import_tokens(7)
+
+
+def test_an_expiry_given_as_int_is_its_decimal_string(store):
+    """Contract 6: an `expires_in` given as `int` is taken as its decimal string."""
+    store.save_token(login(expires_in=1_795_300_000_001))
+    assert store.find_token_by_id("1").get_expires_in() == "1795300000001"
+    asked = token("ada@example.com", access_token="planted-other", expires_in=1_795_300_000_002)
+    assert store.find_token(asked).get_expires_in() == "1795300000002"
+    store.save_token(login(expires_in=IntEnum("Expiry", {"SOON": 17}).SOON))
+    assert store.find_token_by_id("1").get_expires_in() == "17"
+
+
+def test_a_failure_is_the_sdks_exception_about_one_of_ours(store, caplog):
+    """Contract 6: code, message, `cause` and `__cause__`, and a line in the store's own log."""
+    with caplog.at_level(logging.DEBUG), pytest.raises(SDKException) as caught:
+        store.save_token(token("ada@example.com"))
+    error = caught.value
+    message = error.args[1]
+    assert (error.code, type(error.cause), error.cause) == ("TOKEN_STORE", StoreError, error.__cause__)
+    assert message.startswith("save_token: the token has neither a refresh token nor a grant token nor an access token")
+    assert repr(error) == f"SDKException('TOKEN_STORE', {message!r})"
+    assert str(error) == f"Caused By: TOKEN_STORE - {message}"
+    assert str(error.cause) == message
+    assert [(line.name, line.levelname, line.getMessage()) for line in caplog.records] == [
+        ("zoho_token_store", "ERROR", message)
+    ]
+
+
+def test_a_missing_id_is_logged_as_news_and_not_as_damage(store, caplog):
+    """Contract 6: the store logs what it raises; that a user is gone is a warning."""
+    with pytest.raises(SDKException):
+        store.find_token_by_id("7")
+    assert [line.levelname for line in caplog.records] == ["WARNING"]
+
+
+def test_a_log_handler_that_fails_does_not_hide_the_failure(store, monkeypatch):
+    """Contract 6: whatever fails reaches the caller as the SDK's exception."""
+
+    class Broken(logging.Filter):
+        def filter(self, record):
+            raise RuntimeError("made to fail")
+
+    logger = logging.getLogger("zoho_token_store")
+    broken, seen = Broken(), []
+    monkeypatch.setattr(sys, "unraisablehook", lambda raised: seen.append(type(raised.exc_value)))
+    logger.addFilter(broken)
+    try:
+        with pytest.raises(SDKException):
+            store.find_token_by_id("7")
+    finally:
+        logger.removeFilter(broken)
+    assert seen == [RuntimeError]
+
+
+def test_what_ends_a_program_is_not_translated(store):
+    """Contract 6 is about failures: `KeyboardInterrupt` in a getter passes through."""
+
+    class Interrupted(type(login())):
+        def get_client_id(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.find_token(Interrupted(id="1"))
+
+
+BAD_PATHS = {
+    ":memory:": "use CustomStoreInMemory()",
+    "": "the path is empty",
+    "a\0b": "NUL",
+    "no/such/folder/x.db": "in a folder that does not exist; nothing was changed; make the folder first",
+    ".": "is a directory",
+    7: "a path is a str or an os.PathLike, not an object of type int",
+    None: "a path is a str or an os.PathLike, not an object of type NoneType",
+    b"x.db": "a path is a str or an os.PathLike, not an object of type bytes",
+    "x" * 300: "no file can have this name",
+}
+
+
+@pytest.mark.parametrize(("bad", "complaint"), BAD_PATHS.items(), ids=range(len(BAD_PATHS)))
+def test_a_constructor_that_fails_raises_the_same(tmp_path, monkeypatch, bad, complaint):
+    """Contract 6: a constructor's message begins with the class's name; contract 1: `":memory:"` is refused."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SDKException) as caught:
+        CustomStoreSQLite(bad)
+    assert caught.value.args[1].startswith("CustomStoreSQLite: ")
+    assert complaint in caught.value.args[1]
+    assert isinstance(caught.value.__cause__, StoreError)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad", [-1, "5", float("nan"), None, True])
+def test_a_busy_timeout_is_a_number_of_seconds(path, bad):
+    """Contract 6: bad input gets the error of section 6."""
+    with pytest.raises(SDKException, match="busy_timeout is a number of seconds from 0 on"):
+        CustomStoreSQLite(path, busy_timeout=bad)
+    assert not path.exists()
+
+
+def test_a_store_is_opened_once(store):
+    """A second `__init__` would leave the first one's file to nobody."""
+    with pytest.raises(SDKException, match="open already"):
+        store.__init__()
+
+
+def test_no_failure_shows_a_secret(store, tmp_path, caplog):
+    """Contract 6: no secret in a message, a `repr`, a log line or a traceback's values."""
+    store.save_token(login())
+    assert PLANTED not in repr(store) + str(store)
+    calls = [
+        *((store.save_token, bad) for bad in BAD_TOKENS),
+        *((store.find_token, bad) for bad in BAD_TOKENS),
+        (store.find_token_by_id, f"{PLANTED}-1000.an.access.token.where.an.id.belongs"),
+        (store.delete_token, HALF_PAIR),
+        (store.backup, tmp_path),
+    ]
+    for method, argument in calls:
+        try:
+            method(argument)
+        except SDKException as error:
+            shown = "".join(traceback.TracebackException.from_exception(error).format())
+            assert "TOKEN_STORE" in shown
+            assert PLANTED not in shown + repr(error) + repr(error.__cause__) + str(error.cause)
+        else:
+            pytest.fail(f"{method} accepted its argument")
+    assert PLANTED not in caplog.text

@@ -1,0 +1,283 @@
+"""What Python sees of a store: names, methods, the SDK's objects (contract 1, 2, 10)."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import importlib.metadata
+import inspect
+import pickle
+import subprocess
+import sys
+import weakref
+from datetime import timedelta
+
+import pytest
+from conftest import DATA, login, run_python, token, values
+from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
+from zohocrmsdk.src.com.zoho.api.authenticator.store.file_store import FileStore
+from zohocrmsdk.src.com.zoho.api.authenticator.store.token_store import TokenStore
+from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
+
+import zoho_token_store
+from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
+
+
+def test_the_package_has_the_names_of_the_contract():
+    """Contract 1: each class under its name, the in-memory one under the sample's name too."""
+    assert zoho_token_store.CustomStore is CustomStoreInMemory
+    assert set(zoho_token_store.__all__) <= set(dir(zoho_token_store))
+    assert zoho_token_store.__version__ == importlib.metadata.version("zoho-token-store")
+
+
+def test_importing_the_package_does_not_import_the_sdk():
+    """Contract 1: `import zoho_token_store` does not import the SDK; constructing a store does."""
+    code = "import sys, zoho_token_store as z; print('zohocrmsdk' in sys.modules); z.CustomStoreList(); print('zohocrmsdk' in sys.modules)"
+    assert run_python(code).split() == ["False", "True"]
+
+
+def test_without_an_sdk_a_store_says_which_packages_bring_one():
+    """Contract 1: without an SDK installed constructing raises `ImportError` naming the packages."""
+    code = "import sys; sys.modules['zohocrmsdk'] = None\nimport zoho_token_store\nzoho_token_store.CustomStoreList()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "ImportError: a token store needs the Zoho CRM Python SDK" in done.stderr
+    assert all(f"zohocrmsdk{version}_0" in done.stderr for version in (5, 6, 7, 8))
+
+
+def test_a_store_is_a_token_store_of_the_sdks(store):
+    """Contract 1: `isinstance(store, TokenStore)` holds, and no method of the interface is missing."""
+    assert isinstance(store, TokenStore)
+    assert TokenStore.__abstractmethods__ <= set(dir(type(store)))
+
+
+def test_a_relative_path_is_made_absolute_at_construction(tmp_path, monkeypatch):
+    """Contract 1: a relative path is made absolute once, at construction."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    with CustomStoreSQLite() as store:
+        monkeypatch.chdir("elsewhere")
+        store.save_token(login())
+        assert repr(store) == f'CustomStoreSQLite("{tmp_path / "zohooauth.db"}")'
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["zohooauth.db"]
+
+
+def test_a_path_may_be_a_str_or_path_like_with_any_name(tmp_path):
+    """Contract 1: `path` is a `str` or an `os.PathLike`, and never a URI."""
+    for name in ("plain.db", "with space ünïcode🦀.db", "file:x?mode=memory", "#%?.db", "surrogate-\udcff.db"):
+        for path in (tmp_path / name, str(tmp_path / name)):
+            with CustomStoreSQLite(path) as store:
+                store.save_token(login())
+                assert len(store) == 1
+        assert (tmp_path / name).is_file()
+
+
+def test_find_token_completes_the_object_it_was_given_and_returns_it(store):
+    """Contract 2: the same object, completed, or `None`; with no row the token is left untouched."""
+    store.save_token(login())
+    asked = token("ada@example.com")
+    assert store.find_token(asked) is asked
+    assert values(asked) == values(login(id="1"))
+    unknown = token("bob@example.com", client_id="", access_token=None)
+    before = dict(unknown.__dict__)
+    assert store.find_token(unknown) is None
+    assert unknown.__dict__ == before
+
+
+def test_save_token_leaves_its_rows_id_in_the_token(store):
+    """Contract 2: the token carries its row's id afterwards, on update too."""
+    first, again = login(), login(id="77")
+    assert store.save_token(first) is None
+    store.save_token(again)
+    assert (first.get_id(), again.get_id(), len(store)) == ("1", "1", 1)
+
+
+def test_tokens_a_store_makes_come_from_the_sdks_constructor(store):
+    """Contract 2: made tokens have all that the constructor gives, and are new at each call."""
+    store.save_token(login())
+    made = store.find_token_by_id("1")
+    assert type(made) is OAuthToken
+    assert set(made.__dict__) == set(OAuthToken(id="1").__dict__)
+    assert values(made) == values(login(id="1"))
+    assert store.find_token_by_id("1") is not made
+    assert made.get_grant_token() is None
+
+
+def test_get_tokens_gives_new_tokens_oldest_row_first(store):
+    """Contract 2: `get_tokens()` is a list of new tokens, oldest row first."""
+    for number in range(1, 13):
+        store.save_token(login(f"user{number}@example.com", number))
+    store.save_token(login("user1@example.com", 1, access_token="planted-renewed"))
+    assert [made.get_id() for made in store.get_tokens()] == [str(number) for number in range(1, 13)]
+    assert type(store.get_tokens()) is list
+
+
+def test_a_missing_id_raises_or_is_none_as_the_store_was_told(make):
+    """Contract 2: an id that is not there raises `SDKException`; `raise_on_missing_id=False` returns `None`."""
+    with make() as store:
+        for missing in ("7", "", None):
+            with pytest.raises(SDKException) as caught:
+                store.find_token_by_id(missing)
+            assert caught.value.code == "TOKEN_STORE"
+    with make(raise_on_missing_id=False) as store:
+        assert [store.find_token_by_id(missing) for missing in ("7", "", None)] == [None] * 3
+
+
+def test_deletes_of_what_is_not_there_are_no_error(store):
+    """Contract 2: `delete_token` of an id that is not there is no error, nor is `delete_tokens` of nothing."""
+    store.save_token(login())
+    for missing in ("7", "", None):
+        assert store.delete_token(missing) is None
+    assert len(store) == 1
+    store.delete_token("1")
+    assert store.delete_tokens() is None
+    assert len(store) == 0
+
+
+def test_a_store_can_be_subclassed_with_an_init_of_its_own(make, path):
+    """Contract 1: each class can be subclassed in Python; an overridden method may call `super()`."""
+    kind = type(make())
+
+    class Notifying(kind):
+        def __init__(self, notify, *arguments):
+            super().__init__(*arguments)
+            self.notify = notify
+
+        def save_token(self, token):
+            super().save_token(token)
+            self.notify(token.get_id())
+
+    told = []
+    with Notifying(told.append, *([path] if kind is CustomStoreSQLite else [])) as store:
+        store.save_token(login())
+        assert isinstance(store, TokenStore)
+        assert repr(store).startswith("Notifying(")
+    assert told == ["1"]
+
+
+def test_a_subclass_that_forgets_to_open_the_store_is_told(make):
+    """A store whose `__init__` never ran says so, and nothing crashes."""
+
+    class Forgetful(type(make())):
+        def __init__(self):
+            pass
+
+    store = Forgetful()
+    with pytest.raises(TypeError, match=r"super\(\).__init__\(\)"):
+        store.get_tokens()
+    store.close()
+    assert repr(store) == "<Forgetful, not opened>"
+
+
+def test_the_signature_names_the_options():
+    """A store's options can be seen from Python."""
+    assert list(inspect.signature(CustomStoreSQLite).parameters) == ["path", "busy_timeout", "raise_on_missing_id"]
+    for kind in (CustomStoreInMemory, CustomStoreList):
+        assert list(inspect.signature(kind).parameters) == ["raise_on_missing_id"]
+
+
+def test_purge_deletes_spent_rows_and_idle_ones(store):
+    """Contract 10: `purge` deletes what can never be used again, with `idle_for` what was not saved for that long."""
+    store.save_token(login("spent@example.com", 1, refresh_token=None, expires_in="1"))
+    store.save_token(login("good@example.com", 2))
+    assert (store.purge(), len(store)) == (1, 1)
+    assert store.purge(idle_for=timedelta(days=30)) == 0
+    assert store.purge(3600.5) == 0
+    assert store.purge(idle_for=0) == 1
+
+
+def test_import_tokens_moves_another_store_over(store, tmp_path):
+    """Contract 10: `import_tokens(FileStore(…).get_tokens())` moves any other store over, ids and all."""
+    file = tmp_path / "sdk_tokens.txt"
+    file.write_bytes((DATA / "filestore-sdk_tokens.txt").read_bytes())
+    tokens = FileStore(str(file)).get_tokens()
+    assert store.import_tokens(iter(tokens)) == len(tokens) > 10
+    assert [values(made) for made in store.get_tokens()] == [values(made) for made in tokens]
+    assert store.import_tokens(FileStore(str(file)).get_tokens()) == len(tokens)
+    assert len(store) == len(tokens)
+
+
+def test_import_tokens_is_all_or_nothing(store):
+    """Contract 10: the tokens are saved in one transaction."""
+    store.save_token(login("before@example.com", 0))
+    good = login("ada@example.com", 1)
+    for bad in (token("bob@example.com"), "no token"):
+        with pytest.raises(SDKException, match="import_tokens: "):
+            store.import_tokens([good, bad])
+        assert (len(store), good.get_id()) == (1, None)
+    with pytest.raises(ZeroDivisionError):
+        store.import_tokens(login(number=1 // number) for number in (1, 0))
+    assert len(store) == 1
+
+
+def test_a_backup_is_a_store_of_its_own(store, tmp_path):
+    """Contract 10: `backup` writes a consistent copy, 0600."""
+    store.save_token(login())
+    backup = tmp_path / "backup.db"
+    assert store.backup(backup) is None
+    store.delete_tokens()
+    with CustomStoreSQLite(str(backup)) as copied:
+        assert [values(made) for made in copied.get_tokens()] == [values(login(id="1"))]
+    assert backup.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_closed_store_is_a_clear_error_and_closing_twice_is_none(store, tmp_path):
+    """Contract 10: any call after `close()` is a clear error, a second `close()` is none."""
+    store.close()
+    store.close()
+    calls = [
+        lambda: store.find_token(login()),
+        lambda: store.save_token(login()),
+        lambda: store.find_token_by_id("1"),
+        store.get_tokens,
+        lambda: store.delete_token("1"),
+        store.delete_tokens,
+        store.purge,
+        lambda: store.import_tokens([login()]),
+        lambda: store.backup(tmp_path / "backup.db"),
+        lambda: len(store),
+    ]
+    for call in calls:
+        with pytest.raises(SDKException, match="closed") as caught:
+            call()
+        assert caught.value.code == "TOKEN_STORE"
+    assert not (tmp_path / "backup.db").exists()
+
+
+def test_with_closes_the_store(make):
+    """Contract 10: `with` closes."""
+    with make() as store:
+        assert len(store) == 0
+    with pytest.raises(SDKException, match="closed"):
+        len(store)
+
+
+def test_len_is_the_number_of_rows_and_an_empty_store_is_still_true(store):
+    """Contract 10: `len(store)` is the number of rows. `store or default` is the store."""
+    assert (len(store), bool(store)) == (0, True)
+    store.save_token(login())
+    assert len(store) == 1
+
+
+def test_a_store_cannot_be_copied_or_pickled(store):
+    """A copy would be a second owner of one connection: a clear error instead."""
+    for copying in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            copying(store)
+
+
+def test_a_store_is_gone_when_nobody_has_it(make):
+    """Nothing in the library keeps a store alive."""
+    made = make()
+    gone = weakref.ref(made)
+    del made
+    gc.collect()
+    assert gone() is None
+
+
+def test_rows_in_memory_are_private_to_their_object():
+    """Contract 1: the stores in memory share nothing."""
+    for kind in (CustomStoreInMemory, CustomStoreList):
+        one, other = kind(), kind()
+        one.save_token(login())
+        assert (len(one), len(other)) == (1, 0)

@@ -83,6 +83,18 @@ def run_python(code: str, *arguments: object, timeout: float = 60, check: bool =
     return done.stdout
 
 
+def run_program(code: str, *arguments: object, timeout: float = 90) -> str:
+    """Run a program that has these helpers, the SDK and the package imported, and return what it printed."""
+    imports = """
+import os, sys, threading, time
+sys.path.insert(0, ".")
+from conftest import login, token, values
+from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
+from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
+"""
+    return run_python(imports + code, *arguments, timeout=timeout)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A file that is not there yet."""

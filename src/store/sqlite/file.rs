@@ -36,10 +36,15 @@ pub(super) fn beside(database: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
+/// The smallest page of SQLite's, and so the length of the shortest database, in bytes.
+const SHORTEST: u64 = 512;
+
 /// Makes the file, empty and its owner's alone from the first moment on, unless it is there already.
 pub(super) fn ensure(path: &Path) -> Result<()> {
     loop {
         match fs::metadata(path) {
+            // SQLite takes what is too short to be a database for an empty one, and writes over it.
+            Ok(file) if file.is_file() && (1..SHORTEST).contains(&file.len()) => return Err(not_a_database(path)),
             Ok(file) if file.is_file() => return Ok(()),
             Ok(file) if file.is_dir() => {
                 return Err(bad(path, "is a directory", "give the path of a file in it"));
@@ -103,6 +108,15 @@ pub(super) fn is_exposed(_: &Path) -> bool {
 /// An error about the path itself.
 pub(super) fn bad(path: &Path, what: &'static str, cure: &'static str) -> Error {
     Error::BadPath { path: path.to_owned(), what, cure }
+}
+
+/// Some other file.
+pub(super) fn not_a_database(path: &Path) -> Error {
+    Error::BadFile {
+        path: path.to_owned(),
+        what: "is not a SQLite database".to_owned(),
+        cure: "give the path of a token database, or of a file that does not exist yet",
+    }
 }
 
 /// An error of the operating system's.

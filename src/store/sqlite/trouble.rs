@@ -5,6 +5,7 @@ use rusqlite::ErrorCode;
 use rusqlite::ffi::code_to_str;
 
 use super::busy;
+use super::file::not_a_database;
 use crate::store::{Error, Place};
 
 /// The [`Error`] for what happened at `place`.
@@ -19,11 +20,7 @@ pub(super) fn trouble(place: &Place, error: &rusqlite::Error) -> Error {
     let what = code_to_str(failure.extended_code);
     match (failure.code, place.path()) {
         (ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _) => busy::deadline().busy(place),
-        (ErrorCode::NotADatabase, Some(path)) => Error::BadFile {
-            path: path.to_owned(),
-            what: "is not a SQLite database".to_owned(),
-            cure: "give the path of a token database, or of a file that does not exist yet",
-        },
+        (ErrorCode::NotADatabase, Some(path)) => not_a_database(path),
         (ErrorCode::DatabaseCorrupt, Some(_)) => damaged(place, what),
         (ErrorCode::ReadOnly | ErrorCode::PermissionDenied, _) => refused(
             format!("it may not be written ({what})"),

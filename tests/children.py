@@ -1,0 +1,63 @@
+"""Forked children for the programs that tests run: they have the SDK imported already, and start at one moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Start a child that does `work` and ends; return its process id."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        work()
+        status = 0
+    except BaseException:  # noqa: BLE001 - whatever it is, the parent is told, and the child ends here
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def join(children: list[int], seconds: float = 60) -> None:
+    """Wait until all have ended well; end those that have not in time."""
+    failed = []
+    until = time.monotonic() + seconds
+    for child in children:
+        while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+            if time.monotonic() > until:
+                os.kill(child, signal.SIGKILL)
+                ended = os.waitpid(child, 0)
+                break
+            time.sleep(0.005)
+        if ended[1] != 0:
+            failed.append(ended)
+    if failed:
+        raise SystemExit(f"children that did not end well: {failed}")
+
+
+def at_once(count: int, work: Callable[[int], object], seconds: float = 60) -> None:
+    """Let `count` children do `work(number)`, all from the same moment on."""
+    gate, opened = os.pipe()
+
+    def wait_and_work(number: int) -> None:
+        os.close(opened)
+        os.read(gate, 1)  # ends when the parent closes the other end
+        work(number)
+
+    children = [fork(lambda number=number: wait_and_work(number)) for number in range(count)]
+    os.close(opened)
+    os.close(gate)
+    join(children, seconds)

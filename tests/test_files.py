@@ -1,0 +1,253 @@
+"""The file: the sample's, whose it is, who may read it, what is refused (contract 9)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sqlite3
+import stat
+
+import pytest
+from conftest import DATA, PLANTED, login, run_program, run_python, token, values
+from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
+
+from zoho_token_store import CustomStoreSQLite
+
+# What a program does that has never heard of this library: the sample's kind of statements, with Python's sqlite3.
+SAMPLE_PROGRAM = """
+import sqlite3, sys
+path, step, number = sys.argv[1:4]
+connection = sqlite3.connect(path, timeout=20)
+user = f"sample{number}@example.com"
+if step == "insert":
+    connection.execute(
+        "insert into oauthtoken(id,user_name,client_id,client_secret,refresh_token,access_token,grant_token,expiry_time,"
+        "redirect_url,api_domain) values (?,?,?,?,?,?,?,?,?,?)",
+        (str(5000 + int(number)), user, "1000.CLIENT", "planted", f"planted-sample-{number}", "planted", None, "1", None, None))
+elif step == "update":
+    connection.execute("update oauthtoken set access_token=?, expiry_time=? where user_name=?", ("planted-new", "2", user))
+elif step == "delete":
+    connection.execute("delete from oauthtoken where id=?", (number,))
+for row in connection.execute("select * from oauthtoken"):
+    print(row[0], row[1], row[7], row[9], sep="|")
+connection.commit()
+connection.close()
+"""
+
+
+@pytest.fixture
+def sample(tmp_path):
+    """A copy of a file that the vendor's sample wrote."""
+    path = tmp_path / "zohooauth.db"
+    shutil.copyfile(DATA / "sample-zohooauth.db", path)
+    path.chmod(0o600)
+    return path
+
+
+def test_a_samples_file_opens_with_its_rows_and_takes_2001_more(sample):
+    """Contract 9: a file that a sample wrote opens as it is and keeps all its rows."""
+    with CustomStoreSQLite(sample) as store:
+        assert [made.get_id() for made in store.get_tokens()] == [str(number) for number in range(1, 11)]
+        assert values(store.find_token(token("user03@example.com"))) == {
+            "id": "3",
+            "user": "user03@example.com",
+            "client_id": "1000.CLIENT01",
+            "client_secret": "secret-01",
+            "refresh_token": "1000.refresh.03",
+            "access_token": "1000.access.03",
+            "expires_in": "1795300003000",
+            "redirect_url": "https://app.example.com/oauth",
+            "api_domain": "https://www.zohoapis.eu",
+        }
+        eleventh = login("user11@example.com", 11)
+        store.save_token(eleventh)
+        assert eleventh.get_id() == "11"
+        store.import_tokens(login(f"more{number}@example.com", number) for number in range(100, 2100))
+        assert (len(store), store.get_tokens()[-1].get_id()) == (2011, "2011")
+
+
+def test_the_sample_still_reads_and_writes_a_file_in_use(sample):
+    """Contract 9: the file can still be read and written by the sample, while a store has it open."""
+    with CustomStoreSQLite(sample) as store:
+        store.save_token(login("ours@example.com", 1))
+        lines = run_python(SAMPLE_PROGRAM, sample, "insert", 1).splitlines()
+        assert lines[0] == "1|user01@example.com|1795300001000|https://www.zohoapis.com"
+        assert lines[10].startswith("11|ours@example.com|")
+        assert len(lines) == 12
+        assert store.find_token(token("sample1@example.com")).get_id() == "5001"
+        run_python(SAMPLE_PROGRAM, sample, "update", 1)
+        assert store.find_token(token("sample1@example.com")).get_expires_in() == "2"
+        ours = login("next@example.com", 2)
+        store.save_token(ours)
+        assert ours.get_id() == "5002"
+        run_python(SAMPLE_PROGRAM, sample, "delete", 5002)
+        store.save_token(again := login("again@example.com", 3))
+        assert again.get_id() == "5003"
+    assert len(run_python(SAMPLE_PROGRAM, sample, "read", 0).splitlines()) == 13
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_new_files_are_their_owners_alone_whatever_the_umask(tmp_path, umask):
+    """Contract 9: a new file, and its `-wal` and `-shm`, are readable by their owner alone (0600); a backup, too."""
+    code = f"""
+os.umask({umask})
+os.chdir(sys.argv[1])
+with CustomStoreSQLite() as store:
+    store.save_token(login())
+    store.backup("backup.db")
+    print(sorted((name, oct(os.stat(name).st_mode & 0o777)) for name in os.listdir()))
+"""
+    names = ["backup.db", "zohooauth.db", "zohooauth.db-shm", "zohooauth.db-wal"]
+    assert run_program(code, tmp_path) == f"{[(name, '0o600') for name in names]}\n"
+
+
+def test_a_file_that_others_can_read_draws_one_warning(sample, caplog):
+    """Contract 9: an existing file that others can read draws one warning, and its mode is left alone."""
+    sample.chmod(0o640)
+    for _ in range(3):
+        CustomStoreSQLite(sample).close()
+    assert [(line.name, line.levelno) for line in caplog.records] == [("zoho_token_store", logging.WARNING)]
+    assert f"{sample} holds credentials and can be read by others than its owner: chmod 600 it" in caplog.text
+    assert stat.S_IMODE(sample.stat().st_mode) == 0o640
+
+
+def refused(path, complaint):
+    """A file refused is a file untouched, and nothing is left beside it."""
+    before = (path.read_bytes(), sorted(path.parent.iterdir()))
+    with pytest.raises(SDKException) as caught:
+        CustomStoreSQLite(path)
+    message = caught.value.args[1]
+    assert message.startswith(f"CustomStoreSQLite: {path} ")
+    assert complaint in message
+    assert (path.read_bytes(), sorted(path.parent.iterdir())) == before
+
+
+def test_what_is_no_token_database_is_refused_and_left_untouched(tmp_path, path, sample):
+    """Contract 9: no SQLite database, a damaged one, a newer one: a clear error, never overwritten."""
+    text = tmp_path / "notes.txt"
+    text.write_text("made-up notes\n" * 100)
+    refused(text, "is not a SQLite database; the file was left untouched; give the path of")
+    short = tmp_path / "short.txt"
+    short.write_text("x")
+    refused(short, "is not a SQLite database")
+    whole = sample.read_bytes()
+    for length in (1, 99, 512, 4096, 8000, len(whole) - 1):
+        damaged = tmp_path / f"damaged{length}.db"
+        damaged.write_bytes(whole[:length])
+        refused(damaged, "SQLite database")
+    garbage = tmp_path / "garbage.db"
+    garbage.write_bytes(whole[:100] + os.urandom(len(whole) - 100))
+    refused(garbage, "SQLite database")
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as connection:
+        connection.execute("create table photos (name)")
+    connection.close()
+    refused(other, "is the database of another program")
+    path.unlink()
+    CustomStoreSQLite(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("pragma user_version = 99")
+    connection.close()
+    refused(path, "was written by a newer version of zoho-token-store (schema 99, this one knows 1)")
+
+
+def test_a_file_damaged_under_a_running_store_is_an_error_and_not_overwritten(path):
+    """Contract 9: a damaged file gets a clear error, also when it is damaged later."""
+    with CustomStoreSQLite(path) as store:
+        store.import_tokens(login(f"user{number}@example.com", number) for number in range(200))
+        store.delete_token("1")
+        damaged = path.read_bytes()
+        damaged = damaged[:4096] + b"\xff" * (len(damaged) - 4096)
+        with path.open("r+b") as file:
+            file.write(damaged)
+        with pytest.raises(SDKException, match=r"get_tokens: .* is a damaged SQLite database"):
+            store.get_tokens()
+        assert path.read_bytes() == damaged
+
+
+def run_unprivileged(code, *arguments):
+    """Run a program as a user that permissions apply to: they do not to root."""
+    drop = "if os.name == 'posix' and os.geteuid() == 0:\n    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+    return run_program(drop + code, *arguments)
+
+
+@pytest.fixture
+def open_folder(tmp_path):
+    """A folder that an unprivileged user can use, wherever pytest's own is."""
+    for folder in [tmp_path, *tmp_path.parents]:
+        if folder.stat().st_uid == os.geteuid() and folder != tmp_path.parents[-1]:
+            folder.chmod(folder.stat().st_mode | 0o055)
+    tmp_path.chmod(0o777)
+    return tmp_path
+
+
+READ_ONLY = """
+store = CustomStoreSQLite(sys.argv[1])
+print(len(store), store.find_token(token("ada@example.com")).get_id())
+try:
+    store.save_token(login("bob@example.com", 2))
+except SDKException as error:
+    print(error.args[1])
+"""
+
+
+def test_a_read_only_file_in_a_read_only_folder_is_read_and_saves_say_why_not(open_folder):
+    """Contract 9: where WAL cannot be had the store works in rollback mode; what cannot be written is a clear error."""
+    folder = open_folder / "package"
+    folder.mkdir()
+    with CustomStoreSQLite(open_folder / "source.db") as store:
+        store.save_token(login())
+        store.backup(folder / "tokens.db")
+    (folder / "tokens.db").chmod(0o444)
+    folder.chmod(0o555)
+    before = (folder / "tokens.db").read_bytes()
+    printed = run_unprivileged(READ_ONLY, folder / "tokens.db").splitlines()
+    assert printed[0] == "1 1"
+    assert printed[1].startswith(f"save_token: {folder / 'tokens.db'}: it may not be written")
+    assert "nothing stored is lost; give this user write permission on the file and on its folder" in printed[1]
+    assert ((folder / "tokens.db").read_bytes(), os.listdir(folder)) == (before, ["tokens.db"])
+
+
+def test_a_folder_without_permission_says_so(open_folder):
+    """Contract 6: a file that cannot be made says with which file, and what to do."""
+    folder = open_folder / "closed"
+    folder.mkdir()
+    code = """
+try:
+    CustomStoreSQLite(sys.argv[1])
+except SDKException as error:
+    print(error.args[1])
+"""
+    for mode, name in ((0o555, "new.db"), (0o000, "other.db")):
+        folder.chmod(mode)
+        printed = run_unprivileged(code, folder / name)
+        assert f"CustomStoreSQLite: {folder / name}" in printed
+        assert "permission denied" in printed
+        assert "give this user" in printed
+    folder.chmod(0o755)
+    assert os.listdir(folder) == []
+
+
+def test_a_full_disk_is_a_clear_error_and_room_is_enough_to_go_on(tmp_path):
+    """Contract 6: a save that finds no room changes nothing and loses nothing; contract 5: as it was before."""
+    code = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store = CustomStoreSQLite(sys.argv[1])
+store.save_token(login("before@example.com", 1))
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+try:
+    store.save_token(login("large@example.com", 2, access_token="planted" * 20_000))
+except SDKException as error:
+    print(error.args[1])
+print(len(store))
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+store.save_token(login("large@example.com", 2, access_token="planted" * 20_000))
+print(len(store))
+"""
+    printed = run_program(code, tmp_path / "tokens.db").splitlines()
+    assert "nothing was changed and nothing stored is lost" in printed[0]
+    assert PLANTED not in printed[0]
+    assert printed[1:] == ["1", "2"]

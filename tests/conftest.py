@@ -101,12 +101,16 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "zohooauth.db"
 
 
-@pytest.fixture(params=[CustomStoreSQLite, CustomStoreInMemory, CustomStoreList], ids=lambda kind: kind.__name__)
+@pytest.fixture(
+    params=[CustomStoreSQLite, CustomStoreInMemory, CustomStoreList], ids=lambda kind: kind.__name__
+)
 def make(request: pytest.FixtureRequest, path: Path) -> Callable[..., TokenStoreBase]:
     """Make a store of each class."""
 
     def make_store(**options: object) -> TokenStoreBase:
-        return request.param(path, **options) if request.param is CustomStoreSQLite else request.param(**options)
+        return (
+            request.param(path, **options) if request.param is CustomStoreSQLite else request.param(**options)
+        )
 
     return make_store
 

@@ -38,7 +38,17 @@ def test_a_find_by_id_alone_or_by_access_token_finds_that_row_or_none(store):
 
 def test_values_are_bound_and_never_become_sql(store):
     """Contract 11, "SQL by concatenation": bound parameters."""
-    awkward = ["O'Brien", "' or 1=1 --", '"', "a\0b", "line\nline", "🦀", "\\", "%_", "x'); drop table oauthtoken; --"]
+    awkward = [
+        "O'Brien",
+        "' or 1=1 --",
+        '"',
+        "a\0b",
+        "line\nline",
+        "🦀",
+        "\\",
+        "%_",
+        "x'); drop table oauthtoken; --",
+    ]
     for number, name in enumerate(awkward):
         store.save_token(login(name, number))
     for number, name in enumerate(awkward):
@@ -83,7 +93,10 @@ def test_one_user_has_a_row_for_each_client_and_each_environment(store):
         store.save_token(login(number=number, **row))
     assert len(store) == len(rows)
     for number, row in enumerate(rows):
-        assert store.find_token(token("ada@example.com", **row)).get_access_token() == f"{PLANTED}-access-{number}"
+        assert (
+            store.find_token(token("ada@example.com", **row)).get_access_token()
+            == f"{PLANTED}-access-{number}"
+        )
 
 
 def test_newer_credentials_of_a_known_user_are_asked_with_and_saved(store):
@@ -141,4 +154,6 @@ def test_the_module_of_python_still_reads_the_file(path):
         store.save_token(login())
         code = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('select user_name from oauthtoken').fetchall())"
         assert run_python(code, path) == "[('ada@example.com',)]\n"
-    assert sqlite3.sqlite_version_info >= (3, 7), "WAL can be read by every SQLite that any supported Python has"
+    assert sqlite3.sqlite_version_info >= (3, 7), (
+        "WAL can be read by every SQLite that any supported Python has"
+    )

@@ -103,7 +103,9 @@ def test_a_failure_is_the_sdks_exception_about_one_of_ours(store, caplog):
     error = caught.value
     message = error.args[1]
     assert (error.code, type(error.cause), error.cause) == ("TOKEN_STORE", StoreError, error.__cause__)
-    assert message.startswith("save_token: the token has neither a refresh token nor a grant token nor an access token")
+    assert message.startswith(
+        "save_token: the token has neither a refresh token nor a grant token nor an access token"
+    )
     assert repr(error) == f"SDKException('TOKEN_STORE', {message!r})"
     assert str(error) == f"Caused By: TOKEN_STORE - {message}"
     assert str(error.cause) == message

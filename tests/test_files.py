@@ -205,7 +205,9 @@ def test_a_read_only_file_in_a_read_only_folder_is_read_and_saves_say_why_not(op
     printed = run_unprivileged(READ_ONLY, folder / "tokens.db").splitlines()
     assert printed[0] == "1 1"
     assert printed[1].startswith(f"save_token: {folder / 'tokens.db'}: it may not be written")
-    assert "nothing stored is lost; give this user write permission on the file and on its folder" in printed[1]
+    assert (
+        "nothing stored is lost; give this user write permission on the file and on its folder" in printed[1]
+    )
     assert ((folder / "tokens.db").read_bytes(), os.listdir(folder)) == (before, ["tokens.db"])
 
 

@@ -39,7 +39,9 @@ def test_importing_the_package_does_not_import_the_sdk():
 def test_without_an_sdk_a_store_says_which_packages_bring_one():
     """Contract 1: without an SDK installed constructing raises `ImportError` naming the packages."""
     code = "import sys; sys.modules['zohocrmsdk'] = None\nimport zoho_token_store\nzoho_token_store.CustomStoreList()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 1
     assert "ImportError: a token store needs the Zoho CRM Python SDK" in done.stderr
     assert all(f"zohocrmsdk{version}_0" in done.stderr for version in (5, 6, 7, 8))
@@ -64,7 +66,13 @@ def test_a_relative_path_is_made_absolute_at_construction(tmp_path, monkeypatch)
 
 def test_a_path_may_be_a_str_or_path_like_with_any_name(tmp_path):
     """Contract 1: `path` is a `str` or an `os.PathLike`, and never a URI."""
-    for name in ("plain.db", "with space ünïcode🦀.db", "file:x?mode=memory", "#%?.db", "surrogate-\udcff.db"):
+    for name in (
+        "plain.db",
+        "with space ünïcode🦀.db",
+        "file:x?mode=memory",
+        "#%?.db",
+        "surrogate-\udcff.db",
+    ):
         for path in (tmp_path / name, str(tmp_path / name)):
             with CustomStoreSQLite(path) as store:
                 store.save_token(login())
@@ -171,7 +179,11 @@ def test_a_subclass_that_forgets_to_open_the_store_is_told(make):
 
 def test_the_signature_names_the_options():
     """A store's options can be seen from Python."""
-    assert list(inspect.signature(CustomStoreSQLite).parameters) == ["path", "busy_timeout", "raise_on_missing_id"]
+    assert list(inspect.signature(CustomStoreSQLite).parameters) == [
+        "path",
+        "busy_timeout",
+        "raise_on_missing_id",
+    ]
     for kind in (CustomStoreInMemory, CustomStoreList):
         assert list(inspect.signature(kind).parameters) == ["raise_on_missing_id"]
 

@@ -21,6 +21,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::file::{self, FileId};
+use super::guard::Guards;
 use super::schema::{self, Contents};
 use super::trouble::trouble;
 use super::{busy, sql};
@@ -39,6 +40,8 @@ pub(super) enum Role {
 /// A connection, and what has to stay true of it.
 pub(super) struct Open {
     pub(super) connection: Connection,
+    /// Behind the connection, for it is to be dropped after it.
+    guards: Option<Arc<Guards>>,
     /// The `-wal` it writes into; none where WAL could not be had.
     wal: Option<FileId>,
     process: u32,
@@ -52,6 +55,7 @@ pub(super) struct Database {
     place: Place,
     reader: Mutex<Option<Open>>,
     writer: Mutex<Option<Open>>,
+    guards: Mutex<Weak<Guards>>,
     /// Old pages with secrets could not be wiped, because somebody was reading them.
     pub(super) has_traces: AtomicBool,
 }
@@ -78,6 +82,7 @@ impl Database {
             place,
             reader: Mutex::new(None),
             writer: Mutex::new(None),
+            guards: Mutex::new(Weak::new()),
             has_traces: AtomicBool::new(false),
         });
         databases.push(Arc::downgrade(&database));
@@ -106,12 +111,27 @@ impl Database {
     pub(super) fn open(&self, role: Role) -> Result<Open> {
         let mut connection = connect(&self.path, &self.place)?;
         match self.prepare(&mut connection, role) {
-            Ok(()) => Ok(Open { connection, wal: FileId::of(&self.wal_path), process: process::id() }),
+            Ok(()) => {
+                let wal = FileId::of(&self.wal_path);
+                let guards = wal.is_some().then(|| self.guards());
+                Ok(Open { connection, guards, wal, process: process::id() })
+            }
             Err(error) => {
                 leave_untouched(connection, &self.path);
                 Err(error)
             }
         }
+    }
+
+    /// The locks that both connections share.
+    fn guards(&self) -> Arc<Guards> {
+        let mut kept = self.guards.lock();
+        if let Some(guards) = kept.upgrade().filter(|guards| guards.are_ours()) {
+            return guards;
+        }
+        let guards = Arc::new(Guards::take(&self.path, &file::beside(&self.path, "-shm")));
+        *kept = Arc::downgrade(&guards);
+        guards
     }
 
     fn prepare(&self, connection: &mut Connection, role: Role) -> Result<()> {
@@ -173,6 +193,15 @@ impl Database {
     }
 }
 
+impl Open {
+    /// Waits until no other process of this library's writes, and runs `work`. `None`: not in time.
+    pub(super) fn in_turn<T>(&self, deadline: Deadline, work: impl FnOnce() -> T) -> Option<T> {
+        let Some(guards) = &self.guards else { return Some(work()) };
+        let _turn = guards.turn(deadline)?;
+        Some(work())
+    }
+}
+
 impl Drop for Database {
     fn drop(&mut self) {
         for role in [Role::Reader, Role::Writer] {
@@ -199,9 +228,10 @@ fn close(open: Option<Open>, tidy: bool) {
         return;
     }
     if tidy {
+        open.guards.iter().for_each(|guards| guards.release());
         let _ = open.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
     }
-    drop(open.connection);
+    drop(open);
 }
 
 /// Closes every connection of this process, before it forks.

@@ -7,6 +7,7 @@ mod backup;
 mod busy;
 mod database;
 mod file;
+mod guard;
 mod memory;
 mod schema;
 mod sql;
@@ -103,6 +104,34 @@ impl Sqlite {
         Ok(database)
     }
 
+    /// One attempt at a change. `None`: it did not reach the file, and has to be made once more.
+    fn change(
+        &self,
+        database: &Database,
+        open: &Open,
+        work: &mut dyn FnMut(&mut dyn Change) -> Result<()>,
+    ) -> Result<Option<()>> {
+        let failed = |error| trouble(&self.place, &error);
+        // Immediate: a transaction that reads before it writes would be refused, not made to wait.
+        let transaction =
+            Transaction::new_unchecked(&open.connection, TransactionBehavior::Immediate).map_err(failed)?;
+        let mut sql = Sql::new(&open.connection, &self.place);
+        work(&mut sql)?;
+        if !self.reaches_the_file(database, open) {
+            return Ok(None);
+        }
+        transaction.commit().map_err(failed)?;
+        // Before the commit it is a precaution, after it the proof: only now may it be acknowledged. Whoever took the
+        // file away in between, the same work again does no harm: it finds what it has written, or nothing.
+        if !self.reaches_the_file(database, open) {
+            return Ok(None);
+        }
+        if sql.leaves_traces.get() || database.has_traces.load(Ordering::Relaxed) {
+            database.wipe_traces(open);
+        }
+        Ok(Some(()))
+    }
+
     /// Is what a transaction on `open` wrote, or will write, in the file that the path names?
     fn reaches_the_file(&self, database: &Database, open: &Open) -> bool {
         FileId::of(&self.path) == Some(database.id) && database.has_its_wal(open)
@@ -130,25 +159,8 @@ impl Backend for Sqlite {
 
     fn write(&self, deadline: Deadline, work: &mut dyn FnMut(&mut dyn Change) -> Result<()>) -> Result<()> {
         self.with(Role::Writer, deadline, |database, open| {
-            let failed = |error| trouble(&self.place, &error);
-            // Immediate: a transaction that reads before it writes would be refused, not made to wait.
-            let transaction =
-                Transaction::new_unchecked(&open.connection, TransactionBehavior::Immediate).map_err(failed)?;
-            let mut sql = Sql::new(&open.connection, &self.place);
-            work(&mut sql)?;
-            if !self.reaches_the_file(database, open) {
-                return Ok(None);
-            }
-            transaction.commit().map_err(failed)?;
-            // Before the commit it is a precaution, after it the proof: only now may it be acknowledged. Whoever took
-            // the file away in between, the same work again does no harm: it finds what it has written, or nothing.
-            if !self.reaches_the_file(database, open) {
-                return Ok(None);
-            }
-            if sql.leaves_traces.get() || database.has_traces.load(Ordering::Relaxed) {
-                database.wipe_traces(open);
-            }
-            Ok(Some(()))
+            let done = open.in_turn(deadline, || self.change(database, open, work));
+            done.ok_or_else(|| deadline.busy(&self.place))?
         })
     }
 

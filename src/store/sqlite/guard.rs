@@ -1,0 +1,170 @@
+//! Locks that no other code in this process can drop.
+//!
+//! SQLite locks with POSIX locks, and POSIX drops all of a process's locks on a file as soon as *any* handle of the
+//! process to that file is closed: `sqlite3.connect(path).close()`, `shutil.copy(path)`. Python's `sqlite3` is another
+//! SQLite than ours, so neither knows of the other. What follows was seen: another process takes the `-shm` for its own
+//! and truncates it (a bus error here), another closes the database "last" and deletes the `-wal` we write into (a save
+//! lost), two processes write at once.
+//!
+//! Locks of an open file description belong to one handle, and they are respected by POSIX locks of every process, our
+//! own included. So as long as connections are open we hold, on handles of ours:
+//! - what every connection in WAL mode holds anyway: a shared lock on the database (it keeps the `-wal` from being deleted)
+//!   and one on the `-shm`'s "dead man's switch" (it keeps the `-shm` from being truncated);
+//! - during a change an exclusive lock that only this library knows, so that two of its processes never write at once.
+//!
+//! Closing these handles drops locks in turn, so they are closed after the connections. Where there are no such locks
+//! (outside Linux) SQLite's own have to do.
+
+#[cfg(target_os = "linux")]
+pub(super) use linux::Guards;
+#[cfg(not(target_os = "linux"))]
+pub(super) use nothing::Guards;
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::fs::File;
+    use std::path::Path;
+    use std::process;
+
+    use nix::errno::Errno;
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
+
+    use crate::store::wait::Deadline;
+
+    /// `SHARED_FIRST` and `SHARED_SIZE` of SQLite's file format.
+    const SHARED: (i64, i64) = (0x4000_0002, 510);
+    /// `UNIX_SHM_DMS` of SQLite's Unix VFS.
+    const DEAD_MANS_SWITCH: (i64, i64) = (128, 1);
+    /// In the page that SQLite keeps free for locks, behind its own.
+    const OUR_TURN: (i64, i64) = (0x4000_0400, 1);
+
+    /// The shared locks. A file that cannot be opened or locked is one that SQLite's own locks have to do for.
+    pub(in crate::store::sqlite) struct Guards {
+        database: Option<File>,
+        shm: Option<File>,
+        process: u32,
+    }
+
+    impl Guards {
+        /// Takes them, while a connection is open.
+        pub(in crate::store::sqlite) fn take(database: &Path, shm: &Path) -> Self {
+            // Nothing is written to them; but who excludes others needs a handle that could.
+            let open = |path| File::options().read(true).write(true).open(path).ok();
+            let guards = Self { database: open(database), shm: open(shm), process: process::id() };
+            guards.shared(libc::F_RDLCK);
+            guards
+        }
+
+        /// Gives them back, that the last connection may tidy up.
+        pub(in crate::store::sqlite) fn release(&self) {
+            self.shared(libc::F_UNLCK);
+        }
+
+        /// Did this process take them? What was inherited over a fork is one lock with the parent's.
+        pub(in crate::store::sqlite) fn are_ours(&self) -> bool {
+            self.process == process::id()
+        }
+
+        /// Waits for this process's turn to write. `None`: not in time.
+        pub(in crate::store::sqlite) fn turn(&self, deadline: Deadline) -> Option<Turn<'_>> {
+            while lock(self.database.as_ref(), libc::F_WRLCK, OUR_TURN) == Err(Errno::EAGAIN) {
+                if !deadline.sleep() {
+                    return None;
+                }
+            }
+            Some(Turn(self))
+        }
+
+        fn shared(&self, kind: i32) {
+            // Nobody has them exclusively while a connection is open, so there is nothing to wait for.
+            let _ = lock(self.database.as_ref(), kind, SHARED);
+            let _ = lock(self.shm.as_ref(), kind, DEAD_MANS_SWITCH);
+        }
+    }
+
+    /// The right to write. Ends with its owner.
+    pub(in crate::store::sqlite) struct Turn<'a>(&'a Guards);
+
+    impl Drop for Turn<'_> {
+        fn drop(&mut self) {
+            let _ = lock(self.0.database.as_ref(), libc::F_UNLCK, OUR_TURN);
+        }
+    }
+
+    fn lock(file: Option<&File>, kind: i32, (start, length): (i64, i64)) -> Result<(), Errno> {
+        let Some(file) = file else { return Ok(()) };
+        let range = libc::flock {
+            l_type: i16::try_from(kind).unwrap_or_default(),
+            l_whence: 0, // from the file's beginning
+            l_start: start,
+            l_len: length,
+            l_pid: 0,
+        };
+        fcntl(file, FcntlArg::F_OFD_SETLK(&range)).map(drop)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn only_one_has_the_turn_and_closing_another_handle_does_not_end_it() {
+            let folder = tempfile::tempdir().unwrap();
+            let (database, shm) = (folder.path().join("database"), folder.path().join("shm"));
+            File::create(&database).unwrap();
+            File::create(&shm).unwrap();
+            let (one, other) = (Guards::take(&database, &shm), Guards::take(&database, &shm));
+            let turn = one.turn(Deadline::now()).unwrap();
+            drop(File::open(&database).unwrap());
+            assert!(other.turn(Deadline::now()).is_none());
+            drop(turn);
+            assert!(other.turn(Deadline::now()).is_some());
+        }
+
+        #[test]
+        fn what_is_guarded_cannot_be_locked_exclusively_until_it_is_released() {
+            let folder = tempfile::tempdir().unwrap();
+            let (database, shm) = (folder.path().join("database"), folder.path().join("shm"));
+            File::create(&database).unwrap();
+            File::create(&shm).unwrap();
+            let guards = Guards::take(&database, &shm);
+            for (file, range) in [(database, SHARED), (shm, DEAD_MANS_SWITCH)] {
+                let other = File::options().write(true).open(&file).unwrap();
+                assert_eq!(lock(Some(&other), libc::F_WRLCK, range), Err(Errno::EAGAIN));
+                drop(File::open(&file).unwrap());
+                assert_eq!(lock(Some(&other), libc::F_WRLCK, range), Err(Errno::EAGAIN));
+            }
+            guards.release();
+            let other = File::options().write(true).open(folder.path().join("shm")).unwrap();
+            assert_eq!(lock(Some(&other), libc::F_WRLCK, DEAD_MANS_SWITCH), Ok(()));
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod nothing {
+    use std::path::Path;
+
+    use crate::store::wait::Deadline;
+
+    pub(in crate::store::sqlite) struct Guards;
+
+    impl Guards {
+        pub(in crate::store::sqlite) fn take(_: &Path, _: &Path) -> Self {
+            Self
+        }
+
+        pub(in crate::store::sqlite) fn release(&self) {}
+
+        pub(in crate::store::sqlite) fn are_ours(&self) -> bool {
+            false
+        }
+
+        pub(in crate::store::sqlite) fn turn(&self, _: Deadline) -> Option<Turn> {
+            Some(Turn)
+        }
+    }
+
+    pub(in crate::store::sqlite) struct Turn;
+}

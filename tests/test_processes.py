@@ -1,0 +1,403 @@
+"""Threads, processes, forks, and a file that changes under a running store (contract 5, 7)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from conftest import login, run_program, token, values
+from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
+
+from zoho_token_store import CustomStoreSQLite
+
+COUNT = """
+connection = __import__("sqlite3").connect(sys.argv[1])
+print(connection.execute("select count(*), count(distinct id), count(distinct user_name) from oauthtoken").fetchone())
+print(connection.execute("pragma integrity_check").fetchone()[0])
+"""
+
+
+def rows_seen_elsewhere(path):
+    """Return what another process sees: rows, ids, users, and the verdict of SQLite's own check."""
+    return run_program(COUNT, path).split("\n")[:2]
+
+
+def everything(count):
+    return [f"({count}, {count}, {count})", "ok"]
+
+
+def start(code, *arguments):
+    """Start a program and wait for its first line."""
+    imports = (
+        "import os, sys; sys.path.insert(0, '.')\nfrom conftest import *\nfrom zoho_token_store import *\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", imports + code, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=os.path.dirname(__file__),
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@contextlib.contextmanager
+def another_program_holding(path, lock):
+    """Have another program keep a transaction open. (In this one, SQLite's locks would not be seen by Python's SQLite.)"""
+    code = """
+import sqlite3
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+connection.execute("commit")
+"""
+    program = start(code, path, lock)
+    try:
+        yield program
+    finally:
+        program.communicate("\n", timeout=30)
+
+
+def test_one_store_serves_many_threads(store):
+    """Contract 7: one store object serves any number of threads."""
+
+    def work(thread):
+        for number in range(10):
+            mine = login(f"user{thread}.{number}@example.com", 100 * thread + number)
+            store.save_token(mine)
+            found = store.find_token(token(f"user{thread}.{number}@example.com"))
+            assert found.get_id() == mine.get_id()
+            assert store.find_token_by_id(mine.get_id()).get_refresh_token() == mine.get_refresh_token()
+            if number % 2:
+                store.delete_token(mine.get_id())
+
+    failures = []
+    threads = [threading.Thread(target=lambda n=n: _collect(work, n, failures)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert len(store) == 40
+
+
+def _collect(work, argument, failures):
+    try:
+        work(argument)
+    except BaseException as error:  # noqa: BLE001 - handed to the test, which shows it
+        failures.append(error)
+
+
+def test_other_threads_run_while_a_save_waits(path):
+    """Contract 7: the GIL is released around every write and every wait."""
+    with CustomStoreSQLite(path, busy_timeout=30) as store:
+        store.save_token(login())
+        with another_program_holding(path, "begin immediate"):
+            waiting = threading.Thread(target=store.save_token, args=(login("bob@example.com", 2),))
+            waiting.start()
+            # This thread goes on, finds included; if the wait held the GIL it would last until the save gave up.
+            assert store.find_token(token("ada@example.com")).get_id() == "1"
+            assert store.find_token(token("bob@example.com")) is None
+            assert waiting.is_alive()
+        waiting.join(60)
+        assert store.find_token(token("bob@example.com")).get_id() == "2"
+
+
+def test_who_holds_the_file_too_long_is_a_clear_error(path):
+    """Contract 6: what another program holds up is said, with what to do; afterwards saving works again."""
+    with CustomStoreSQLite(path, busy_timeout=0.05) as store:
+        store.save_token(login())
+        with (
+            another_program_holding(path, "begin exclusive"),
+            pytest.raises(
+                SDKException, match=r"save_token: .* was in use by another program or thread for 0.05 s; "
+            ),
+        ):
+            assert store.find_token(token("ada@example.com")).get_id() == "1", "a find never waits for a save"
+            store.save_token(login("bob@example.com", 2))
+        store.save_token(login("bob@example.com", 2))
+        assert len(store) == 2
+
+
+def test_processes_that_save_at_once_lose_nothing(path):
+    """Contract 7: any number of processes may use one file at once; contract 5: no two insert the same."""
+    code = """
+import children
+
+def work(child):
+    with CustomStoreSQLite(sys.argv[1], busy_timeout=30) as store:
+        for number in range(50):
+            store.save_token(login(f"user{child}.{number}@example.com", 100 * child + number))
+            store.save_token(login("shared@example.com", 10_000 + number, client_id="1000.SHARED"))
+
+children.at_once(6, work)
+"""
+    run_program(code, path)
+    assert rows_seen_elsewhere(path) == everything(301)
+
+
+def test_a_store_made_before_a_fork_works_in_parent_and_children(path):
+    """Contract 7: gunicorn's preload and multiprocessing: parent, children and children of children save."""
+    code = """
+import children
+
+store = CustomStoreSQLite(sys.argv[1], busy_timeout=30)
+store.save_token(login("before@example.com", 0))
+
+def save(who):
+    for number in range(30):
+        store.save_token(login(f"{who}.{number}@example.com", hash((who, number)) % 10**9))
+        assert store.find_token(token("before@example.com")).get_id() == "1"
+
+def child():
+    grandchildren = [children.fork(lambda: save("grandchild")), children.fork(lambda: None)]
+    save("child")
+    children.join(grandchildren)
+
+forked = [children.fork(child), children.fork(lambda: save("sibling")), children.fork(lambda: None)]
+save("parent")
+children.join(forked)
+print(len(store))
+store.close()
+"""
+    assert run_program(code, path) == "121\n"
+    assert rows_seen_elsewhere(path) == everything(121)
+
+
+def test_a_fork_in_the_middle_of_other_threads_saves_leaves_a_store_that_works(make, path):
+    """Contract 7: a child can use the store whatever the parent's other threads were doing."""
+    kind = type(make()).__name__
+    arguments = "sys.argv[1], busy_timeout=30" if kind == "CustomStoreSQLite" else ""
+    code = f"""
+import children, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, about forking with threads: that is the point
+store = {kind}({arguments})
+stop = threading.Event()
+
+def work(thread):
+    number = 0
+    while not stop.is_set():
+        number += 1
+        store.save_token(login(f"thread{{thread}}.{{number % 20}}@example.com", 100 * thread + number % 20))
+        store.find_token(token(f"thread{{thread}}.1@example.com"))
+
+threads = [threading.Thread(target=work, args=(thread,)) for thread in range(3)]
+for thread in threads:
+    thread.start()
+try:
+    for fork in range(15):
+        def child():
+            for number in range(5):
+                store.save_token(login(f"fork{{fork}}.{{number}}@example.com", 1000 + 10 * fork + number))
+            assert store.find_token(token(f"fork{{fork}}.4@example.com")) is not None
+            assert len(store.get_tokens()) == len(store)
+        children.join([children.fork(child)])
+finally:
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+assert all(store.find_token(token(f"thread{{thread}}.1@example.com")) for thread in range(3))
+store.close()
+"""
+    run_program(code, path)
+    if kind == "CustomStoreSQLite":
+        assert rows_seen_elsewhere(path) == everything(15 * 5 + 60)
+
+
+def test_a_fork_from_c_that_runs_no_hook_of_pythons_still_leaves_the_parents_connection_alone(path):
+    """Contract 7: the child opens its own connection and never closes or reuses the parent's."""
+    code = """
+import ctypes, children
+store = CustomStoreSQLite(sys.argv[1], busy_timeout=30)
+store.save_token(login("before@example.com", 0))
+child = ctypes.PyDLL(None).fork()
+if child == 0:
+    for number in range(20):
+        store.save_token(login(f"child{number}@example.com", 100 + number))
+    store.close()
+    del store
+    os._exit(0)
+for number in range(20):
+    store.save_token(login(f"parent{number}@example.com", 200 + number))
+children.join([child])
+store.save_token(login("after@example.com", 1))
+print(len(store))
+"""
+    assert run_program(code, path) == "42\n"
+    assert rows_seen_elsewhere(path) == everything(42)
+
+
+def test_a_hook_of_the_forking_thread_may_use_the_store(path):
+    """Nothing of the store's is locked against the thread that forks."""
+    code = """
+import children
+os.register_at_fork(before=lambda: store.find_token(token("before@example.com")), after_in_child=lambda: len(store))
+from zoho_token_store import _native
+store = CustomStoreSQLite(sys.argv[1])
+store.save_token(login("before@example.com", 0))
+children.join([children.fork(lambda: store.save_token(login("child@example.com", 1)))])
+print(len(store))
+"""
+    assert run_program(code, path) == "2\n"
+
+
+@pytest.mark.parametrize("change", ["delete", "replace", "rename"])
+def test_all_running_stores_follow_a_file_that_is_taken_away(path, change):
+    """Contract 7: the file deleted, renamed or replaced: the next call works on the file that the path names."""
+    other = path.with_name("other.db")
+    with CustomStoreSQLite(other) as store:
+        store.save_token(login("other@example.com", 1))
+    code = """
+store = CustomStoreSQLite(sys.argv[1], busy_timeout=30)
+print("ready", flush=True)
+for line in sys.stdin:
+    user = line.strip()
+    store.save_token(login(user, hash(user) % 10**9))
+    print(sorted(values(made)["user"] for made in store.get_tokens()), flush=True)
+"""
+    programs = [start(code, path) for _ in range(3)]
+
+    def save(program, user):
+        program.stdin.write(f"{user}\n")
+        program.stdin.flush()
+        return program.stdout.readline()
+
+    for number, program in enumerate(programs):
+        save(program, f"before{number}@example.com")
+    if change == "delete":
+        path.unlink()
+    elif change == "replace":
+        other.replace(path)
+    else:
+        path.rename(path.with_name("renamed.db"))
+    expected = ["other@example.com"] if change == "replace" else []
+    for number, program in enumerate(programs):
+        expected.append(f"after{number}@example.com")
+        assert save(program, f"after{number}@example.com") == f"{sorted(expected)}\n"
+    for program in programs:
+        program.communicate(timeout=30)
+        assert program.returncode == 0
+    assert rows_seen_elsewhere(path) == everything(len(expected))
+    if change == "rename":
+        assert rows_seen_elsewhere(path.with_name("renamed.db")) == everything(3)
+
+
+def test_other_code_that_opens_and_closes_the_file_costs_no_acknowledged_save(path):
+    """Contract 7: `sqlite3.connect(path).close()` and `shutil.copy(path)` in the process drop its POSIX locks."""
+    code = """
+import children, shutil, sqlite3
+
+def foreign(stop):
+    while not stop.is_set():
+        connection = sqlite3.connect(sys.argv[1])
+        connection.execute("select count(*) from sqlite_master").fetchone()
+        connection.close()
+        shutil.copy(sys.argv[1], f"{sys.argv[1]}-copy-{os.getpid()}")
+
+def work(child):
+    stop = threading.Event()
+    thread = threading.Thread(target=foreign, args=(stop,))
+    thread.start()
+    try:
+        for number in range(60):
+            # Opened and closed each time, so that some process closes the file last again and again.
+            with CustomStoreSQLite(sys.argv[1], busy_timeout=30) as store:
+                store.save_token(login(f"user{child}.{number}@example.com", 1000 * child + number))
+            kept.save_token(login(f"kept{child}.{number}@example.com", 100_000 + 1000 * child + number))
+    finally:
+        stop.set()
+        thread.join(30)
+
+kept = CustomStoreSQLite(sys.argv[1], busy_timeout=30)
+children.at_once(3, work)
+"""
+    run_program(code, path)
+    assert rows_seen_elsewhere(path) == everything(360)
+
+
+def test_a_killed_process_has_lost_nothing_it_was_told_is_saved(path):
+    """Contract 5: `save_token` returns after the row is durable; contract 7: others go on."""
+    code = """
+store = CustomStoreSQLite(sys.argv[1])
+print("ready", flush=True)
+number = 0
+while True:
+    number += 1
+    store.save_token(login(f"user{number}@example.com", number))
+    print(number, flush=True)
+"""
+    survivor = CustomStoreSQLite(path)
+    program = start(code, path)
+    for _ in range(50):
+        program.stdout.readline()
+    program.send_signal(signal.SIGKILL)
+    printed = program.communicate(timeout=30)[0].splitlines()
+    acknowledged = int(printed[-1]) if printed else 50
+    survivor.save_token(login("survivor@example.com", 0))
+    users = {values(made)["user"] for made in survivor.get_tokens()}
+    assert {f"user{number}@example.com" for number in range(1, acknowledged + 1)} <= users
+    survivor.close()
+
+
+def test_a_program_may_end_with_stores_open(path):
+    """A store nobody closed: what it saved is there, and the program ends by itself."""
+    code = """
+store = CustomStoreSQLite(sys.argv[1])
+store.save_token(login())
+threading.Thread(target=store.save_token, args=(login("bob@example.com", 2),)).start()
+"""
+    run_program(code, path)
+    assert rows_seen_elsewhere(path) == everything(2)
+
+
+def test_a_store_in_memory_goes_over_a_fork_with_its_rows(make):
+    """Contract 7: a store made before `os.fork()` works in parent and child; in memory each has its own rows then."""
+    kind = type(make()).__name__
+    if kind == "CustomStoreSQLite":
+        return
+    code = f"""
+import children
+store = {kind}()
+store.save_token(login("before@example.com", 0))
+def child():
+    store.save_token(login("child@example.com", 1))
+    assert len(store) == 2
+children.join([children.fork(child)])
+print(len(store))
+"""
+    assert run_program(code) == "1\n"
+
+
+def test_copies_made_of_a_file_in_use_open(path, tmp_path):
+    """Contract 10: `backup` is consistent while others write."""
+    code = """
+store = CustomStoreSQLite(sys.argv[1])
+print("ready", flush=True)
+number = 0
+while os.path.exists(sys.argv[2]):
+    number += 1
+    store.import_tokens([login(f"a{number}@example.com", 2 * number), login(f"b{number}@example.com", 2 * number + 1)])
+"""
+    go_on = tmp_path / "go-on"
+    go_on.touch()
+    with CustomStoreSQLite(path, busy_timeout=30) as store:
+        program = start(code, path, go_on)
+        try:
+            for number in range(10):
+                backup = tmp_path / f"backup{number}.db"
+                store.backup(backup)
+                shutil.copyfile(backup, tmp_path / "copy.db")
+                with CustomStoreSQLite(tmp_path / "copy.db") as copied:
+                    assert len(copied) % 2 == 0, "the two tokens of one import are both there or neither"
+        finally:
+            go_on.unlink()
+            program.communicate(timeout=30)
+        assert program.returncode == 0

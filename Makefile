@@ -12,6 +12,8 @@ BUILD := --target-dir target/python
 # The rules and backends are tested without Python, and so without the question which libpython to link.
 CARGO_TEST := cargo test --quiet --locked --no-default-features
 SDKS := 5 6 7
+# What the secrets of all tests look like: the tests' own, and those that the stand-in for Zoho gives out.
+SECRETS := planted|1000\.(access|refresh|grant|secret)\.
 
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
 UV_COMPILE := uv pip compile --quiet --universal --upgrade --python-version 3.10 --custom-compile-command 'make lock'
@@ -46,6 +48,7 @@ test-rust: ## Rules and backends, without Python: first without SQLite, then wit
 
 test-python: build ## What Python adds, with the SDK 8
 	$(BIN)/python -m pytest
+	@! grep -nE '$(SECRETS)' target/pytest.xml || { echo 'a secret was put out'; exit 1; }
 
 test-sdks: $(SDKS:%=test-sdk-%) ## The SDK's flows with the SDKs 5, 6 and 7, each in its own environment (8 is in `test`)
 

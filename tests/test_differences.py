@@ -5,10 +5,9 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
-from conftest import PLANTED, login, run_program, run_python, token, values
-from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
-
+from support import PLANTED, login, run_program, run_python, token, values
 from zoho_token_store import CustomStoreSQLite
+from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
 
 def test_the_11th_user_and_those_after_are_saved(store):
@@ -93,10 +92,7 @@ def test_one_user_has_a_row_for_each_client_and_each_environment(store):
         store.save_token(login(number=number, **row))
     assert len(store) == len(rows)
     for number, row in enumerate(rows):
-        assert (
-            store.find_token(token("ada@example.com", **row)).get_access_token()
-            == f"{PLANTED}-access-{number}"
-        )
+        assert store.find_token(token("ada@example.com", **row)).get_access_token() == f"{PLANTED}-access-{number}"
 
 
 def test_newer_credentials_of_a_known_user_are_asked_with_and_saved(store):
@@ -152,8 +148,9 @@ def test_the_module_of_python_still_reads_the_file(path):
     """Contract 9: the file is a plain SQLite database."""
     with CustomStoreSQLite(path) as store:
         store.save_token(login())
-        code = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('select user_name from oauthtoken').fetchall())"
+        code = """
+import sqlite3, sys
+print(sqlite3.connect(sys.argv[1]).execute("select user_name from oauthtoken").fetchall())
+"""
         assert run_python(code, path) == "[('ada@example.com',)]\n"
-    assert sqlite3.sqlite_version_info >= (3, 7), (
-        "WAL can be read by every SQLite that any supported Python has"
-    )
+    assert sqlite3.sqlite_version_info >= (3, 7), "WAL can be read by every SQLite that any supported Python has"

@@ -8,10 +8,9 @@ import traceback
 from enum import IntEnum
 
 import pytest
-from conftest import PLANTED, login, token
-from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
-
+from support import PLANTED, login, token
 from zoho_token_store import CustomStoreSQLite, StoreError
+from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
 HALF_PAIR = f"{PLANTED}-\ud800"
 
@@ -103,9 +102,7 @@ def test_a_failure_is_the_sdks_exception_about_one_of_ours(store, caplog):
     error = caught.value
     message = error.args[1]
     assert (error.code, type(error.cause), error.cause) == ("TOKEN_STORE", StoreError, error.__cause__)
-    assert message.startswith(
-        "save_token: the token has neither a refresh token nor a grant token nor an access token"
-    )
+    assert message.startswith("save_token: the token has neither a refresh token nor a grant token nor an access token")
     assert repr(error) == f"SDKException('TOKEN_STORE', {message!r})"
     assert str(error) == f"Caused By: TOKEN_STORE - {message}"
     assert str(error.cause) == message
@@ -125,7 +122,7 @@ def test_a_log_handler_that_fails_does_not_hide_the_failure(store, monkeypatch):
     """Contract 6: whatever fails reaches the caller as the SDK's exception."""
 
     class Broken(logging.Filter):
-        def filter(self, record):
+        def filter(self, _record):
             raise RuntimeError("made to fail")
 
     logger = logging.getLogger("zoho_token_store")
@@ -202,12 +199,10 @@ def test_no_failure_shows_a_secret(store, tmp_path, caplog):
         (store.backup, tmp_path),
     ]
     for method, argument in calls:
-        try:
+        with pytest.raises(SDKException) as caught:
             method(argument)
-        except SDKException as error:
-            shown = "".join(traceback.TracebackException.from_exception(error).format())
-            assert "TOKEN_STORE" in shown
-            assert PLANTED not in shown + repr(error) + repr(error.__cause__) + str(error.cause)
-        else:
-            pytest.fail(f"{method} accepted its argument")
+        error = caught.value
+        shown = "".join(traceback.TracebackException.from_exception(error).format())
+        assert "TOKEN_STORE" in shown
+        assert PLANTED not in shown + repr(error) + repr(error.__cause__) + str(error.cause)
     assert PLANTED not in caplog.text

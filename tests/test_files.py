@@ -9,10 +9,9 @@ import sqlite3
 import stat
 
 import pytest
-from conftest import DATA, PLANTED, login, run_program, run_python, token, values
-from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
-
+from support import DATA, PLANTED, login, run_program, run_python, token, values
 from zoho_token_store import CustomStoreSQLite
+from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
 # What a program does that has never heard of this library: the sample's kind of statements, with Python's sqlite3.
 SAMPLE_PROGRAM = """
@@ -22,11 +21,11 @@ connection = sqlite3.connect(path, timeout=20)
 user = f"sample{number}@example.com"
 if step == "insert":
     connection.execute(
-        "insert into oauthtoken(id,user_name,client_id,client_secret,refresh_token,access_token,grant_token,expiry_time,"
-        "redirect_url,api_domain) values (?,?,?,?,?,?,?,?,?,?)",
-        (str(5000 + int(number)), user, "1000.CLIENT", "planted", f"planted-sample-{number}", "planted", None, "1", None, None))
+        "insert into oauthtoken(id,user_name,client_id,client_secret,refresh_token,access_token,grant_token,"
+        "expiry_time,redirect_url,api_domain) values (?,?,?,?,?,?,?,?,?,?)",
+        (str(5000 + int(number)), user, "1000.CLIENT", "planted", f"planted{number}", "planted", None, "1", None, None))
 elif step == "update":
-    connection.execute("update oauthtoken set access_token=?, expiry_time=? where user_name=?", ("planted-new", "2", user))
+    connection.execute("update oauthtoken set access_token=?, expiry_time=? where user_name=?", ("planted", "2", user))
 elif step == "delete":
     connection.execute("delete from oauthtoken where id=?", (number,))
 for row in connection.execute("select * from oauthtoken"):
@@ -205,10 +204,8 @@ def test_a_read_only_file_in_a_read_only_folder_is_read_and_saves_say_why_not(op
     printed = run_unprivileged(READ_ONLY, folder / "tokens.db").splitlines()
     assert printed[0] == "1 1"
     assert printed[1].startswith(f"save_token: {folder / 'tokens.db'}: it may not be written")
-    assert (
-        "nothing stored is lost; give this user write permission on the file and on its folder" in printed[1]
-    )
-    assert ((folder / "tokens.db").read_bytes(), os.listdir(folder)) == (before, ["tokens.db"])
+    assert "nothing stored is lost; give this user write permission on the file and on its folder" in printed[1]
+    assert ((folder / "tokens.db").read_bytes(), list(folder.iterdir())) == (before, [folder / "tokens.db"])
 
 
 def test_a_folder_without_permission_says_so(open_folder):
@@ -228,7 +225,7 @@ except SDKException as error:
         assert "permission denied" in printed
         assert "give this user" in printed
     folder.chmod(0o755)
-    assert os.listdir(folder) == []
+    assert list(folder.iterdir()) == []
 
 
 def test_a_full_disk_is_a_clear_error_and_room_is_enough_to_go_on(tmp_path):

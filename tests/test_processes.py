@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
-from conftest import login, run_program, token, values
-from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
-
+from support import login, run_program, token, values
 from zoho_token_store import CustomStoreSQLite
+from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
 COUNT = """
 connection = __import__("sqlite3").connect(sys.argv[1])
@@ -34,15 +33,13 @@ def everything(count):
 
 def start(code, *arguments):
     """Start a program and wait for its first line."""
-    imports = (
-        "import os, sys; sys.path.insert(0, '.')\nfrom conftest import *\nfrom zoho_token_store import *\n"
-    )
+    imports = "import os, sys; sys.path.insert(0, '.')\nfrom support import *\nfrom zoho_token_store import *\n"
     process = subprocess.Popen(
         [sys.executable, "-c", imports + code, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=os.path.dirname(__file__),
+        cwd=Path(__file__).parent,
     )
     assert process.stdout.readline() == "ready\n"
     return process
@@ -50,7 +47,7 @@ def start(code, *arguments):
 
 @contextlib.contextmanager
 def another_program_holding(path, lock):
-    """Have another program keep a transaction open. (In this one, SQLite's locks would not be seen by Python's SQLite.)"""
+    """Have another program keep a transaction open: the locks of Python's SQLite mean nothing within one process."""
     code = """
 import sqlite3
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -115,14 +112,10 @@ def test_who_holds_the_file_too_long_is_a_clear_error(path):
     """Contract 6: what another program holds up is said, with what to do; afterwards saving works again."""
     with CustomStoreSQLite(path, busy_timeout=0.05) as store:
         store.save_token(login())
-        with (
-            another_program_holding(path, "begin exclusive"),
-            pytest.raises(
-                SDKException, match=r"save_token: .* was in use by another program or thread for 0.05 s; "
-            ),
-        ):
+        with another_program_holding(path, "begin exclusive"):
             assert store.find_token(token("ada@example.com")).get_id() == "1", "a find never waits for a save"
-            store.save_token(login("bob@example.com", 2))
+            with pytest.raises(SDKException, match=r"save_token: .* in use by another program or thread for 0.05 s"):
+                store.save_token(login("bob@example.com", 2))
         store.save_token(login("bob@example.com", 2))
         assert len(store) == 2
 

@@ -13,14 +13,13 @@ import weakref
 from datetime import timedelta
 
 import pytest
-from conftest import DATA, login, run_python, token, values
+import zoho_token_store
+from support import DATA, login, run_python, token, values
+from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.api.authenticator.store.file_store import FileStore
 from zohocrmsdk.src.com.zoho.api.authenticator.store.token_store import TokenStore
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
-
-import zoho_token_store
-from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
 
 
 def test_the_package_has_the_names_of_the_contract():
@@ -32,16 +31,19 @@ def test_the_package_has_the_names_of_the_contract():
 
 def test_importing_the_package_does_not_import_the_sdk():
     """Contract 1: `import zoho_token_store` does not import the SDK; constructing a store does."""
-    code = "import sys, zoho_token_store as z; print('zohocrmsdk' in sys.modules); z.CustomStoreList(); print('zohocrmsdk' in sys.modules)"
+    code = """
+import sys, zoho_token_store
+print("zohocrmsdk" in sys.modules)
+zoho_token_store.CustomStoreList()
+print("zohocrmsdk" in sys.modules)
+"""
     assert run_python(code).split() == ["False", "True"]
 
 
 def test_without_an_sdk_a_store_says_which_packages_bring_one():
     """Contract 1: without an SDK installed constructing raises `ImportError` naming the packages."""
     code = "import sys; sys.modules['zohocrmsdk'] = None\nimport zoho_token_store\nzoho_token_store.CustomStoreList()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "ImportError: a token store needs the Zoho CRM Python SDK" in done.stderr
     assert all(f"zohocrmsdk{version}_0" in done.stderr for version in (5, 6, 7, 8))

@@ -7,13 +7,10 @@ class.
 from collections.abc import Iterable
 from datetime import timedelta
 from os import PathLike
-from types import TracebackType
-from typing import Any, Final, SupportsFloat, TypeVar
+from typing import Final, NoReturn, SupportsFloat, SupportsIndex
 
-from typing_extensions import disjoint_base
+from typing_extensions import Self, disjoint_base
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
-
-_Store = TypeVar("_Store", bound=TokenStoreBase)
 
 __version__: Final[str]
 
@@ -28,8 +25,8 @@ class StoreError(Exception):
 class TokenStoreBase:
     """What the store classes have in common: every method. It is made only through one of them.
 
-    A store is a `TokenStore` of the installed SDK (5 to 8) by `isinstance`, serves any number of threads, and works in
-    parent and child after a fork (contract 7). It may be subclassed; an `__init__` of the subclass's own has to call
+    A store is a `TokenStore` of the installed SDK (5 to 8) by `isinstance`, serves any number of threads, and works
+    in parent and child after a fork (contract 7). It may be subclassed; an `__init__` of the subclass's own has to call
     `super().__init__()`.
 
     A value of a token is *absent* if it is `None` or `""`; the two are never told apart. Times in a token
@@ -64,8 +61,8 @@ class TokenStoreBase:
         """Save a token into its row, or into a new one if it has none.
 
         It returns after the row is durable: a power cut right afterwards loses nothing. Finding the row and writing it
-        are one transaction. Present fields replace the row's, absent ones leave them; an access token that comes without
-        an expiry clears the row's (contract 5).
+        are one transaction. Present fields replace the row's, absent ones leave them; an access token that comes
+        without an expiry clears the row's (contract 5).
 
         Args:
             token: Carries its row's id afterwards. A new row gets the token's own id if no row has it, otherwise a new
@@ -117,7 +114,7 @@ class TokenStoreBase:
         They are those with no refresh token and an access token that has expired.
 
         Args:
-            idle_for: With it, the rows that were not saved for that long go, too: a `timedelta` or seconds, not negative.
+            idle_for: With it, the rows that were not saved for that long go, too: a `timedelta` or seconds, from 0 on.
                 A row that another program wrote counts from when this library first saw it.
 
         Returns:
@@ -130,8 +127,8 @@ class TokenStoreBase:
     def import_tokens(self, tokens: Iterable[OAuthToken]) -> int:
         """Save each of the tokens, in one transaction: all of them or none.
 
-        `store.import_tokens(FileStore("sdk_tokens.txt").get_tokens())` moves another store over. Tokens carry their rows'
-        ids afterwards.
+        `store.import_tokens(FileStore("sdk_tokens.txt").get_tokens())` moves another store over. Tokens carry
+        their rows' ids afterwards.
 
         Returns:
             How many tokens were saved.
@@ -151,20 +148,17 @@ class TokenStoreBase:
         """
 
     def close(self) -> None:
-        """Close the store. Any later call but `close()` raises an `SDKException`; what was saved in a file stays there."""
+        """Close the store. Any later call but `close()` raises an `SDKException`; what was saved in a file stays."""
 
-    def __enter__(self: _Store) -> _Store: ...
-    def __exit__(
-        self,
-        *_exception: type[BaseException] | BaseException | TracebackType | None,
-    ) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_exception: object) -> None: ...
     def __len__(self) -> int:
         """Return the number of rows."""
 
     def __bool__(self) -> bool:
         """Return `True`: a store without rows is a store."""
 
-    def __reduce_ex__(self, _protocol: Any, /) -> Any:
+    def __reduce_ex__(self, _protocol: SupportsIndex, /) -> NoReturn:
         """Raise `TypeError`: a store can be neither copied nor pickled."""
 
 class CustomStoreSQLite(TokenStoreBase):

@@ -62,7 +62,7 @@ def test_bad_tokens_are_refused_and_nothing_is_changed(store, bad, complaint):
     assert len(store) == 1
 
 
-@pytest.mark.parametrize("bad", [7, b"1", ["1"], True, HALF_PAIR])
+@pytest.mark.parametrize("bad", [7, b"1", ["1"], True, HALF_PAIR], ids=range(5))
 def test_an_id_that_is_no_text_is_refused(store, bad):
     """Contract 2: anything but a `str` or an absent id, given to a by-id method, is bad input."""
     for method in (store.find_token_by_id, store.delete_token):

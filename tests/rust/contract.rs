@@ -7,6 +7,8 @@
 
 use zoho_token_store::domain::{Field, Key, Token};
 use zoho_token_store::store::list::List;
+#[cfg(feature = "sqlite")]
+use zoho_token_store::store::sqlite::{Journal, Memory, Sqlite};
 use zoho_token_store::store::wait::Deadline;
 use zoho_token_store::store::{Backend, Error, Store, Wait};
 
@@ -286,6 +288,13 @@ mod promises {
     }
 }
 
+#[cfg(feature = "sqlite")]
+fn on_a_file(journal: Journal) -> (tempfile::TempDir, Box<dyn Backend>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.db");
+    (folder, Box::new(Sqlite::with_journal(&path, journal, Deadline::after(PATIENCE)).unwrap()))
+}
+
 macro_rules! suite {
     ($backend:ident, $make:expr; $($on_store:ident)*; $($on_backend:ident)*) => {
         mod $backend {
@@ -307,17 +316,13 @@ macro_rules! for_each_backend {
         suite!(list, { let backend: Box<dyn Backend> = Box::new(List::new()); ((), backend) }; $($promises)*);
         #[cfg(feature = "sqlite")]
         suite!(memory, {
-            let backend: Box<dyn Backend> = Box::new(zoho_token_store::store::sqlite::Memory::new().unwrap());
+            let backend: Box<dyn Backend> = Box::new(Memory::new().unwrap());
             ((), backend)
         }; $($promises)*);
         #[cfg(feature = "sqlite")]
-        suite!(file, {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("tokens.db");
-            let sqlite = zoho_token_store::store::sqlite::Sqlite::open(&path, Deadline::after(PATIENCE)).unwrap();
-            let backend: Box<dyn Backend> = Box::new(sqlite);
-            (folder, backend)
-        }; $($promises)*);
+        suite!(file, on_a_file(Journal::Wal); $($promises)*);
+        #[cfg(feature = "sqlite")]
+        suite!(file_without_wal, on_a_file(Journal::Rollback); $($promises)*);
     };
 }
 

@@ -19,12 +19,7 @@ pub(super) fn write(source: &Connection, place: &Place, target: &Path) -> Result
     if !folder.is_dir() {
         return Err(file::bad(target, "is in a folder that does not exist", "make the folder first"));
     }
-    // `tempfile` makes it readable by its owner alone. Its handle is closed before SQLite opens the file.
-    let draft = tempfile::Builder::new()
-        .prefix(".zoho-token-store-")
-        .tempfile_in(folder)
-        .map_err(|error| file::refused(target, &error))?
-        .into_temp_path();
+    let draft = file::draft_beside(target).map_err(|error| file::refused(target, &error))?;
     copy(source, place, &draft)?;
     draft.persist(target).map_err(|error| file::refused(target, &error.error))?;
     file::sync_folder(target).map_err(|error| file::refused(target, &error))

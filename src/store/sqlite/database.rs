@@ -37,6 +37,15 @@ pub(super) enum Role {
     Writer,
 }
 
+/// How a change is made atomic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Journal {
+    /// By a write-ahead log, if it can be had: no find waits for a change.
+    Wal,
+    /// By a rollback journal, as where WAL cannot be had.
+    Rollback,
+}
+
 /// A connection, and what has to stay true of it.
 pub(super) struct Open {
     pub(super) connection: Connection,
@@ -108,9 +117,9 @@ impl Database {
     }
 
     /// Opens a connection: inspects the file, migrates it if it is older, and uses WAL if it can be had.
-    pub(super) fn open(&self, role: Role) -> Result<Open> {
+    pub(super) fn open(&self, role: Role, journal: Journal) -> Result<Open> {
         let mut connection = connect(&self.path, &self.place)?;
-        match self.prepare(&mut connection, role) {
+        match self.prepare(&mut connection, role, journal) {
             Ok(()) => {
                 let wal = FileId::of(&self.wal_path);
                 let guards = wal.is_some().then(|| self.guards());
@@ -134,13 +143,14 @@ impl Database {
         guards
     }
 
-    fn prepare(&self, connection: &mut Connection, role: Role) -> Result<()> {
+    fn prepare(&self, connection: &mut Connection, role: Role, journal: Journal) -> Result<()> {
         let read_only = connection.is_readonly(rusqlite::MAIN_DB).unwrap_or(false);
         if schema::inspect(connection, &self.place)? == Contents::Older {
             schema::migrate(connection, &self.place)?;
         }
         let check = |result: rusqlite::Result<()>| result.map_err(|error| trouble(&self.place, &error));
-        if !read_only && use_wal(connection).map_err(|error| trouble(&self.place, &error))? {
+        let wal = journal == Journal::Wal && !read_only;
+        if wal && use_wal(connection, &self.path).map_err(|error| trouble(&self.place, &error))? {
             // A commit in WAL mode is durable with FULL.
             check(connection.pragma_update(None, "synchronous", "FULL"))?;
         }
@@ -270,11 +280,17 @@ pub(super) fn connect(path: &Path, place: &Place) -> Result<Connection> {
 }
 
 /// Switches to WAL. `false`: it cannot be had here, and the rollback journal has to do.
-fn use_wal(connection: &Connection) -> rusqlite::Result<bool> {
+fn use_wal(connection: &Connection, path: &Path) -> rusqlite::Result<bool> {
+    let is_wal = |mode: String| mode.eq_ignore_ascii_case("wal");
+    if connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map(is_wal)? {
+        return Ok(true);
+    }
+    if !shared_memory_works(path) {
+        return Ok(false);
+    }
     loop {
-        let mode = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
-        match mode {
-            Ok(mode) => return Ok(mode.eq_ignore_ascii_case("wal")),
+        match connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)) {
+            Ok(mode) => return Ok(is_wal(mode)),
             // SQLite asks no busy handler here, lest two that switch wait for each other.
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
                 if !busy::deadline().sleep() {
@@ -286,5 +302,62 @@ fn use_wal(connection: &Connection) -> rusqlite::Result<bool> {
                 _ => return Err(error),
             },
         }
+    }
+}
+
+/// Can processes share memory by files in this folder? SQLite finds out only after it has switched, and then nobody can
+/// read the file: so it is tried on another one, once in the life of a file.
+fn shared_memory_works(path: &Path) -> bool {
+    let Ok(probe) = file::draft_beside(path) else { return false };
+    let try_out = || -> rusqlite::Result<()> {
+        let connection = Connection::open(&probe)?;
+        connection.pragma_update(None, "synchronous", "OFF")?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+    };
+    let works = try_out().is_ok();
+    for ending in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(file::beside(&probe, ending));
+    }
+    works
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_connection_is_durable_and_wipes_what_it_deletes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.db");
+        file::ensure(&path).unwrap();
+        let database = Database::at(&path, Deadline::now()).unwrap();
+        for role in [Role::Writer, Role::Reader] {
+            let open = database.open(role, Journal::Wal).unwrap();
+            let number = |pragma| open.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).unwrap();
+            let (full, on) = (2, 1);
+            assert_eq!((number("synchronous"), number("secure_delete")), (full, on));
+            assert_eq!(number("query_only"), i64::from(role == Role::Reader));
+            assert!(open.wal.is_some() && database.is_current(&open));
+        }
+    }
+
+    #[test]
+    fn shared_memory_is_tried_out_and_nothing_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(shared_memory_works(&folder.path().join("tokens.db")));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(!shared_memory_works(Path::new("/proc/tokens.db")));
+    }
+
+    #[test]
+    fn without_wal_a_commit_waits_for_the_folder_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.db");
+        file::ensure(&path).unwrap();
+        let open = Database::at(&path, Deadline::now()).unwrap().open(Role::Writer, Journal::Rollback).unwrap();
+        let extra = 3;
+        let synchronous = open.connection.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!((synchronous, open.wal), (extra, None));
     }
 }

@@ -5,6 +5,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use tempfile::TempPath;
+
 use crate::store::{Error, Place, Result};
 
 /// Which file it is, whatever it is called. Not given out again while the file is open somewhere.
@@ -90,6 +92,12 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
         fs::File::open(folder)?.sync_all()?;
     }
     Ok(())
+}
+
+/// A new file beside `path`, its owner's alone, that is gone when this is dropped. No handle to it is open.
+pub(super) fn draft_beside(path: &Path) -> io::Result<TempPath> {
+    let folder = path.parent().unwrap_or(path);
+    Ok(tempfile::Builder::new().prefix(".zoho-token-store-").tempfile_in(folder)?.into_temp_path())
 }
 
 /// May anybody but the owner read or write it?

@@ -27,6 +27,7 @@ use self::trouble::trouble;
 use super::wait::Deadline;
 use super::{Backend, Change, Place, Result, Rows};
 use crate::domain::{Key, Row};
+pub use database::Journal;
 pub use memory::Memory;
 
 /// How often an operation starts over when the file is replaced under it, before it gives up.
@@ -36,6 +37,7 @@ const ATTEMPTS: usize = 16;
 pub struct Sqlite {
     path: PathBuf,
     place: Place,
+    journal: Journal,
     /// The file that the path named when we last looked. Looked at again by every operation.
     current: Mutex<Option<Arc<Database>>>,
 }
@@ -43,7 +45,13 @@ pub struct Sqlite {
 impl Sqlite {
     /// Opens the file at an absolute `path`; makes it if there is none, migrates it if it is older.
     pub fn open(path: &Path, deadline: Deadline) -> Result<Self> {
-        let sqlite = Self { path: path.to_owned(), place: Place::File(path.to_owned()), current: Mutex::new(None) };
+        Self::with_journal(path, Journal::Wal, deadline)
+    }
+
+    /// The same, with or without WAL. A file that is in WAL mode already stays in it.
+    pub fn with_journal(path: &Path, journal: Journal, deadline: Deadline) -> Result<Self> {
+        let place = Place::File(path.to_owned());
+        let sqlite = Self { path: path.to_owned(), place, journal, current: Mutex::new(None) };
         // Both, so that the first find does not pay for it.
         sqlite.with(Role::Writer, deadline, |_, _| Ok(Some(())))?;
         sqlite.with(Role::Reader, deadline, |_, _| Ok(Some(())))?;
@@ -71,7 +79,7 @@ impl Sqlite {
                 if slot.is_none() {
                     // Opening takes its time, even if nobody is in the way.
                     deadline.left().ok_or_else(|| deadline.busy(&self.place))?;
-                    *slot = Some(database.open(role)?);
+                    *slot = Some(database.open(role, self.journal)?);
                 }
                 if let Some(open) = slot.as_ref().filter(|open| database.is_current(open)) {
                     if let Some(done) = work(&database, open)? {

@@ -181,6 +181,13 @@ def test_a_busy_timeout_is_a_number_of_seconds(path, bad):
     assert not path.exists()
 
 
+def test_a_busy_timeout_of_nothing_means_not_to_wait_for_others(path):
+    """A store that waits for nobody works as long as nobody is in the way."""
+    with CustomStoreSQLite(path, busy_timeout=0) as store:
+        store.save_token(login())
+        assert len(store) == 1
+
+
 def test_a_store_is_opened_once(store):
     """A second `__init__` would leave the first one's file to nobody."""
     with pytest.raises(SDKException, match="open already"):

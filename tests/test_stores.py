@@ -62,7 +62,7 @@ def test_a_relative_path_is_made_absolute_at_construction(tmp_path, monkeypatch)
     with CustomStoreSQLite() as store:
         monkeypatch.chdir("elsewhere")
         store.save_token(login())
-        assert repr(store) == f'CustomStoreSQLite("{tmp_path / "zohooauth.db"}")'
+        assert repr(store) == f"CustomStoreSQLite({str(tmp_path / 'zohooauth.db')!r})"
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["zohooauth.db"]
 
 

@@ -6,10 +6,8 @@ use pyo3::types::PyDict;
 use crate::store::fork;
 
 #[pyfunction]
-fn before_fork() {
-    // Attached all the while: an operation that has to end needs no GIL to do so, and a thread that gets the GIL here
-    // could begin another.
-    fork::before();
+fn before_fork(py: Python<'_>) {
+    py.detach(fork::before);
 }
 
 #[pyfunction]

@@ -229,13 +229,13 @@ impl TokenStoreBase {
         self.opened.get().is_some()
     }
 
-    fn __repr__(this: &Bound<'_, Self>) -> String {
+    fn __repr__(this: &Bound<'_, Self>) -> PyResult<String> {
         let class = type_name(this.as_any());
-        match this.get().opened.get().map(|opened| opened.store.place()) {
-            Some(Place::File(path)) => format!("{class}({:?})", path.display().to_string()),
+        Ok(match this.get().opened.get().map(|opened| opened.store.place()) {
+            Some(Place::File(path)) => format!("{class}({})", path.as_os_str().into_pyobject(this.py())?.repr()?),
             Some(Place::Memory) => format!("{class}()"),
             None => format!("<{class}, not opened>"),
-        }
+        })
     }
 
     // A copy would be a second owner of one connection, and a pickle would hold secrets or nothing.

@@ -12,7 +12,7 @@ use super::error::{Error, Place};
 pub struct Deadline(Option<(Instant, Duration)>);
 
 impl Deadline {
-    /// No waiting at all.
+    /// No waiting at all, not even for the disk: for callers that hold up others.
     #[must_use]
     pub const fn now() -> Self {
         Self(None)
@@ -22,6 +22,12 @@ impl Deadline {
     #[must_use]
     pub fn after(patience: Duration) -> Self {
         Self(Some((Instant::now(), patience)))
+    }
+
+    /// May anything be done that takes its time, even if nobody is in the way?
+    #[must_use]
+    pub const fn has_time(self) -> bool {
+        self.0.is_some()
     }
 
     /// How much of it is left; `None` once it is over.

@@ -77,8 +77,7 @@ impl Sqlite {
                 let database = self.database(deadline)?;
                 let mut slot = deadline.lock(database.slot(role)).ok_or_else(|| deadline.busy(&self.place))?;
                 if slot.is_none() {
-                    // Opening takes its time, even if nobody is in the way.
-                    deadline.left().ok_or_else(|| deadline.busy(&self.place))?;
+                    self.take_time(deadline)?;
                     *slot = Some(database.open(role, self.journal)?);
                 }
                 if let Some(open) = slot.as_ref().filter(|open| database.is_current(open)) {
@@ -101,7 +100,7 @@ impl Sqlite {
         if let Some(database) = current.as_ref().filter(|database| FileId::of(&self.path) == Some(database.id)) {
             return Ok(Arc::clone(database));
         }
-        deadline.left().ok_or_else(busy)?;
+        self.take_time(deadline)?;
         if let Some(database) = current.as_ref() {
             database.abandon(deadline)?;
         }
@@ -110,6 +109,11 @@ impl Sqlite {
         let database = Database::at(&self.path, deadline)?;
         *current = Some(Arc::clone(&database));
         Ok(database)
+    }
+
+    /// Opening a file takes its time, even if nobody is in the way.
+    fn take_time(&self, deadline: Deadline) -> Result<()> {
+        if deadline.has_time() { Ok(()) } else { Err(deadline.busy(&self.place)) }
     }
 
     /// One attempt at a change. `None`: it did not reach the file, and has to be made once more.

@@ -13,18 +13,15 @@ pub fn number(id: &str) -> Option<i64> {
     if counts { id.parse().ok() } else { None }
 }
 
-/// The first new id above `last`, the highest number any row ever had, that no row has.
+/// The first number above `last`, the highest that any row ever had or was given, whose id no row has.
 ///
-/// A row can have a number above `last` only where it has too many digits to be counted.
-pub fn next<E>(last: i64, mut taken: impl FnMut(&str) -> Result<bool, E>) -> Result<String, E> {
-    let mut number = last;
-    loop {
+/// A row can have a number above `last` only where a caller brought one with too many digits to be counted.
+pub fn next<E>(last: i64, mut taken: impl FnMut(&str) -> Result<bool, E>) -> Result<i64, E> {
+    let mut number = last.saturating_add(1);
+    while taken(&number.to_string())? {
         number = number.saturating_add(1);
-        let id = number.to_string();
-        if !taken(&id)? {
-            return Ok(id);
-        }
     }
+    Ok(number)
 }
 
 #[cfg(test)]
@@ -54,9 +51,9 @@ mod tests {
     #[test]
     fn a_new_id_is_above_the_last_and_not_taken() {
         let next = |last, taken: &[&str]| next(last, |id| Ok::<_, Infallible>(taken.contains(&id))).unwrap_or_default();
-        assert_eq!(next(0, &[]), "1");
-        assert_eq!(next(9, &["9"]), "10");
-        assert_eq!(next(10, &["2"]), "11");
-        assert_eq!(next(999_999_999_999_999_999, &["1000000000000000000"]), "1000000000000000001");
+        assert_eq!(next(0, &[]), 1);
+        assert_eq!(next(9, &["9"]), 10);
+        assert_eq!(next(10, &["2"]), 11);
+        assert_eq!(next(999_999_999_999_999_999, &["1000000000000000000"]), 1_000_000_000_000_000_001);
     }
 }

@@ -152,9 +152,14 @@ impl Change for Draft<'_> {
         Ok(self.records.last_id)
     }
 
+    fn raise_last_id(&mut self, number: i64) -> Result<()> {
+        self.records.last_id = self.records.last_id.max(number);
+        Ok(())
+    }
+
     fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()> {
         let row = Row::new(token, self.next_order(), Some(now));
-        self.records.last_id = self.records.last_id.max(id::number(row.id()).unwrap_or(0));
+        self.raise_last_id(id::number(row.id()).unwrap_or(0))?;
         self.records.rows.push(row);
         self.undo.push(Undo::Insert);
         Ok(())

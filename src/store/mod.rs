@@ -32,8 +32,11 @@ pub trait Rows {
 
 /// A change in the making: all of it happens, or nothing.
 pub trait Change: Rows {
-    /// The highest number that the id of any row ever had ([`id::number`]); 0 if none.
+    /// The highest number that the id of any row ever had ([`id::number`]) or was given; 0 if none.
     fn last_id(&self) -> Result<i64>;
+
+    /// Gives out no number up to this one any more.
+    fn raise_last_id(&mut self, number: i64) -> Result<()>;
 
     /// Adds a row with the token's values and id, saved at `now`, last of all.
     fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()>;
@@ -271,7 +274,11 @@ fn save(change: &mut dyn Change, token: Token<'_>, now: i64, place: &Place) -> R
     let has_row = |id: &str| Ok(!change.by_key(Key::Id, id)?.is_empty());
     let id = match token.get(Field::Id) {
         Some(id) if !has_row(id)? => id.to_owned(),
-        _ => id::next(change.last_id()?, has_row)?,
+        _ => {
+            let number = id::next(change.last_id()?, has_row)?;
+            change.raise_last_id(number)?;
+            number.to_string()
+        }
     };
     change.insert(token.with(Field::Id, Some(&id)), now)?;
     Ok(id)

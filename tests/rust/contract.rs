@@ -135,6 +135,8 @@ mod promises {
         save(store, "id=999999999999999999 user_name=u refresh_token=r");
         save(store, "id=1000000000000000000 user_name=v refresh_token=s");
         assert_eq!(save(store, "user_name=w refresh_token=t"), "1000000000000000001");
+        store.delete_all().unwrap();
+        assert_eq!(save(store, "user_name=w refresh_token=t"), "1000000000000000002");
     }
 
     pub(super) fn an_id_that_only_begins_with_digits_does_not_count(store: &Store) {

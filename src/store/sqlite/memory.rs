@@ -31,7 +31,7 @@ impl Memory {
     pub(in crate::store) fn fill(&mut self, rows: &dyn Rows, last_id: i64) -> Result<()> {
         let Some(connection) = self.0.get_mut() else { return Ok(()) };
         let transaction = connection.transaction().map_err(|error| trouble(&PLACE, &error))?;
-        let sql = Sql::new(&transaction, &PLACE);
+        let mut sql = Sql::new(&transaction, &PLACE);
         let mut result = Ok(());
         rows.each(&mut |row| {
             if result.is_ok() {

@@ -67,11 +67,6 @@ impl<'c> Sql<'c> {
         self.raise(RAISE_ORDER, row.saved_order)
     }
 
-    /// Gives out no id up to this one.
-    pub(super) fn raise_last_id(&self, last_id: i64) -> Result<()> {
-        self.raise(RAISE_LAST_ID, last_id)
-    }
-
     fn raise(&self, sql: &str, to: i64) -> Result<()> {
         self.prepare(sql)?.execute([to]).map_err(|error| trouble(self.place, &error))?;
         Ok(())
@@ -164,6 +159,10 @@ impl Rows for Sql<'_> {
 impl Change for Sql<'_> {
     fn last_id(&self) -> Result<i64> {
         self.number(LAST_ID)
+    }
+
+    fn raise_last_id(&mut self, number: i64) -> Result<()> {
+        self.raise(RAISE_LAST_ID, number)
     }
 
     fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()> {

@@ -10,6 +10,7 @@ from enum import IntEnum
 import pytest
 from support import PLANTED, login, token
 from zoho_token_store import CustomStoreSQLite, StoreError
+from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
 HALF_PAIR = f"{PLANTED}-\ud800"
@@ -188,10 +189,36 @@ def test_a_busy_timeout_of_nothing_means_not_to_wait_for_others(path):
         assert len(store) == 1
 
 
-def test_a_store_is_opened_once(store):
-    """A second `__init__` would leave the first one's file to nobody."""
-    with pytest.raises(SDKException, match="open already"):
-        store.__init__()
+def test_a_store_is_opened_once(path):
+    """A second `__init__` would leave the first one's file to nobody; it makes none."""
+    with CustomStoreSQLite(path) as store:
+        with pytest.raises(SDKException, match="open already"):
+            store.__init__(path.with_name("second.db"))
+        assert not path.with_name("second.db").exists()
+        store.save_token(login())
+
+
+@pytest.mark.parametrize("bad", ["yes", None, 1])
+def test_an_option_that_is_no_truth_value_is_refused(make, bad):
+    """Contract 6: bad input gets the error of section 6, from a constructor too."""
+    with pytest.raises(SDKException, match="raise_on_missing_id is True or False"):
+        make(raise_on_missing_id=bad)
+
+
+def test_a_token_that_cannot_be_set_is_said_so_and_its_row_is_saved(store):
+    """Contract 6: whatever fails is the SDK's exception, without what a foreign setter put into its own."""
+
+    class Unsettable(OAuthToken):
+        def set_id(self, id):  # noqa: A002 - the SDK's name
+            raise ValueError(f"{PLANTED}-in-a-foreign-exception {id}")
+
+    made = Unsettable("1000.CLIENT", f"{PLANTED}-client-secret", refresh_token=f"{PLANTED}-refresh")
+    for method in (store.save_token, store.find_token):
+        with pytest.raises(SDKException) as caught:
+            method(made)
+        assert "the token's id cannot be set (ValueError); what the store holds is right" in caught.value.args[1]
+        assert PLANTED not in "".join(traceback.format_exception(caught.value))
+    assert len(store) == 1
 
 
 def test_no_failure_shows_a_secret(store, tmp_path, caplog):

@@ -9,6 +9,7 @@ use pyo3::types::{PyBool, PyDict, PyInt, PyNone, PyString, PyType};
 
 use super::error::{Failure, bad_input};
 use crate::domain::{Field, Token};
+use crate::store::Error;
 
 const PACKAGE: &str = "zohocrmsdk";
 const AUTHENTICATOR: &str = "zohocrmsdk.src.com.zoho.api.authenticator";
@@ -119,7 +120,7 @@ impl Sdk {
     /// A new token of the SDK's with these values.
     ///
     /// By its constructor: a token made around it lacks what SDK 6 to 8 look for in it.
-    pub(super) fn make<'py>(&self, py: Python<'py>, token: Token<'_>) -> PyResult<Bound<'py, PyAny>> {
+    pub(super) fn make<'py>(&self, py: Python<'py>, token: Token<'_>) -> Result<Bound<'py, PyAny>, Failure> {
         let arguments = PyDict::new(py);
         for field in Field::ALL {
             if let (Some(name), Some(value)) = (&self.arguments[field as usize], token.get(field)) {
@@ -134,10 +135,16 @@ impl Sdk {
     }
 
     /// Sets one field of a token.
-    pub(super) fn set(&self, token: &Bound<'_, PyAny>, field: Field, value: Option<&str>) -> PyResult<()> {
+    fn set(&self, token: &Bound<'_, PyAny>, field: Field, value: Option<&str>) -> Result<(), Failure> {
         let py = token.py();
-        token.call_method1(self.setters[field as usize].bind(py), (self.value(py, field, value)?,))?;
-        Ok(())
+        let value = self.value(py, field, value)?;
+        let refused = |error| match raised(py, &error) {
+            Some(name) => {
+                Failure::Store(Error::BadToken(format!("the token's {} cannot be set ({name})", field.name())))
+            }
+            None => Failure::Python(error),
+        };
+        token.call_method1(self.setters[field as usize].bind(py), (value,)).map(drop).map_err(refused)
     }
 
     fn value<'py>(&self, py: Python<'py>, field: Field, value: Option<&str>) -> PyResult<Bound<'py, PyAny>> {
@@ -151,7 +158,8 @@ impl Sdk {
     /// Reads all fields of a token of the SDK's. Anything else, and a field that is no text, is bad input.
     pub(super) fn read<'py>(&self, object: &Bound<'py, PyAny>) -> Result<Incoming<'py>, Failure> {
         let py = object.py();
-        if !object.is_instance(self.oauth_token.bind(py))? {
+        // What cannot even tell its class is no token.
+        if !object.is_instance(self.oauth_token.bind(py)).unwrap_or(false) {
             return Err(bad_input(format!(
                 "an OAuthToken of the Zoho CRM SDK is needed, not an object of type {}",
                 type_name(object)
@@ -175,7 +183,7 @@ impl Sdk {
         if field != Field::UserName || value.is_none() {
             return Ok(value);
         }
-        if !value.is_instance(self.user_signature.bind(py))? {
+        if !value.is_instance(self.user_signature.bind(py)).unwrap_or(false) {
             return Err(bad_input(format!(
                 "the token's user_signature is of type {}, not a UserSignature",
                 type_name(&value)
@@ -200,12 +208,12 @@ impl<'py> Incoming<'py> {
     }
 
     /// Gives the object its row's id.
-    pub(super) fn carry_id(&self, sdk: &Sdk, id: &str) -> PyResult<()> {
+    pub(super) fn carry_id(&self, sdk: &Sdk, id: &str) -> Result<(), Failure> {
         if self.token().get(Field::Id) == Some(id) { Ok(()) } else { sdk.set(&self.object, Field::Id, Some(id)) }
     }
 
     /// Writes into the object what differs from what was read, and hands it back.
-    pub(super) fn fill(&self, sdk: &Sdk, completed: Token<'_>) -> PyResult<Bound<'py, PyAny>> {
+    pub(super) fn fill(&self, sdk: &Sdk, completed: Token<'_>) -> Result<Bound<'py, PyAny>, Failure> {
         let asked = self.token();
         for field in Field::ALL {
             let restate = field == Field::ExpiryTime && self.expiry_was_a_number;
@@ -262,11 +270,16 @@ fn utf8<'a>(text: &'a Bound<'_, PyString>, what: impl Fn() -> String) -> Result<
 
 /// A getter that raised. What it raised may hold a secret, so only its type is told.
 fn unreadable(py: Python<'_>, field: Field, error: PyErr) -> Failure {
-    if !error.is_instance_of::<PyException>(py) {
-        return Failure::Python(error);
+    match raised(py, &error) {
+        Some(name) => bad_input(format!("the token's {} cannot be read ({name})", field.name())),
+        None => Failure::Python(error),
     }
-    let raised = error.get_type(py).name().map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
-    bad_input(format!("the token's {} cannot be read ({raised})", field.name()))
+}
+
+/// The name of an exception's type; `None` for what ends a program and is not to be caught.
+pub(super) fn raised(py: Python<'_>, error: &PyErr) -> Option<String> {
+    let name = || error.get_type(py).name().map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
+    error.is_instance_of::<PyException>(py).then(name)
 }
 
 /// The name of an object's type, for messages.

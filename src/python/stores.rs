@@ -67,10 +67,10 @@ impl TokenStoreBase {
         Self { opened: OnceLock::new() }
     }
 
-    /// Opens the store that `make` makes. Runs detached.
+    /// Opens the store that `make` makes.
     fn init(
         this: &Bound<'_, Self>,
-        raise_on_missing_id: bool,
+        raise_on_missing_id: &Given<'_>,
         patience: impl FnOnce() -> Result<Duration, Failure>,
         make: impl FnOnce(Deadline) -> Result<Box<dyn Backend>, Failure>,
     ) -> PyResult<()> {
@@ -78,10 +78,14 @@ impl TokenStoreBase {
         let sdk = Sdk::get(py)?;
         sdk.register(&py.get_type::<Self>())?;
         let open = || -> Result<(), Failure> {
+            let again = || bad_input("this store is open already; make another one");
+            if this.get().opened.get().is_some() {
+                return Err(again());
+            }
+            let raise_on_missing_id = flag("raise_on_missing_id", raise_on_missing_id)?;
             let patience = patience()?;
             let store = Store::new(make(Deadline::after(patience))?, patience);
-            let opened = Opened { store, sdk, raise_on_missing_id };
-            this.get().opened.set(opened).map_err(|_| bad_input("this store is open already; make another one"))
+            this.get().opened.set(Opened { store, sdk, raise_on_missing_id }).map_err(|_| again())
         };
         open().map_err(|failure| failure.raise(py, sdk, &type_name(this.as_any())))
     }
@@ -184,8 +188,10 @@ impl TokenStoreBase {
     fn import_tokens(&self, py: Python<'_>, tokens: &Bound<'_, PyAny>) -> PyResult<usize> {
         self.run(py, "import_tokens", |opened| {
             let mut incoming = Vec::new();
-            let not_iterable = |_| bad_input(format!("an iterable of tokens is needed, not a {}", type_name(tokens)));
-            for token in tokens.try_iter().map_err(not_iterable)? {
+            if !tokens.hasattr(intern!(py, "__iter__"))? && !tokens.hasattr(intern!(py, "__getitem__"))? {
+                return Err(bad_input(format!("an iterable of tokens is needed, not a {}", type_name(tokens))));
+            }
+            for token in tokens.try_iter()? {
                 incoming.push(opened.sdk.read(&token?)?);
             }
             let saved: Vec<Token<'_>> = incoming.iter().map(Incoming::token).collect();
@@ -256,17 +262,22 @@ impl CustomStoreSQLite {
         PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
     }
 
-    #[pyo3(signature = (path=Given(None), *, busy_timeout=Given(None), raise_on_missing_id=true))]
+    #[pyo3(signature = (path=Given(None), *, busy_timeout=Given(None), raise_on_missing_id=Given(None)))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
     fn __init__(
         this: &Bound<'_, Self>,
         path: Given<'_>,
         busy_timeout: Given<'_>,
-        raise_on_missing_id: bool,
+        raise_on_missing_id: Given<'_>,
     ) -> PyResult<()> {
         let py = this.py();
-        let patience = || busy_timeout.0.as_ref().map_or(Ok(BUSY_TIMEOUT), |seconds| duration("busy_timeout", seconds));
-        TokenStoreBase::init(this.as_super(), raise_on_missing_id, patience, |deadline| {
+        let patience = || {
+            busy_timeout
+                .0
+                .as_ref()
+                .map_or(Ok(BUSY_TIMEOUT), |seconds| duration("busy_timeout is a number of seconds from 0 on", seconds))
+        };
+        TokenStoreBase::init(this.as_super(), &raise_on_missing_id, patience, |deadline| {
             let default = PyString::new(py, "zohooauth.db").into_any();
             let path = file_path(path.0.as_ref().unwrap_or(&default))?;
             let sqlite = py.detach(|| Sqlite::open(&path, deadline))?;
@@ -286,10 +297,11 @@ impl CustomStoreInMemory {
         PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
     }
 
-    #[pyo3(signature = (*, raise_on_missing_id=true))]
-    fn __init__(this: &Bound<'_, Self>, raise_on_missing_id: bool) -> PyResult<()> {
+    #[pyo3(signature = (*, raise_on_missing_id=Given(None)))]
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+    fn __init__(this: &Bound<'_, Self>, raise_on_missing_id: Given<'_>) -> PyResult<()> {
         let make = |_| Ok(Box::new(Memory::new()?) as Box<dyn Backend>);
-        TokenStoreBase::init(this.as_super(), raise_on_missing_id, || Ok(IN_MEMORY), make)
+        TokenStoreBase::init(this.as_super(), &raise_on_missing_id, || Ok(IN_MEMORY), make)
     }
 }
 
@@ -301,10 +313,11 @@ impl CustomStoreList {
         PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
     }
 
-    #[pyo3(signature = (*, raise_on_missing_id=true))]
-    fn __init__(this: &Bound<'_, Self>, raise_on_missing_id: bool) -> PyResult<()> {
+    #[pyo3(signature = (*, raise_on_missing_id=Given(None)))]
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+    fn __init__(this: &Bound<'_, Self>, raise_on_missing_id: Given<'_>) -> PyResult<()> {
         let make = |_| Ok(Box::new(List::new()) as Box<dyn Backend>);
-        TokenStoreBase::init(this.as_super(), raise_on_missing_id, || Ok(IN_MEMORY), make)
+        TokenStoreBase::init(this.as_super(), &raise_on_missing_id, || Ok(IN_MEMORY), make)
     }
 }
 
@@ -319,7 +332,10 @@ fn file_path(value: &Bound<'_, PyAny>) -> Result<PathBuf, Failure> {
     let py = value.py();
     let not_a_path =
         || bad_input(format!("a path is a str or an os.PathLike, not an object of type {}", type_name(value)));
-    let text = py.import("os")?.call_method1(intern!(py, "fspath"), (value,)).map_err(|_| not_a_path())?;
+    let text = py
+        .import("os")?
+        .call_method1(intern!(py, "fspath"), (value,))
+        .map_err(|error| or_python(py, error, not_a_path()))?;
     if !text.is_instance_of::<PyString>() {
         return Err(not_a_path());
     }
@@ -337,24 +353,35 @@ fn file_path(value: &Bound<'_, PyAny>) -> Result<PathBuf, Failure> {
         .map_err(|error| bad_input(format!("the path cannot be made absolute ({})", error.kind())))
 }
 
-/// Seconds, as a number.
-fn duration(name: &str, value: &Bound<'_, PyAny>) -> Result<Duration, Failure> {
-    let wrong = || bad_input(format!("{name} is a number of seconds from 0 on"));
+/// What ends a program passes; anything else that a caller's object raised is `failure`.
+fn or_python(py: Python<'_>, error: PyErr, failure: Failure) -> Failure {
+    if convert::raised(py, &error).is_some() { failure } else { Failure::Python(error) }
+}
+
+/// A yes or no; yes unless it is given.
+fn flag(name: &str, value: &Given<'_>) -> Result<bool, Failure> {
+    let Some(value) = &value.0 else { return Ok(true) };
+    value.cast::<PyBool>().map(PyBoolMethods::is_true).map_err(|_| bad_input(format!("{name} is True or False")))
+}
+
+/// Seconds, as a number; `rule` is what is said of anything else.
+fn duration(rule: &str, value: &Bound<'_, PyAny>) -> Result<Duration, Failure> {
+    let wrong = || bad_input(rule);
     if value.is_instance_of::<PyBool>() {
         return Err(wrong());
     }
-    let seconds: f64 = value.extract().map_err(|_| wrong())?;
+    let seconds: f64 = value.extract().map_err(|error| or_python(value.py(), error, wrong()))?;
     Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
 }
 
 /// A `timedelta` or seconds, in milliseconds.
 fn milliseconds(value: &Bound<'_, PyAny>) -> Result<i64, Failure> {
-    let duration = match value.cast::<PyDelta>() {
-        Ok(delta) => duration("idle_for", &delta.call_method0(intern!(value.py(), "total_seconds"))?),
-        Err(_) => duration("idle_for", value),
+    let seconds = match value.cast::<PyDelta>() {
+        Ok(delta) => delta.call_method0(intern!(value.py(), "total_seconds"))?,
+        Err(_) => value.clone(),
     };
-    let wrong = |()| bad_input("idle_for is a timedelta or a number of seconds from 0 on");
-    Ok(i64::try_from(duration.map_err(|_| wrong(()))?.as_millis()).unwrap_or(i64::MAX))
+    let duration = duration("idle_for is a timedelta or a number of seconds from 0 on", &seconds)?;
+    Ok(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Warns, once per file and process, that others can read it.

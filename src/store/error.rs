@@ -50,6 +50,10 @@ pub enum Error {
     #[error("{0}; nothing was changed")]
     BadInput(String),
 
+    /// The store has done its part, and the caller's token refused to hear of it.
+    #[error("{0}; what the store holds is right, and the token is not to be used")]
+    BadToken(String),
+
     /// The path leads nowhere a database can be.
     #[error("{} {what}; nothing was changed; {cure}", .path.display())]
     BadPath {

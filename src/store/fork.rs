@@ -26,6 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 thread_local! {
     /// This thread is the one that forks. Other hooks that it runs meanwhile may use a store: nobody else does.
     static FORKS: Cell<bool> = const { Cell::new(false) };
+    /// This thread is in an operation.
+    static INSIDE_HERE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Is a thread waiting for this one's operation to end, that it may fork? The operation gives up what it waits for, and
+/// [`super::Store`] begins it anew after the fork.
+pub(super) fn is_awaited() -> bool {
+    FORKING.load(Ordering::Relaxed) && !FORKS.get() && INSIDE_HERE.get()
 }
 
 /// Held by an operation while it runs.
@@ -33,6 +41,7 @@ pub struct Pass(());
 
 impl Drop for Pass {
     fn drop(&mut self) {
+        INSIDE_HERE.set(false);
         INSIDE.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -45,6 +54,7 @@ pub fn enter(deadline: Deadline) -> Option<Pass> {
         let pass = Pass(());
         // Both sides write first and look afterwards, so at least one of them sees the other.
         if !FORKING.load(Ordering::SeqCst) || FORKS.get() {
+            INSIDE_HERE.set(true);
             return Some(pass);
         }
         drop(pass);

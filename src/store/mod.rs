@@ -10,6 +10,7 @@ pub mod list;
 pub mod sqlite;
 pub mod wait;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -199,12 +200,12 @@ impl Store {
 
     /// Deletes what may go at `now` (contract 10), both in milliseconds, and returns how many rows that were.
     pub fn purge(&self, now: i64, idle_for: Option<i64>) -> Result<usize> {
-        let mut spent = Vec::new();
+        let mut spent = BTreeSet::new();
         self.write(|change| {
-            spent.clear();
+            // Not emptied for a second attempt: it does not see again what the first one has deleted.
             change.each(&mut |row| {
                 if purge::may_go(&row, now, idle_for) {
-                    spent.push(row.id().to_owned());
+                    spent.insert(row.id().to_owned());
                 }
             })?;
             spent.iter().try_for_each(|id| change.delete(id))
@@ -221,6 +222,10 @@ impl Store {
     pub fn close(&self) {
         let deadline = Deadline::after(self.patience);
         let _pass = fork::enter(deadline);
+        self.let_go(deadline);
+    }
+
+    fn let_go(&self, deadline: Deadline) {
         if !self.closed.swap(true, Ordering::AcqRel) {
             self.backend.close(deadline);
         }
@@ -234,22 +239,30 @@ impl Store {
         self.enter(Wait::Yes, |backend, deadline| backend.write(deadline, &mut work))
     }
 
-    fn enter<T>(&self, wait: Wait, work: impl FnOnce(&dyn Backend, Deadline) -> Result<T>) -> Result<T> {
+    fn enter<T>(&self, wait: Wait, mut work: impl FnMut(&dyn Backend, Deadline) -> Result<T>) -> Result<T> {
         let deadline = match wait {
             Wait::No => Deadline::now(),
             Wait::Yes => Deadline::after(self.patience),
         };
-        let Some(_pass) = fork::enter(deadline) else { return Err(deadline.busy(self.place())) };
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::Closed(self.place().clone()));
+        loop {
+            let Some(_pass) = fork::enter(deadline) else { return Err(deadline.busy(self.place())) };
+            if self.closed.load(Ordering::Acquire) {
+                return Err(Error::Closed(self.place().clone()));
+            }
+            match work(&*self.backend, deadline) {
+                // With time left it was a fork that it gave way to.
+                Err(error) if error.is_busy() && deadline.left().is_some() => {}
+                result => return result,
+            }
         }
-        work(&*self.backend, deadline)
     }
 }
 
 impl Drop for Store {
+    /// Whoever drops it may hold the GIL, and a thread that forks needs that to go on: so this does not wait for it. Nor
+    /// need it, for while this thread holds the GIL no other can fork.
     fn drop(&mut self) {
-        self.close();
+        self.let_go(Deadline::now());
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::error::{Error, Place};
+use super::fork;
 
 /// The moment at which an operation stops waiting for others.
 #[derive(Clone, Copy, Debug)]
@@ -47,9 +48,10 @@ impl Deadline {
     ///
     /// A short sleep of random length: with SQLite's own ever longer ones, whoever has waited longest is the last to
     /// look again, and a save among four busy processes took seconds.
-    #[must_use]
+    ///
+    /// Nor is there when this process is about to fork: see [`fork`].
     pub fn sleep(self) -> bool {
-        let Some(left) = self.left() else { return false };
+        let Some(left) = self.left().filter(|_| !fork::is_awaited()) else { return false };
         thread::sleep(left.min(Duration::from_micros(fastrand::u64(100..1_000))));
         true
     }

@@ -68,7 +68,7 @@ def tokens_of(chosen=None, **present):
 
 
 TOKENS = tokens_of(id=3, user_name=6, client_id=6, grant_token=3, access_token=7, expiry_time=6)
-# Few users under several clients and domains; most with a refresh token of their own, or they would share rows.
+# Few users under several clients and domains.
 ROWS = tokens_of(
     {
         "user_name": st.sampled_from([None, "ada", "ada", "ada", "ada", "bob"]),
@@ -80,11 +80,7 @@ ROWS = tokens_of(
     grant_token=2,
     access_token=4,
 )
-POPULATION = (
-    st.integers(0, 3)
-    .flatmap(lambda n: st.lists(ROWS, min_size=n and 4, max_size=n and 9))
-    .map(lambda rows: [{"refresh_token": f"1000.own{n}"} | row for n, row in enumerate(rows)])
-)
+POPULATION = st.integers(0, 3).flatmap(lambda n: st.lists(ROWS, min_size=n and 4, max_size=n and 9))
 CHANGES = st.lists(st.sampled_from(FIELDS), max_size=3, unique=True).flatmap(
     lambda names: st.fixed_dictionaries({name: one_of_ten(*VALUES[name], present=7) for name in names})
 )

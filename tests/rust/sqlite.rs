@@ -260,6 +260,44 @@ fn a_file_renamed_under_a_running_store_keeps_what_was_saved_in_it() {
 }
 
 #[test]
+fn a_renamed_file_is_written_under_its_new_name() {
+    let folder = Folder::new();
+    let (path, renamed) = (folder.path("tokens.db"), folder.path("renamed.db"));
+    let old = open(&path);
+    save(&old, "before");
+    fs::rename(&path, &renamed).unwrap();
+    let new = open(&renamed);
+    save(&new, "after");
+    assert_eq!(folder.names(), ["renamed.db", "renamed.db-shm", "renamed.db-wal"]);
+    assert!(has(&new, "before") && has(&new, "after"));
+    save(&old, "elsewhere");
+    drop((old, new));
+    assert_eq!((open(&path).count().unwrap(), open(&renamed).count().unwrap()), (1, 2));
+}
+
+#[test]
+fn a_second_name_of_a_file_in_use_is_refused() {
+    let folder = Folder::new();
+    let (path, link) = (folder.path("tokens.db"), folder.path("link.db"));
+    let store = open(&path);
+    save(&store, "r");
+    fs::hard_link(&path, &link).unwrap();
+    let error = try_open(&link).err().unwrap().to_string();
+    assert!(error.contains("is a hard link to a file that is in use under another name"), "{error}");
+    drop(store);
+    assert!(has(&open(&link), "r"));
+}
+
+#[test]
+fn a_file_of_ours_without_its_tables_is_refused_and_untouched() {
+    let folder = Folder::new();
+    let path = folder.path("tokens.db");
+    drop(open(&path));
+    Connection::open(&path).unwrap().execute_batch("DROP TABLE oauthtoken").unwrap();
+    refused(&folder, &path, "its tables are not the ones this library made");
+}
+
+#[test]
 fn two_stores_of_one_process_follow_a_replaced_file_together() {
     let folder = Folder::new();
     let (path, other) = (folder.path("tokens.db"), folder.path("other.db"));
@@ -369,6 +407,10 @@ fn a_backup_replaces_an_older_one_and_nothing_else() {
     fs::write(folder.path("notes.txt"), "made-up notes").unwrap();
     refused(&folder.path("notes.txt"), "is not a token database");
     assert_eq!(fs::read(folder.path("notes.txt")).unwrap(), b"made-up notes");
+    refused(&folder.with_sample(), "is not a token database of this library's");
+    for ending in ["-wal", "-shm", "-journal"] {
+        refused(&folder.path(&format!("tokens.db{ending}")), "has a name that SQLite gives to its own files");
+    }
     let live = open(&folder.path("live.db"));
     save(&live, "s");
     refused(&folder.path("live.db"), "is a database in use");

@@ -8,7 +8,7 @@ use rusqlite::backup::{Backup, StepResult};
 
 use super::database::{connect, leave_untouched};
 use super::file::{self, FileId, beside};
-use super::schema;
+use super::schema::{self, Contents};
 use super::trouble::trouble;
 use crate::store::{Place, Result};
 
@@ -48,6 +48,12 @@ fn copy(source: &Connection, place: &Place, draft: &Path) -> Result<()> {
 fn may_be_replaced(place: &Place, target: &Path) -> Result<()> {
     let refuse =
         |what| Err(file::bad(target, what, "give the path of an older backup, or of a file that does not exist yet"));
+    if ["-wal", "-shm", "-journal"]
+        .iter()
+        .any(|ending| target.as_os_str().as_encoded_bytes().ends_with(ending.as_bytes()))
+    {
+        return refuse("has a name that SQLite gives to its own files");
+    }
     let Ok(existing) = fs::metadata(target) else { return Ok(()) };
     if !existing.is_file() {
         return refuse("is not a regular file");
@@ -67,5 +73,9 @@ fn may_be_replaced(place: &Place, target: &Path) -> Result<()> {
         leave_untouched(database, target);
         contents
     });
-    if contents.is_err() { refuse("is not a token database") } else { Ok(()) }
+    if contents.is_ok_and(|contents| contents == Contents::Current) {
+        Ok(())
+    } else {
+        refuse("is not a token database of this library's")
+    }
 }

@@ -10,18 +10,20 @@
 //!   drops all POSIX locks of the process) and another process then closes it last. What is committed into such a
 //!   `-wal`, nobody will read.
 
+use std::io::ErrorKind;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::file::{self, FileId};
-use super::guard::Guards;
+use super::guard::{self, Guards};
 use super::schema::{self, Contents};
 use super::trouble::trouble;
 use super::{busy, sql};
@@ -79,10 +81,22 @@ impl Database {
         let mut databases = deadline.lock(&DATABASES).ok_or_else(|| deadline.busy(&place))?;
         databases.retain(|database| database.strong_count() > 0);
         // SQLite names the `-wal` after the real path, not after a link to it.
-        let path = path.canonicalize().map_err(|error| file::refused(path, &error))?;
+        let path = match path.canonicalize() {
+            Ok(path) => path,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(deadline.busy(&place)),
+            Err(error) => return Err(file::refused(path, &error)),
+        };
         let id = FileId::of(&path).ok_or_else(|| deadline.busy(&place))?;
-        if let Some(database) = databases.iter().filter_map(Weak::upgrade).find(|database| database.id == id) {
-            return Ok(database);
+        for database in databases.iter().filter_map(Weak::upgrade).filter(|database| database.id == id) {
+            if database.path == path {
+                return Ok(database);
+            }
+            if FileId::of(&database.path) == Some(id) {
+                let cure = "use the name that is in use already: two names would mean two logs of changes";
+                return Err(file::bad(&path, "is a hard link to a file that is in use under another name", cure));
+            }
+            // It was renamed, and its connections still write beside its old name.
+            database.abandon(deadline)?;
         }
         let database = Arc::new(Self {
             id,
@@ -118,13 +132,27 @@ impl Database {
 
     /// Opens a connection: inspects the file, migrates it if it is older, and uses WAL if it can be had.
     pub(super) fn open(&self, role: Role, journal: Journal) -> Result<Open> {
+        let failed = |error| trouble(&self.place, &error);
+        let mut connection = self.connect(role, journal)?;
+        let wal = is_wal(&connection).map_err(failed)?;
+        let (guards, fresh) = self.guards(wal);
+        if wal && fresh {
+            // What was opened before the guards were there may have lost its `-wal` meanwhile.
+            drop(connection);
+            connection = self.connect(role, journal)?;
+        }
+        let wal_id = FileId::of(&self.wal_path);
+        if wal != wal_id.is_some() || FileId::of(&self.path) != Some(self.id) {
+            // Somebody took a file away just now.
+            return Err(busy::deadline().busy(&self.place));
+        }
+        Ok(Open { connection, guards, wal: wal_id, process: process::id() })
+    }
+
+    fn connect(&self, role: Role, journal: Journal) -> Result<Connection> {
         let mut connection = connect(&self.path, &self.place)?;
         match self.prepare(&mut connection, role, journal) {
-            Ok(()) => {
-                let wal = FileId::of(&self.wal_path);
-                let guards = wal.is_some().then(|| self.guards());
-                Ok(Open { connection, guards, wal, process: process::id() })
-            }
+            Ok(()) => Ok(connection),
             Err(error) => {
                 leave_untouched(connection, &self.path);
                 Err(error)
@@ -132,15 +160,16 @@ impl Database {
         }
     }
 
-    /// The locks that both connections share.
-    fn guards(&self) -> Arc<Guards> {
-        let mut kept = self.guards.lock();
-        if let Some(guards) = kept.upgrade().filter(|guards| guards.are_ours()) {
-            return guards;
+    /// The locks that both connections share, and whether they were taken just now.
+    fn guards(&self, wal: bool) -> (Option<Arc<Guards>>, bool) {
+        let Some(mut kept) = busy::deadline().lock(&self.guards) else { return (None, false) };
+        if let Some(guards) = kept.upgrade().filter(|guards| guards.are_ours(wal)) {
+            return (Some(guards), false);
         }
-        let guards = Arc::new(Guards::take(&self.path, &file::beside(&self.path, "-shm")));
+        let shm = file::beside(&self.path, "-shm");
+        let guards = Arc::new(Guards::take(&self.path, wal.then_some(&*shm), busy::deadline()));
         *kept = Arc::downgrade(&guards);
-        guards
+        (Some(guards), true)
     }
 
     fn prepare(&self, connection: &mut Connection, role: Role, journal: Journal) -> Result<()> {
@@ -173,18 +202,17 @@ impl Database {
     /// The path names another file, or none: what is left of this one beside it must not be taken for the other's.
     ///
     /// SQLite replays any `-wal` that it finds beside a database. As long as we have ours open its number is not given
-    /// out again, so ours it is if the numbers are equal.
+    /// out again, so ours it is if the numbers are equal; and nobody's else, unless somebody has the new file open.
     pub(super) fn abandon(&self, deadline: Deadline) -> Result<()> {
         for role in [Role::Writer, Role::Reader] {
             let mut slot = deadline.lock(self.slot(role)).ok_or_else(|| deadline.busy(&self.place))?;
             let Some(open) = slot.take() else { continue };
-            if open.process == process::id() && open.wal.is_some() {
-                // If the file lives on under another name it is to be whole there.
-                let _ = open.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-                if open.wal == FileId::of(&self.wal_path) {
-                    let _ = std::fs::remove_file(&self.wal_path);
-                    let _ = std::fs::remove_file(file::beside(&self.path, "-shm"));
-                }
+            // If the file lives on under another name it is to be whole there.
+            busy::until(Deadline::after(busy::FOR_TRACES), || open.bring_in());
+            let left_behind = FileId::of(&self.path) != Some(self.id) && !guard::is_in_use(&self.path);
+            if open.process == process::id() && open.wal.is_some() && self.has_its_wal(&open) && left_behind {
+                let _ = std::fs::remove_file(&self.wal_path);
+                let _ = std::fs::remove_file(file::beside(&self.path, "-shm"));
             }
             close(Some(open), false);
         }
@@ -192,18 +220,29 @@ impl Database {
     }
 
     /// Empties the `-wal`, in which old pages stay readable, or remembers that it has to be done.
-    pub(super) fn wipe_traces(&self, open: &Open) {
-        if open.wal.is_none() {
-            return;
+    ///
+    /// In turn, for it writes; but waiting for a reader it holds up nobody else's.
+    pub(super) fn wipe_traces(&self, open: &Open, deadline: Deadline) {
+        loop {
+            let wiped = busy::until(Deadline::now(), || open.in_turn(deadline, || open.bring_in()));
+            self.has_traces.store(wiped != Some(true), Ordering::Relaxed);
+            if wiped == Some(true) || !deadline.sleep() {
+                return;
+            }
         }
-        let blocked = busy::until(Deadline::after(busy::FOR_TRACES), || {
-            open.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
-        });
-        self.has_traces.store(blocked.unwrap_or(true), Ordering::Relaxed);
     }
 }
 
 impl Open {
+    /// Brings everything in the `-wal` into the file and empties it, if nobody is in the way. Tells whether it did.
+    fn bring_in(&self) -> bool {
+        if self.process != process::id() || self.wal.is_none() {
+            return true;
+        }
+        let blocked = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        blocked.is_ok_and(|blocked| !blocked)
+    }
+
     /// Waits until no other process of this library's writes, and runs `work`. `None`: not in time.
     pub(super) fn in_turn<T>(&self, deadline: Deadline, work: impl FnOnce() -> T) -> Option<T> {
         let Some(guards) = &self.guards else { return Some(work()) };
@@ -237,18 +276,29 @@ fn close(open: Option<Open>, tidy: bool) {
         mem::forget(open);
         return;
     }
-    if tidy {
-        open.guards.iter().for_each(|guards| guards.release());
+    let guards = open.guards.clone();
+    let deadline = Deadline::after(FOR_TIDYING);
+    // In turn: SQLite's own lock on what it is about to remove can be dropped by other code in this process.
+    let turn = guards.as_ref().filter(|_| tidy).and_then(|guards| guards.turn(deadline));
+    if let (Some(guards), Some(_)) = (&guards, &turn) {
+        guards.release();
         let _ = open.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
     }
     drop(open);
 }
 
+/// How long the tidying of a file that is closed waits for those who write just now, before it is left to them.
+const FOR_TIDYING: Duration = Duration::from_secs(1);
+
 /// Closes every connection of this process, before it forks.
 pub(super) fn let_go(deadline: Deadline) {
-    let Some(databases) = deadline.lock(&DATABASES) else { return };
-    let databases: Vec<_> = databases.iter().filter_map(Weak::upgrade).collect();
+    let all = || Some(deadline.lock(&DATABASES)?.iter().filter_map(Weak::upgrade).collect());
+    let databases: Vec<Arc<Database>> = all().unwrap_or_default();
     for database in databases {
+        // A `-wal` that is left alone must hold nothing: until we are back, the file may have been replaced.
+        if let Some(open) = deadline.lock(&database.writer).as_deref().and_then(Option::as_ref) {
+            busy::until(Deadline::now(), || open.bring_in());
+        }
         let _ = database.retire(deadline);
     }
 }
@@ -279,18 +329,21 @@ pub(super) fn connect(path: &Path, place: &Place) -> Result<Connection> {
     set_up().map_err(|error| trouble(place, &error))
 }
 
+fn is_wal(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.pragma_query_value(None, "journal_mode", |row| Ok(row.get::<_, String>(0)?.eq_ignore_ascii_case("wal")))
+}
+
 /// Switches to WAL. `false`: it cannot be had here, and the rollback journal has to do.
 fn use_wal(connection: &Connection, path: &Path) -> rusqlite::Result<bool> {
-    let is_wal = |mode: String| mode.eq_ignore_ascii_case("wal");
-    if connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map(is_wal)? {
+    if is_wal(connection)? {
         return Ok(true);
     }
     if !shared_memory_works(path) {
         return Ok(false);
     }
     loop {
-        match connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)) {
-            Ok(mode) => return Ok(is_wal(mode)),
+        match connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())) {
+            Ok(()) => return is_wal(connection),
             // SQLite asks no busy handler here, lest two that switch wait for each other.
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
                 if !busy::deadline().sleep() {

@@ -1,4 +1,4 @@
-//! Locks that no other code in this process can drop.
+//! Locks that no other code in this process can drop, beside SQLite's, which it can.
 //!
 //! SQLite locks with POSIX locks, and POSIX drops all of a process's locks on a file as soon as *any* handle of the
 //! process to that file is closed: `sqlite3.connect(path).close()`, `shutil.copy(path)`. Python's `sqlite3` is another
@@ -12,13 +12,16 @@
 //!   and one on the `-shm`'s "dead man's switch" (it keeps the `-shm` from being truncated);
 //! - during a change an exclusive lock that only this library knows, so that two of its processes never write at once.
 //!
-//! Closing these handles drops locks in turn, so they are closed after the connections. Where there are no such locks
+//! What they do not cover: a writer that is not this library's, in another process, in the very moment (well under a
+//! millisecond) in which other code of this process closes the file in the middle of a change.
+//!
+//! Closing these handles drops locks, too, so they are closed after the connections. Where there are no such locks
 //! (outside Linux) SQLite's own have to do.
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::Guards;
+pub(super) use linux::{Guards, is_in_use};
 #[cfg(not(target_os = "linux"))]
-pub(super) use nothing::Guards;
+pub(super) use nothing::{Guards, is_in_use};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -43,27 +46,30 @@ mod linux {
     pub(in crate::store::sqlite) struct Guards {
         database: Option<File>,
         shm: Option<File>,
+        wal: bool,
         process: u32,
     }
 
     impl Guards {
-        /// Takes them, while a connection is open.
-        pub(in crate::store::sqlite) fn take(database: &Path, shm: &Path) -> Self {
+        /// Takes them, while a connection is open; without WAL (no `-shm`) only the right to wait for a turn.
+        pub(in crate::store::sqlite) fn take(database: &Path, shm: Option<&Path>, deadline: Deadline) -> Self {
             // Nothing is written to them; but who excludes others needs a handle that could.
             let open = |path| File::options().read(true).write(true).open(path).ok();
-            let guards = Self { database: open(database), shm: open(shm), process: process::id() };
-            guards.shared(libc::F_RDLCK);
+            let (database, shm_file) = (open(database), shm.and_then(open));
+            let guards = Self { database, shm: shm_file, wal: shm.is_some(), process: process::id() };
+            // Only who closes the file last has it exclusively, for a moment.
+            while guards.wal && guards.shared(libc::F_RDLCK) == Err(Errno::EAGAIN) && deadline.sleep() {}
             guards
         }
 
         /// Gives them back, that the last connection may tidy up.
         pub(in crate::store::sqlite) fn release(&self) {
-            self.shared(libc::F_UNLCK);
+            let _ = self.shared(libc::F_UNLCK);
         }
 
-        /// Did this process take them? What was inherited over a fork is one lock with the parent's.
-        pub(in crate::store::sqlite) fn are_ours(&self) -> bool {
-            self.process == process::id()
+        /// Did this process take them, for this mode? What was inherited over a fork is one lock with the parent's.
+        pub(in crate::store::sqlite) fn are_ours(&self, wal: bool) -> bool {
+            self.process == process::id() && self.wal == wal
         }
 
         /// Waits for this process's turn to write. `None`: not in time.
@@ -76,11 +82,16 @@ mod linux {
             Some(Turn(self))
         }
 
-        fn shared(&self, kind: i32) {
-            // Nobody has them exclusively while a connection is open, so there is nothing to wait for.
-            let _ = lock(self.database.as_ref(), kind, SHARED);
-            let _ = lock(self.shm.as_ref(), kind, DEAD_MANS_SWITCH);
+        fn shared(&self, kind: i32) -> Result<(), Errno> {
+            lock(self.database.as_ref(), kind, SHARED)?;
+            lock(self.shm.as_ref(), kind, DEAD_MANS_SWITCH)
         }
+    }
+
+    /// Does anybody have the database at this path open in WAL mode? Not to be asked about a file of our own connections.
+    pub(in crate::store::sqlite) fn is_in_use(path: &Path) -> bool {
+        let Ok(file) = File::options().read(true).write(true).open(path) else { return false };
+        lock(Some(&file), libc::F_WRLCK, SHARED) == Err(Errno::EAGAIN)
     }
 
     /// The right to write. Ends with its owner.
@@ -114,7 +125,10 @@ mod linux {
             let (database, shm) = (folder.path().join("database"), folder.path().join("shm"));
             File::create(&database).unwrap();
             File::create(&shm).unwrap();
-            let (one, other) = (Guards::take(&database, &shm), Guards::take(&database, &shm));
+            let (one, other) = (
+                Guards::take(&database, Some(&shm), Deadline::now()),
+                Guards::take(&database, Some(&shm), Deadline::now()),
+            );
             let turn = one.turn(Deadline::now()).unwrap();
             drop(File::open(&database).unwrap());
             assert!(other.turn(Deadline::now()).is_none());
@@ -128,14 +142,16 @@ mod linux {
             let (database, shm) = (folder.path().join("database"), folder.path().join("shm"));
             File::create(&database).unwrap();
             File::create(&shm).unwrap();
-            let guards = Guards::take(&database, &shm);
+            let guards = Guards::take(&database, Some(&shm), Deadline::now());
             for (file, range) in [(database, SHARED), (shm, DEAD_MANS_SWITCH)] {
                 let other = File::options().write(true).open(&file).unwrap();
                 assert_eq!(lock(Some(&other), libc::F_WRLCK, range), Err(Errno::EAGAIN));
                 drop(File::open(&file).unwrap());
                 assert_eq!(lock(Some(&other), libc::F_WRLCK, range), Err(Errno::EAGAIN));
             }
+            assert!(is_in_use(&folder.path().join("database")));
             guards.release();
+            assert!(!is_in_use(&folder.path().join("database")));
             let other = File::options().write(true).open(folder.path().join("shm")).unwrap();
             assert_eq!(lock(Some(&other), libc::F_WRLCK, DEAD_MANS_SWITCH), Ok(()));
         }
@@ -151,14 +167,14 @@ mod nothing {
     pub(in crate::store::sqlite) struct Guards;
 
     impl Guards {
-        pub(in crate::store::sqlite) fn take(_: &Path, _: &Path) -> Self {
+        pub(in crate::store::sqlite) fn take(_: &Path, _: Option<&Path>, _: Deadline) -> Self {
             Self
         }
 
         pub(in crate::store::sqlite) fn release(&self) {}
 
-        pub(in crate::store::sqlite) fn are_ours(&self) -> bool {
-            false
+        pub(in crate::store::sqlite) fn are_ours(&self, _: bool) -> bool {
+            true
         }
 
         pub(in crate::store::sqlite) fn turn(&self, _: Deadline) -> Option<Turn> {
@@ -167,4 +183,9 @@ mod nothing {
     }
 
     pub(in crate::store::sqlite) struct Turn;
+
+    /// Where an open file cannot be replaced, nobody's `-wal` is left behind.
+    pub(in crate::store::sqlite) fn is_in_use(_: &Path) -> bool {
+        true
+    }
 }

@@ -15,7 +15,7 @@ mod trouble;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use rusqlite::{Transaction, TransactionBehavior};
@@ -24,14 +24,15 @@ use self::database::{Database, Open, Role};
 use self::file::FileId;
 use self::sql::Sql;
 use self::trouble::trouble;
+use super::fork;
 use super::wait::Deadline;
-use super::{Backend, Change, Place, Result, Rows};
+use super::{Backend, Change, Error, Place, Result, Rows};
 use crate::domain::{Key, Row};
 pub use database::Journal;
 pub use memory::Memory;
 
-/// How often an operation starts over when the file is replaced under it, before it gives up.
-const ATTEMPTS: usize = 16;
+/// How often an operation starts over when files are taken away under it, even if it may not wait.
+const ATTEMPTS: usize = 8;
 
 /// A SQLite file.
 pub struct Sqlite {
@@ -40,6 +41,8 @@ pub struct Sqlite {
     journal: Journal,
     /// The file that the path named when we last looked. Looked at again by every operation.
     current: Mutex<Option<Arc<Database>>>,
+    /// Set and read under the lock of `current`: no operation opens the file again.
+    closed: AtomicBool,
 }
 
 impl Sqlite {
@@ -51,7 +54,8 @@ impl Sqlite {
     /// The same, with or without WAL. A file that is in WAL mode already stays in it.
     pub fn with_journal(path: &Path, journal: Journal, deadline: Deadline) -> Result<Self> {
         let place = Place::File(path.to_owned());
-        let sqlite = Self { path: path.to_owned(), place, journal, current: Mutex::new(None) };
+        let sqlite =
+            Self { path: path.to_owned(), place, journal, current: Mutex::new(None), closed: AtomicBool::new(false) };
         // Both, so that the first find does not pay for it.
         sqlite.with(Role::Writer, deadline, |_, _| Ok(Some(())))?;
         sqlite.with(Role::Reader, deadline, |_, _| Ok(Some(())))?;
@@ -64,8 +68,8 @@ impl Sqlite {
         file::is_exposed(&self.path)
     }
 
-    /// Runs `work` on an open connection to the file that the path names now. `None`: the file was replaced meanwhile,
-    /// once more.
+    /// Runs `work` on an open connection to the file that the path names now, and again if it was another by the end:
+    /// then nothing of what it did counts, its failure included. `None` says the same.
     fn with<T>(
         &self,
         role: Role,
@@ -73,30 +77,65 @@ impl Sqlite {
         mut work: impl FnMut(&Database, &Open) -> Result<Option<T>>,
     ) -> Result<T> {
         busy::until(deadline, || {
-            for _ in 0..ATTEMPTS {
-                let database = self.database(deadline)?;
+            let mut attempt = 0;
+            loop {
+                attempt += 1;
+                let again = attempt < ATTEMPTS || deadline.left().is_some();
+                let database = match self.database(deadline) {
+                    Err(error) if error.is_busy() && again && deadline.sleep() => continue,
+                    database => database?,
+                };
                 let mut slot = deadline.lock(database.slot(role)).ok_or_else(|| deadline.busy(&self.place))?;
-                if slot.is_none() {
-                    self.take_time(deadline)?;
-                    *slot = Some(database.open(role, self.journal)?);
-                }
-                if let Some(open) = slot.as_ref().filter(|open| database.is_current(open)) {
-                    if let Some(done) = work(&database, open)? {
-                        return Ok(done);
+                match self.attempt(&database, role, deadline, &mut slot, &mut work) {
+                    Ok(Some(done)) => return Ok(done),
+                    Ok(None) if !again => return Err(deadline.busy(&self.place)),
+                    Ok(None) => {}
+                    Err(error) if error.is_busy() && (deadline.left().is_none() || fork::is_awaited()) => {
+                        return Err(error);
                     }
-                } else {
-                    drop(slot);
-                    database.retire(deadline)?;
+                    Err(error) => {
+                        let there = slot.as_ref().map_or(FileId::of(&self.path) == Some(database.id), |open| {
+                            self.reaches_the_file(&database, open)
+                        });
+                        if (there && !error.is_busy()) || !again {
+                            return Err(error);
+                        }
+                    }
+                }
+                drop(slot);
+                database.retire(deadline)?;
+                if attempt > 1 {
+                    deadline.sleep();
                 }
             }
-            Err(deadline.busy(&self.place))
         })
+    }
+
+    fn attempt<T>(
+        &self,
+        database: &Database,
+        role: Role,
+        deadline: Deadline,
+        slot: &mut Option<Open>,
+        work: &mut impl FnMut(&Database, &Open) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        if slot.is_none() {
+            self.take_time(deadline)?;
+            *slot = Some(database.open(role, self.journal)?);
+        }
+        match slot.as_ref().filter(|open| database.is_current(open)) {
+            Some(open) => work(database, open),
+            None => Ok(None),
+        }
     }
 
     /// The file that the path names now, made if there is none.
     fn database(&self, deadline: Deadline) -> Result<Arc<Database>> {
         let busy = || deadline.busy(&self.place);
         let mut current = deadline.lock(&self.current).ok_or_else(busy)?;
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::Closed(self.place.clone()));
+        }
         if let Some(database) = current.as_ref().filter(|database| FileId::of(&self.path) == Some(database.id)) {
             return Ok(Arc::clone(database));
         }
@@ -116,13 +155,14 @@ impl Sqlite {
         if deadline.has_time() { Ok(()) } else { Err(deadline.busy(&self.place)) }
     }
 
-    /// One attempt at a change. `None`: it did not reach the file, and has to be made once more.
+    /// One attempt at a change; tells whether it left traces. `None`: it did not reach the file, and has to be made once
+    /// more.
     fn change(
         &self,
         database: &Database,
         open: &Open,
         work: &mut dyn FnMut(&mut dyn Change) -> Result<()>,
-    ) -> Result<Option<()>> {
+    ) -> Result<Option<bool>> {
         let failed = |error| trouble(&self.place, &error);
         // Immediate: a transaction that reads before it writes would be refused, not made to wait.
         let transaction =
@@ -138,10 +178,7 @@ impl Sqlite {
         if !self.reaches_the_file(database, open) {
             return Ok(None);
         }
-        if sql.leaves_traces.get() || database.has_traces.load(Ordering::Relaxed) {
-            database.wipe_traces(open);
-        }
-        Ok(Some(()))
+        Ok(Some(sql.leaves_traces.get()))
     }
 
     /// Is what a transaction on `open` wrote, or will write, in the file that the path names?
@@ -172,7 +209,16 @@ impl Backend for Sqlite {
     fn write(&self, deadline: Deadline, work: &mut dyn FnMut(&mut dyn Change) -> Result<()>) -> Result<()> {
         self.with(Role::Writer, deadline, |database, open| {
             let done = open.in_turn(deadline, || self.change(database, open, work));
-            done.ok_or_else(|| deadline.busy(&self.place))?
+            let done = done.ok_or_else(|| deadline.busy(&self.place))??;
+            match done {
+                Some(true) => database.wipe_traces(open, Deadline::after(busy::FOR_TRACES)),
+                // Somebody was reading when they were left. No save waits for that.
+                Some(false) if database.has_traces.load(Ordering::Relaxed) => {
+                    database.wipe_traces(open, Deadline::now());
+                }
+                _ => {}
+            }
+            Ok(done.map(drop))
         })
     }
 
@@ -187,6 +233,7 @@ impl Backend for Sqlite {
 
     fn close(&self, deadline: Deadline) {
         if let Some(mut current) = deadline.lock(&self.current) {
+            self.closed.store(true, Ordering::Relaxed);
             busy::until(deadline, || drop(current.take()));
         }
     }

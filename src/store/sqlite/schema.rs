@@ -43,7 +43,14 @@ pub(super) fn inspect(connection: &Connection, place: &Place) -> Result<Contents
             format!("was written by a newer version of zoho-token-store (schema {version}, this one knows {known})"),
             "upgrade zoho-token-store, or restore a backup that the older version made",
         ),
-        (APPLICATION_ID, version) if version == known => Ok(Contents::Current),
+        (APPLICATION_ID, version) if version == known => {
+            let ours = Field::ALL.map(Field::name).into_iter().chain(["saved_order", "saved_at"]);
+            if ours.into_iter().all(|name| columns.iter().any(|column| column == name)) {
+                Ok(Contents::Current)
+            } else {
+                Err(damaged(place, "its tables are not the ones this library made"))
+            }
+        }
         (APPLICATION_ID, _) => Ok(Contents::Older),
         (0, 0) if objects == 0 => Ok(Contents::Older),
         (0, 0) if !columns.is_empty() => {

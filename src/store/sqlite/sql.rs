@@ -123,12 +123,16 @@ impl<'c> Sql<'c> {
                 Ok(text) => Ok(Some(Cow::Borrowed(text))),
                 Err(_) => Err(Error::Refused {
                     place: self.place.clone(),
-                    what: format!("a row's {} is not UTF-8 text", field.name()),
-                    cure: "delete the row by its id, or restore a backup",
+                    what: format!("the {} of the row with the id {} is not UTF-8 text", field.name(), id_of(row)),
+                    cure: "delete that row, or restore a backup",
                 }),
             },
         }
     }
+}
+
+fn id_of(row: &rusqlite::Row<'_>) -> String {
+    row.get_ref(Field::Id as usize).ok().and_then(|id| id.as_str().ok()).unwrap_or("unknown").to_owned()
 }
 
 impl Rows for Sql<'_> {

@@ -33,7 +33,9 @@ def everything(count):
 
 def start(code, *arguments):
     """Start a program and wait for its first line."""
-    imports = "import os, sys, threading; sys.path.insert(0, '.')\nfrom support import *\nfrom zoho_token_store import *\n"
+    imports = (
+        "import os, sys, threading\nsys.path.insert(0, '.')\nfrom support import *\nfrom zoho_token_store import *\n"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", imports + code, *map(str, arguments)],
         stdin=subprocess.PIPE,

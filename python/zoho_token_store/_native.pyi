@@ -140,8 +140,8 @@ class TokenStoreBase:
     def backup(self, path: str | PathLike[str]) -> None:
         """Write a consistent copy into a SQLite file, while others go on writing.
 
-        The file is readable by its owner alone (0600) and takes its name only once it is whole. An older backup at that
-        path is replaced, anything else is not.
+        The file is its owner's alone (0600) and takes its name only once it is whole. A token database of this
+        library's that nobody has open (an older backup) is replaced, anything else is not.
 
         Raises:
             SDKException: see the class.

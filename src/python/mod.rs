@@ -4,6 +4,7 @@
 //! plain values. And nothing waits for a lock with the GIL held: a find first tries without waiting
 //! ([`crate::store::Wait::No`]; giving the GIL up costs more than the find), everything else detaches.
 
+mod arguments;
 mod convert;
 mod error;
 mod fork;

@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
-use super::database::{connect, leave_untouched};
+use super::connect::{connect, leave_untouched};
 use super::file::{self, FileId, beside};
 use super::schema::{self, Contents};
 use super::trouble::trouble;

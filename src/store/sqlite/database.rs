@@ -19,14 +19,15 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::busy;
+use super::connect::{connect, is_wal, leave_untouched, use_wal};
 use super::file::{self, FileId};
 use super::guard::{self, Guards};
 use super::schema::{self, Contents};
 use super::trouble::trouble;
-use super::{busy, sql};
 use crate::store::wait::Deadline;
 use crate::store::{Place, Result};
 
@@ -303,78 +304,6 @@ pub(super) fn let_go(deadline: Deadline) {
     }
 }
 
-/// Closes a connection that was only used to look. What stood in a `-wal` before stays there, unmerged; an empty one,
-/// that the look itself made, goes.
-pub(super) fn leave_untouched(connection: Connection, path: &Path) {
-    if std::fs::metadata(file::beside(path, "-wal")).is_ok_and(|wal| wal.len() == 0) {
-        let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
-    }
-    drop(connection);
-}
-
-/// Opens the file as every connection of ours needs it, without reading it.
-pub(super) fn connect(path: &Path, place: &Place) -> Result<Connection> {
-    let set_up = || -> rusqlite::Result<Connection> {
-        // Without CREATE: `file::ensure` makes files, private ones. Without a mutex: a connection has a lock of ours.
-        let connection =
-            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        connection.busy_handler(Some(busy::handler))?;
-        connection.set_prepared_statement_cache_capacity(sql::STATEMENTS);
-        connection.pragma_update(None, "secure_delete", true)?;
-        // Without WAL a commit is durable only once the folder forgot the journal, too.
-        connection.pragma_update(None, "synchronous", "EXTRA")?;
-        Ok(connection)
-    };
-    set_up().map_err(|error| trouble(place, &error))
-}
-
-fn is_wal(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.pragma_query_value(None, "journal_mode", |row| Ok(row.get::<_, String>(0)?.eq_ignore_ascii_case("wal")))
-}
-
-/// Switches to WAL. `false`: it cannot be had here, and the rollback journal has to do.
-fn use_wal(connection: &Connection, path: &Path) -> rusqlite::Result<bool> {
-    if is_wal(connection)? {
-        return Ok(true);
-    }
-    if !shared_memory_works(path) {
-        return Ok(false);
-    }
-    loop {
-        match connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())) {
-            Ok(()) => return is_wal(connection),
-            // SQLite asks no busy handler here, lest two that switch wait for each other.
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-                if !busy::deadline().sleep() {
-                    return Err(error);
-                }
-            }
-            Err(error) => match error.sqlite_error_code() {
-                Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => return Ok(false),
-                _ => return Err(error),
-            },
-        }
-    }
-}
-
-/// Can processes share memory by files in this folder? SQLite finds out only after it has switched, and then nobody can
-/// read the file: so it is tried on another one, once in the life of a file.
-fn shared_memory_works(path: &Path) -> bool {
-    let Ok(probe) = file::draft_beside(path) else { return false };
-    let try_out = || -> rusqlite::Result<()> {
-        let connection = Connection::open(&probe)?;
-        connection.pragma_update(None, "synchronous", "OFF")?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
-    };
-    let works = try_out().is_ok();
-    for ending in ["-wal", "-shm"] {
-        let _ = std::fs::remove_file(file::beside(&probe, ending));
-    }
-    works
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,14 +322,6 @@ mod tests {
             assert_eq!(number("query_only"), i64::from(role == Role::Reader));
             assert!(open.wal.is_some() && database.is_current(&open));
         }
-    }
-
-    #[test]
-    fn shared_memory_is_tried_out_and_nothing_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(shared_memory_works(&folder.path().join("tokens.db")));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        assert!(!shared_memory_works(Path::new("/proc/tokens.db")));
     }
 
     #[test]

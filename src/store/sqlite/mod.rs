@@ -1,10 +1,11 @@
 //! Rows in a SQLite file, for any number of threads and processes.
 //!
 //! This file decides which connection to use and when to start over; [`sql`] has the statements, [`schema`] opening and
-//! migrating, [`database`] the connections, [`file`] paths and permissions, [`memory`] the same without a file.
+//! migrating, [`database`] the connections, [`connect`] how each is set up, [`guard`] the locks that SQLite's lack, [`file`] paths and permissions, [`memory`] the same without a file.
 
 mod backup;
 mod busy;
+mod connect;
 mod database;
 mod file;
 mod guard;
@@ -226,7 +227,7 @@ impl Backend for Sqlite {
         self.with(Role::Reader, deadline, |_, _| Ok(Some(())))?;
         busy::until(deadline, || {
             // A connection of its own: a large file takes a while, and finds must not wait for it.
-            let source = database::connect(&self.path, &self.place)?;
+            let source = connect::connect(&self.path, &self.place)?;
             backup::write(&source, &self.place, target)
         })
     }

@@ -7,7 +7,7 @@
 //!
 //! The Python layer calls [`before`] and the two `after`s from `os.register_at_fork`. A fork that goes past those hooks
 //! (from C) is caught later and less well: a connection knows the process that opened it
-//! ([`super::sqlite`]), and no lock is waited for without an end.
+//! ([`super::sqlite`]), and no lock of a store's is waited for without an end.
 //!
 //! Atomics rather than a lock: a lock with vanished waiters would be handed to one of them in the child.
 

@@ -203,7 +203,7 @@ impl Database {
     /// The path names another file, or none: what is left of this one beside it must not be taken for the other's.
     ///
     /// SQLite replays any `-wal` that it finds beside a database. As long as we have ours open its number is not given
-    /// out again, so ours it is if the numbers are equal; and nobody's else, unless somebody has the new file open.
+    /// out again, so ours it is if the numbers are equal; and nobody else's, unless somebody has the new file open.
     pub(super) fn abandon(&self, deadline: Deadline) -> Result<()> {
         for role in [Role::Writer, Role::Reader] {
             let mut slot = deadline.lock(self.slot(role)).ok_or_else(|| deadline.busy(&self.place))?;

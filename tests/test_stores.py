@@ -183,11 +183,12 @@ def test_the_signature_names_the_options():
     """A store's options can be seen from Python."""
     assert list(inspect.signature(CustomStoreSQLite).parameters) == [
         "path",
+        "refresh_lease",
         "busy_timeout",
         "raise_on_missing_id",
     ]
     for kind in (CustomStoreInMemory, CustomStoreList):
-        assert list(inspect.signature(kind).parameters) == ["raise_on_missing_id"]
+        assert list(inspect.signature(kind).parameters) == ["refresh_lease", "raise_on_missing_id"]
 
 
 def test_purge_deletes_spent_rows_and_idle_ones(store):

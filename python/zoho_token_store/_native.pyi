@@ -7,7 +7,7 @@ class.
 from collections.abc import Iterable
 from datetime import timedelta
 from os import PathLike
-from typing import Final, NoReturn, SupportsFloat, SupportsIndex
+from typing import Final, NoReturn, SupportsFloat, SupportsIndex, final
 
 from typing_extensions import Self, disjoint_base
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
@@ -20,6 +20,26 @@ class StoreError(Exception):
     Inside the methods of a store it is the `cause` (and `__cause__`) of the SDK's `SDKException`. Its message says what
     is wrong, with which file or id, what was not lost, and what to do. It never holds a secret.
     """
+
+@final
+class LeaseInfo:
+    """How often a store had to do with refresh leases in this process since it was made. A snapshot."""
+
+    @property
+    def taken(self) -> int:
+        """Leases taken: refreshes that this store let the SDK make while others wait."""
+
+    @property
+    def waited(self) -> int:
+        """Finds that waited for another's refresh, however the wait ended."""
+
+    @property
+    def gave_up(self) -> int:
+        """Those of them that went on without a fresh token: Zoho was slow, or `refresh_lease` is short."""
+
+    @property
+    def longest_wait(self) -> float:
+        """The longest wait, in seconds."""
 
 @disjoint_base
 class TokenStoreBase:
@@ -43,6 +63,10 @@ class TokenStoreBase:
 
         The row is the first that one of the token's keys finds and that does not contradict it: user name, id, grant
         token, refresh token, access token, in this order (contract 3). A token without any key names no row.
+
+        Where the SDK's `OAuthToken.get_token` calls, about to refresh, and another thread or process is refreshing
+        that row already, it waits for the answer (`refresh_lease`; `docs/lease.md`). It then lets go of the GIL, and a
+        signal's handler that raises ends it. Any other caller gets the row at once.
 
         Args:
             token: Changed in place: every absent field is filled from the row, the id is the row's in any case. Access
@@ -74,7 +98,7 @@ class TokenStoreBase:
         """
 
     def find_token_by_id(self, id: str) -> OAuthToken | None:  # noqa: A002
-        """Make a new token from the row with this id.
+        """Make a new token from the row with this id. It waits for another's refresh as `find_token` does.
 
         Args:
             id: The row's id. An absent id (`None`, `""`) is one that is not there.
@@ -147,8 +171,19 @@ class TokenStoreBase:
             SDKException: see the class.
         """
 
+    def lease_info(self) -> LeaseInfo:
+        """Return how often this store had to do with refresh leases, for whoever runs it in production.
+
+        A forked child starts with its parent's numbers. The logger `zoho_token_store` tells each event as it happens:
+        a lease taken, a wait that ended, a lease given back without a new token (INFO), a wait in vain (WARNING), the
+        rest (DEBUG).
+        """
+
     def close(self) -> None:
-        """Close the store. Any later call but `close()` raises an `SDKException`; what was saved in a file stays."""
+        """Close the store, and give back what leases it holds.
+
+        Any later call but `close()` raises an `SDKException`; what was saved in a file stays.
+        """
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *_exception: object) -> None: ...
@@ -173,6 +208,7 @@ class CustomStoreSQLite(TokenStoreBase):
         self,
         path: str | PathLike[str] = "zohooauth.db",
         *,
+        refresh_lease: float = 10.0,
         busy_timeout: float = 5.0,
         raise_on_missing_id: bool = True,
     ) -> None:
@@ -181,6 +217,9 @@ class CustomStoreSQLite(TokenStoreBase):
         Args:
             path: Made absolute once, here. The file is made if it is missing; its folder is not. `":memory:"` is
                 refused: that is `CustomStoreInMemory`.
+            refresh_lease: How long one refresh may take before others make it themselves, in seconds: then the lease
+                that keeps them waiting is over. Zoho answers in well under a second. 0 turns leases off. All who
+                use one file should be given the same.
             busy_timeout: Longest wait for other programs and threads that have the file locked, in seconds.
             raise_on_missing_id: What `find_token_by_id` does about an id that is not there: raise, or return `None`.
 
@@ -193,25 +232,33 @@ class CustomStoreSQLite(TokenStoreBase):
 class CustomStoreInMemory(TokenStoreBase):
     """Tokens in a private SQLite database in memory, gone with the object. Also called `CustomStore`."""
 
-    def __init__(self, *, raise_on_missing_id: bool = True) -> None:
+    def __init__(self, *, refresh_lease: float = 10.0, raise_on_missing_id: bool = True) -> None:
         """Make an empty store.
 
         Args:
+            refresh_lease: How long one refresh may take before others make it themselves, in seconds: then the lease
+                that keeps them waiting is over. Zoho answers in well under a second. 0 turns leases off. It
+                counts among the threads of this process.
             raise_on_missing_id: What `find_token_by_id` does about an id that is not there: raise, or return `None`.
 
         Raises:
             ImportError: no Zoho CRM SDK is installed; the message names the packages that bring it.
+            SDKException: an argument is bad input.
         """
 
 class CustomStoreList(TokenStoreBase):
     """Tokens in a plain list in memory, gone with the object."""
 
-    def __init__(self, *, raise_on_missing_id: bool = True) -> None:
+    def __init__(self, *, refresh_lease: float = 10.0, raise_on_missing_id: bool = True) -> None:
         """Make an empty store.
 
         Args:
+            refresh_lease: How long one refresh may take before others make it themselves, in seconds: then the lease
+                that keeps them waiting is over. Zoho answers in well under a second. 0 turns leases off. It
+                counts among the threads of this process.
             raise_on_missing_id: What `find_token_by_id` does about an id that is not there: raise, or return `None`.
 
         Raises:
             ImportError: no Zoho CRM SDK is installed; the message names the packages that bring it.
+            SDKException: an argument is bad input.
         """

@@ -1,4 +1,4 @@
-//! The rules, and nothing else: which row a token names, how the two merge, what may be purged.
+//! The rules, and nothing else: which row a token names, how the two merge, who may refresh, what may be purged.
 //!
 //! Pure functions over borrowed values. No Python, no SQL, no clock, no I/O: time and new ids come in as
 //! arguments, so every rule is one function with its truth table below it.
@@ -6,6 +6,7 @@
 pub mod expiry;
 pub mod id;
 pub mod identity;
+pub mod lease;
 pub mod merge;
 pub mod purge;
 pub mod token;

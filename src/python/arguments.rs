@@ -60,8 +60,14 @@ pub(super) fn flag(name: &str, value: &Given<'_>) -> Result<bool, Failure> {
     value.cast::<PyBool>().map(PyBoolMethods::is_true).map_err(|_| bad_input(format!("{name} is True or False")))
 }
 
+/// A number of seconds, or what it is unless it is given.
+pub(super) fn seconds(name: &str, value: &Given<'_>, unless_given: Duration) -> Result<Duration, Failure> {
+    let Some(value) = &value.0 else { return Ok(unless_given) };
+    duration(&format!("{name} is a number of seconds from 0 on"), value)
+}
+
 /// Seconds, as a number; `rule` is what is said of anything else.
-pub(super) fn duration(rule: &str, value: &Bound<'_, PyAny>) -> Result<Duration, Failure> {
+fn duration(rule: &str, value: &Bound<'_, PyAny>) -> Result<Duration, Failure> {
     let wrong = || bad_input(rule);
     if value.is_instance_of::<PyBool>() {
         return Err(wrong());

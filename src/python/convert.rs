@@ -14,6 +14,10 @@ use crate::store::Error;
 const PACKAGE: &str = "zohocrmsdk";
 const AUTHENTICATOR: &str = "zohocrmsdk.src.com.zoho.api.authenticator";
 const API: &str = "zohocrmsdk.src.com.zoho.crm.api";
+/// The method of `OAuthToken` that looks its row up, decides whether to refresh, and saves.
+const DECIDES: &str = "get_token";
+/// Among how many of the nearest frames it is looked for: a subclass of a store, and a decorator or two, may be between.
+const NEAREST: usize = 8;
 const EXCEPTION_CODE: &str = "TOKEN_STORE";
 const NO_SDK: &str = "a token store needs the Zoho CRM Python SDK: pip install zohocrmsdk8_0 (or zohocrmsdk7_0, \
                       zohocrmsdk6_0, zohocrmsdk5_0)";
@@ -115,6 +119,28 @@ impl Sdk {
         let exception = PyErr::from_value(exception);
         exception.set_cause(py, Some(cause));
         Ok(exception)
+    }
+
+    /// The frame in which the SDK is about to decide whether to refresh, if that is who calls.
+    ///
+    /// Known by the names of function and module: another library may have wrapped the method.
+    pub(super) fn deciding_frame<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let module = self.oauth_token.bind(py).module()?;
+        let mut frame = py.import("sys")?.call_method0(intern!(py, "_getframe"))?;
+        for _ in 0..NEAREST {
+            let name = frame.getattr(intern!(py, "f_code"))?.getattr(intern!(py, "co_name"))?;
+            if name.eq(DECIDES)? {
+                let globals = frame.getattr(intern!(py, "f_globals"))?.cast_into::<PyDict>()?;
+                if globals.get_item(intern!(py, "__name__"))?.is_some_and(|name| name.eq(&module).unwrap_or(false)) {
+                    return Ok(Some(frame));
+                }
+            }
+            frame = frame.getattr(intern!(py, "f_back"))?;
+            if frame.is_none() {
+                break;
+            }
+        }
+        Ok(None)
     }
 
     /// A new token of the SDK's with these values.

@@ -51,16 +51,21 @@ impl Failure {
         let message = format!("{method}: {error}");
         // An id that is gone is news, not damage: its user logged out.
         let level = if matches!(error, Error::NoSuchId { .. }) { "warning" } else { "error" };
-        log(py, level, &message);
+        if let Err(error) = log(py, level, &message) {
+            return error;
+        }
         sdk.exception(py, StoreError::new_err(message.clone()), &message).unwrap_or_else(|error| error)
     }
 }
 
-/// Writes a line to the logger `zoho_token_store`. A handler that fails fails alone.
-pub(super) fn log(py: Python<'_>, level: &str, message: &str) {
+/// Writes a line to the logger `zoho_token_store`. A handler that fails fails alone; what ends a program passes.
+pub(super) fn log(py: Python<'_>, level: &str, message: &str) -> PyResult<()> {
     let write =
         || py.import("logging")?.call_method1("getLogger", ("zoho_token_store",))?.call_method1(level, ("%s", message));
-    if let Err(error) = write() {
-        error.write_unraisable(py, None);
+    match write() {
+        Err(error) if error.is_instance_of::<PyException>(py) => error.write_unraisable(py, None),
+        Err(error) => return Err(error),
+        Ok(_) => {}
     }
+    Ok(())
 }

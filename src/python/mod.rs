@@ -5,9 +5,11 @@
 //! ([`crate::store::Wait::No`]; giving the GIL up costs more than the find), everything else detaches.
 
 mod arguments;
+mod clock;
 mod convert;
 mod error;
 mod fork;
+mod lease;
 mod stores;
 
 use pyo3::prelude::*;
@@ -17,6 +19,8 @@ use pyo3::prelude::*;
 mod _native {
     #[pymodule_export]
     use super::error::StoreError;
+    #[pymodule_export]
+    use super::lease::LeaseInfo;
     #[pymodule_export]
     use super::stores::{CustomStoreInMemory, CustomStoreList, CustomStoreSQLite, TokenStoreBase};
 

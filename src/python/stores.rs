@@ -1,7 +1,7 @@
 //! The classes. One base has the methods; each store adds only how it is made.
 
-use std::sync::OnceLock;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
@@ -9,10 +9,13 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
-use super::arguments::{Given, duration, file_path, flag, milliseconds};
+use super::arguments::{Given, file_path, flag, milliseconds, seconds};
+use super::clock::now;
 use super::convert::{self, Incoming, Sdk, type_name};
 use super::error::{Failure, bad_input, log};
+use super::lease::{self, LeaseInfo};
 use crate::domain::Token;
+use crate::store::lease::Asked;
 use crate::store::list::List;
 use crate::store::sqlite::{Memory, Sqlite};
 use crate::store::wait::Deadline;
@@ -26,7 +29,7 @@ pub(super) struct TokenStoreBase {
 }
 
 struct Opened {
-    store: Store,
+    store: Arc<Store>,
     sdk: &'static Sdk,
     raise_on_missing_id: bool,
 }
@@ -43,6 +46,9 @@ pub(super) struct CustomStoreInMemory;
 #[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
 pub(super) struct CustomStoreList;
 
+/// How long a refresh may take before others make it, unless a store is told.
+const REFRESH_LEASE: Duration = Duration::from_secs(10);
+
 /// How long a store on a file waits for other programs, unless it is told.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -57,6 +63,7 @@ impl TokenStoreBase {
     /// Opens the store that `make` makes.
     fn init(
         this: &Bound<'_, Self>,
+        refresh_lease: &Given<'_>,
         raise_on_missing_id: &Given<'_>,
         patience: impl FnOnce() -> Result<Duration, Failure>,
         make: impl FnOnce(Deadline) -> Result<Box<dyn Backend>, Failure>,
@@ -70,9 +77,10 @@ impl TokenStoreBase {
                 return Err(again());
             }
             let raise_on_missing_id = flag("raise_on_missing_id", raise_on_missing_id)?;
+            let refresh_lease = seconds("refresh_lease", refresh_lease, REFRESH_LEASE)?;
             let patience = patience()?;
-            let store = Store::new(make(Deadline::after(patience))?, patience);
-            this.get().opened.set(Opened { store, sdk, raise_on_missing_id }).map_err(|_| again())
+            let store = Store::new(make(Deadline::after(patience))?, patience).with_refresh_lease(refresh_lease);
+            this.get().opened.set(Opened { store: Arc::new(store), sdk, raise_on_missing_id }).map_err(|_| again())
         };
         open().map_err(|failure| failure.raise(py, sdk, &type_name(this.as_any())))
     }
@@ -91,17 +99,30 @@ impl TokenStoreBase {
 }
 
 impl Opened {
-    /// Finds without letting go of the GIL, unless somebody is in the way.
-    fn find(
-        &self,
-        py: Python<'_>,
-        look: impl Fn(&Store, Wait) -> Result<Option<Found>, Error> + Sync,
-    ) -> Result<Option<Found>, Failure> {
-        let found = match look(&self.store, Wait::No) {
-            Err(error) if error.is_busy() => py.detach(|| look(&self.store, Wait::Yes)),
-            found => found,
+    /// Finds without letting go of the GIL, unless somebody is in the way; waits for a refresh that another makes.
+    fn find(&self, py: Python<'_>, asked: Asked<'_>) -> Result<Option<Found>, Failure> {
+        let look = |wait| match asked {
+            Asked::For(token) => self.store.find(token, wait),
+            Asked::Id(id) => self.store.find_by_id(id, wait),
         };
-        Ok(found?)
+        let found = match look(Wait::No) {
+            Err(error) if error.is_busy() => py.detach(|| look(Wait::Yes)),
+            found => found,
+        }?;
+        if self.store.is_due(asked, found.as_ref(), now) {
+            return lease::row_in_turn(py, &self.store, self.sdk, asked, found);
+        }
+        Ok(found)
+    }
+
+    /// Saves, and gives back what leases this thread holds.
+    fn save(&self, py: Python<'_>, token: Token<'_>) -> Result<String, Failure> {
+        let Some(owner) = lease::owner(py, &self.store)? else {
+            return Ok(py.detach(|| self.store.save(token, now()))?);
+        };
+        let (id, given) = py.detach(|| self.store.save_and_give_back(token, now(), &owner))?;
+        given.iter().try_for_each(|key| lease::gave_back_with_save(py, &self.store, key))?;
+        Ok(id)
     }
 }
 
@@ -111,7 +132,7 @@ impl TokenStoreBase {
         self.run(py, "find_token", |opened| {
             let incoming = opened.sdk.read(token)?;
             let asked = incoming.token();
-            let Some(found) = opened.find(py, |store, wait| store.find(asked, wait))? else { return Ok(None) };
+            let Some(found) = opened.find(py, Asked::For(asked))? else { return Ok(None) };
             let completed = found.complete(asked);
             Ok(Some(incoming.fill(opened.sdk, completed)?))
         })
@@ -120,8 +141,7 @@ impl TokenStoreBase {
     fn save_token(&self, py: Python<'_>, token: &Bound<'_, PyAny>) -> PyResult<()> {
         self.run(py, "save_token", |opened| {
             let incoming = opened.sdk.read(token)?;
-            let saved = incoming.token();
-            let id = py.detach(|| opened.store.save(saved, now()))?;
+            let id = opened.save(py, incoming.token())?;
             incoming.carry_id(opened.sdk, &id)?;
             Ok(())
         })
@@ -131,7 +151,7 @@ impl TokenStoreBase {
         self.run(py, "find_token_by_id", |opened| {
             let id = convert::id(id)?;
             let id = id.as_ref().map(|id| id.to_str()).transpose()?;
-            match opened.find(py, |store, wait| store.find_by_id(id, wait))? {
+            match opened.find(py, Asked::Id(id))? {
                 Some(found) => Ok(Some(opened.sdk.make(py, found.row())?)),
                 None if opened.raise_on_missing_id => Err(Failure::Store(Error::NoSuchId {
                     place: opened.store.place().clone(),
@@ -197,6 +217,10 @@ impl TokenStoreBase {
         })
     }
 
+    fn lease_info(&self) -> PyResult<LeaseInfo> {
+        Ok(self.opened()?.store.lease_counters().into())
+    }
+
     fn close(&self, py: Python<'_>) {
         if let Some(opened) = self.opened.get() {
             py.detach(|| opened.store.close());
@@ -244,32 +268,28 @@ impl TokenStoreBase {
 impl CustomStoreSQLite {
     // `__new__` takes whatever comes, so that a subclass may have an `__init__` of its own.
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(path='zohooauth.db', *, busy_timeout=5.0, raise_on_missing_id=True)")]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(path='zohooauth.db', *, refresh_lease=10.0, busy_timeout=5.0, raise_on_missing_id=True)")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
     }
 
-    #[pyo3(signature = (path=Given(None), *, busy_timeout=Given(None), raise_on_missing_id=Given(None)))]
+    #[pyo3(signature = (path=Given(None), *, refresh_lease=Given(None), busy_timeout=Given(None), raise_on_missing_id=Given(None)))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
     fn __init__(
         this: &Bound<'_, Self>,
         path: Given<'_>,
+        refresh_lease: Given<'_>,
         busy_timeout: Given<'_>,
         raise_on_missing_id: Given<'_>,
     ) -> PyResult<()> {
         let py = this.py();
-        let patience = || {
-            busy_timeout
-                .0
-                .as_ref()
-                .map_or(Ok(BUSY_TIMEOUT), |seconds| duration("busy_timeout is a number of seconds from 0 on", seconds))
-        };
-        TokenStoreBase::init(this.as_super(), &raise_on_missing_id, patience, |deadline| {
+        let patience = || seconds("busy_timeout", &busy_timeout, BUSY_TIMEOUT);
+        TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, patience, |deadline| {
             let default = PyString::new(py, "zohooauth.db").into_any();
             let path = file_path(path.0.as_ref().unwrap_or(&default))?;
             let sqlite = py.detach(|| Sqlite::open(&path, deadline))?;
             if sqlite.is_exposed() {
-                warn_once(py, &sqlite);
+                warn_once(py, &sqlite)?;
             }
             Ok(Box::new(sqlite))
         })
@@ -279,51 +299,45 @@ impl CustomStoreSQLite {
 #[pymethods]
 impl CustomStoreInMemory {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(*, raise_on_missing_id=True)")]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(*, refresh_lease=10.0, raise_on_missing_id=True)")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
     }
 
-    #[pyo3(signature = (*, raise_on_missing_id=Given(None)))]
+    #[pyo3(signature = (*, refresh_lease=Given(None), raise_on_missing_id=Given(None)))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
-    fn __init__(this: &Bound<'_, Self>, raise_on_missing_id: Given<'_>) -> PyResult<()> {
+    fn __init__(this: &Bound<'_, Self>, refresh_lease: Given<'_>, raise_on_missing_id: Given<'_>) -> PyResult<()> {
         let make = |_| Ok(Box::new(Memory::new()?) as Box<dyn Backend>);
-        TokenStoreBase::init(this.as_super(), &raise_on_missing_id, || Ok(IN_MEMORY), make)
+        TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, || Ok(IN_MEMORY), make)
     }
 }
 
 #[pymethods]
 impl CustomStoreList {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(*, raise_on_missing_id=True)")]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(*, refresh_lease=10.0, raise_on_missing_id=True)")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
     }
 
-    #[pyo3(signature = (*, raise_on_missing_id=Given(None)))]
+    #[pyo3(signature = (*, refresh_lease=Given(None), raise_on_missing_id=Given(None)))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
-    fn __init__(this: &Bound<'_, Self>, raise_on_missing_id: Given<'_>) -> PyResult<()> {
+    fn __init__(this: &Bound<'_, Self>, refresh_lease: Given<'_>, raise_on_missing_id: Given<'_>) -> PyResult<()> {
         let make = |_| Ok(Box::new(List::new()) as Box<dyn Backend>);
-        TokenStoreBase::init(this.as_super(), &raise_on_missing_id, || Ok(IN_MEMORY), make)
+        TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, || Ok(IN_MEMORY), make)
     }
 }
 
-/// Milliseconds since the epoch.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
 /// Warns, once per file and process, that others can read it.
-fn warn_once(py: Python<'_>, sqlite: &Sqlite) {
+fn warn_once(py: Python<'_>, sqlite: &Sqlite) -> PyResult<()> {
     static WARNED: Mutex<Vec<Place>> = Mutex::new(Vec::new());
     let place = sqlite.place();
     {
         let mut warned = WARNED.lock();
         if warned.contains(place) {
-            return;
+            return Ok(());
         }
         warned.push(place.clone());
     }
-    log(py, "warning", &format!("{place} holds credentials and can be read by others than its owner: chmod 600 it"));
+    log(py, "warning", &format!("{place} holds credentials and can be read by others than its owner: chmod 600 it"))
 }

@@ -121,7 +121,9 @@ impl Place {
 /// Longest id that a message repeats: a caller may have handed in a token where an id belongs.
 const LONGEST_ID: usize = 24;
 
-fn describe_id(id: &str) -> String {
+/// An id, as messages name it.
+#[must_use]
+pub fn describe_id(id: &str) -> String {
     if id.is_empty() {
         "an absent id".to_owned()
     } else if id.chars().count() <= LONGEST_ID && !id.contains('.') {

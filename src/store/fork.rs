@@ -36,12 +36,16 @@ pub(super) fn is_awaited() -> bool {
     FORKING.load(Ordering::Relaxed) && !FORKS.get() && INSIDE_HERE.get()
 }
 
-/// Held by an operation while it runs.
-pub struct Pass(());
+/// Held by an operation while it runs. One may be within another.
+pub struct Pass {
+    outermost: bool,
+}
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        INSIDE_HERE.set(false);
+        if self.outermost {
+            INSIDE_HERE.set(false);
+        }
         INSIDE.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -51,7 +55,10 @@ impl Drop for Pass {
 pub fn enter(deadline: Deadline) -> Option<Pass> {
     loop {
         INSIDE.fetch_add(1, Ordering::SeqCst);
-        let pass = Pass(());
+        if INSIDE_HERE.get() {
+            return Some(Pass { outermost: false });
+        }
+        let pass = Pass { outermost: true };
         // Both sides write first and look afterwards, so at least one of them sees the other.
         if !FORKING.load(Ordering::SeqCst) || FORKS.get() {
             INSIDE_HERE.set(true);

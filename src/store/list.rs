@@ -1,11 +1,13 @@
 //! A list of rows in memory: the shortest backend there can be, and the one to read first.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use parking_lot::Mutex;
 
 use super::wait::Deadline;
 use super::{Backend, Change, Place, Result, Rows};
+use crate::domain::lease::Lease;
 use crate::domain::{Key, Row, Token, id};
 
 /// Rows in a `Vec`, the oldest first.
@@ -16,6 +18,7 @@ struct Records {
     rows: Vec<Row>,
     last_id: i64,
     last_order: i64,
+    leases: BTreeMap<String, Lease>,
 }
 
 impl List {
@@ -93,6 +96,10 @@ impl Rows for Records {
     fn count(&self) -> Result<usize> {
         Ok(self.rows.len())
     }
+
+    fn lease(&self, key: &str) -> Result<Option<Lease>> {
+        Ok(self.leases.get(key).cloned())
+    }
 }
 
 /// A change to the records, and how to take it back.
@@ -145,6 +152,10 @@ impl Rows for Draft<'_> {
     fn count(&self) -> Result<usize> {
         self.records.count()
     }
+
+    fn lease(&self, key: &str) -> Result<Option<Lease>> {
+        self.records.lease(key)
+    }
 }
 
 impl Change for Draft<'_> {
@@ -183,6 +194,19 @@ impl Change for Draft<'_> {
 
     fn delete_all(&mut self) -> Result<()> {
         self.undo.push(Undo::DeleteAll(std::mem::take(&mut self.records.rows)));
+        Ok(())
+    }
+
+    // Leases are not taken back with the rest: they come last in a change, and end by themselves.
+    fn take_lease(&mut self, key: &str, lease: &Lease) -> Result<()> {
+        self.records.leases.insert(key.to_owned(), lease.clone());
+        Ok(())
+    }
+
+    fn give_back(&mut self, key: &str, owner: &str) -> Result<()> {
+        if self.records.leases.get(key).is_some_and(|lease| lease.owner == owner) {
+            self.records.leases.remove(key);
+        }
         Ok(())
     }
 }

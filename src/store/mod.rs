@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod fork;
+pub mod lease;
 pub mod list;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -15,6 +16,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::domain::lease::Lease;
 use crate::domain::{Field, Key, Row, Token, id, identity, merge, purge};
 pub use error::{Error, Place, Result};
 use wait::Deadline;
@@ -29,6 +31,9 @@ pub trait Rows {
 
     /// How many there are.
     fn count(&self) -> Result<usize>;
+
+    /// The lease with this key, in force or not.
+    fn lease(&self, key: &str) -> Result<Option<Lease>>;
 }
 
 /// A change in the making: all of it happens, or nothing.
@@ -50,6 +55,12 @@ pub trait Change: Rows {
 
     /// Deletes all rows.
     fn delete_all(&mut self) -> Result<()>;
+
+    /// Puts the lease under this key, in the place of any other.
+    fn take_lease(&mut self, key: &str, lease: &Lease) -> Result<()>;
+
+    /// Removes the lease under this key, if it is `owner`'s.
+    fn give_back(&mut self, key: &str, owner: &str) -> Result<()>;
 
     /// What this change replaces must not stay readable anywhere. (What it deletes must not in any case.)
     fn leave_no_trace(&mut self) {}
@@ -106,14 +117,15 @@ impl Found {
 pub struct Store {
     backend: Box<dyn Backend>,
     patience: Duration,
+    leases: lease::Leases,
     closed: AtomicBool,
 }
 
 impl Store {
-    /// A store over `backend` that waits for others at most `patience`.
+    /// A store over `backend` that waits for others at most `patience`, without refresh leases.
     #[must_use]
     pub fn new(backend: Box<dyn Backend>, patience: Duration) -> Self {
-        Self { backend, patience, closed: AtomicBool::new(false) }
+        Self { backend, patience, leases: lease::Leases::default(), closed: AtomicBool::new(false) }
     }
 
     /// How messages name it.
@@ -124,7 +136,7 @@ impl Store {
 
     /// The row that the token names (contract 3).
     pub fn find(&self, token: Token<'_>, wait: Wait) -> Result<Option<Found>> {
-        self.enter(wait, |backend, deadline| {
+        self.enter(self.deadline(wait), |backend, deadline| {
             let Some((first, value)) = identity::keys(token).next() else { return Ok(None) };
             // Nearly every token is found by its first key, and then one look is one moment by itself.
             if let Some(row) = identity::choose(first, token, backend.by_key(first, value, deadline)?) {
@@ -144,7 +156,7 @@ impl Store {
 
     /// The row with this id. `None` is an absent id, and no row has that.
     pub fn find_by_id(&self, id: Option<&str>, wait: Wait) -> Result<Option<Found>> {
-        self.enter(wait, |backend, deadline| {
+        self.enter(self.deadline(wait), |backend, deadline| {
             let Some(id) = present(id) else { return Ok(None) };
             Ok(backend.by_key(Key::Id, id, deadline)?.pop().map(Found))
         })
@@ -215,11 +227,13 @@ impl Store {
 
     /// Writes a consistent copy into a SQLite file.
     pub fn backup(&self, target: &Path) -> Result<()> {
-        self.enter(Wait::Yes, |backend, deadline| backend.backup(target, deadline))
+        self.enter(self.deadline(Wait::Yes), |backend, deadline| backend.backup(target, deadline))
     }
 
-    /// Closes the store. Any later operation fails with [`Error::Closed`]; a second `close` is none.
+    /// Closes the store, and gives back what leases it holds. Any later operation fails with [`Error::Closed`]; a second
+    /// `close` is none.
     pub fn close(&self) {
+        self.give_back_all();
         let deadline = Deadline::after(self.patience);
         let _pass = fork::enter(deadline);
         self.let_go(deadline);
@@ -232,18 +246,21 @@ impl Store {
     }
 
     fn read(&self, mut work: impl FnMut(&dyn Rows) -> Result<()>) -> Result<()> {
-        self.enter(Wait::Yes, |backend, deadline| backend.read(deadline, &mut work))
+        self.enter(self.deadline(Wait::Yes), |backend, deadline| backend.read(deadline, &mut work))
     }
 
     fn write(&self, mut work: impl FnMut(&mut dyn Change) -> Result<()>) -> Result<()> {
-        self.enter(Wait::Yes, |backend, deadline| backend.write(deadline, &mut work))
+        self.enter(self.deadline(Wait::Yes), |backend, deadline| backend.write(deadline, &mut work))
     }
 
-    fn enter<T>(&self, wait: Wait, mut work: impl FnMut(&dyn Backend, Deadline) -> Result<T>) -> Result<T> {
-        let deadline = match wait {
+    fn deadline(&self, wait: Wait) -> Deadline {
+        match wait {
             Wait::No => Deadline::now(),
             Wait::Yes => Deadline::after(self.patience),
-        };
+        }
+    }
+
+    fn enter<T>(&self, deadline: Deadline, mut work: impl FnMut(&dyn Backend, Deadline) -> Result<T>) -> Result<T> {
         loop {
             let Some(_pass) = fork::enter(deadline) else { return Err(deadline.busy(self.place())) };
             if self.closed.load(Ordering::Acquire) {

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::cell::Cell;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{CachedStatement, Connection, params_from_iter};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params_from_iter};
 
 use super::trouble::trouble;
+use crate::domain::lease::Lease;
 use crate::domain::{Field, Key, Row, Token};
 use crate::store::{Change, Error, Place, Result, Rows};
 
@@ -45,8 +46,20 @@ const UPDATE: &str = "UPDATE oauthtoken SET user_name = ?2, client_id = ?3, clie
 const DELETE: &str = "DELETE FROM oauthtoken WHERE id = ?1";
 const DELETE_ALL: &str = "DELETE FROM oauthtoken";
 
+// Leases have a table of their own that nobody needs to keep: it is made when the first is taken, and may be dropped at
+// any time.
+const LEASE: &str = "SELECT owner, until FROM zoho_token_lease WHERE key = ?1";
+const HAS_LEASES: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'zoho_token_lease'";
+const MAKE_LEASES: &str = "CREATE TABLE IF NOT EXISTS zoho_token_lease \
+     (key TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID";
+const TAKE_LEASE: &str = "INSERT OR REPLACE INTO zoho_token_lease (key, owner, until) VALUES (?1, ?2, ?3)";
+const GIVE_BACK: &str = "DELETE FROM zoho_token_lease WHERE key = ?1 AND owner = ?2";
+/// Those that nobody gave back. Not sooner: by another's clock they may be in force.
+const SWEEP_LEASES: &str = "DELETE FROM zoho_token_lease WHERE until < ?1";
+const A_DAY: i64 = 86_400_000;
+
 /// Room for every statement above: each is compiled once per connection.
-pub(super) const STATEMENTS: usize = 16;
+pub(super) const STATEMENTS: usize = 24;
 
 /// The rows that a connection sees: within a transaction, those of one moment.
 pub(super) struct Sql<'c> {
@@ -158,6 +171,18 @@ impl Rows for Sql<'_> {
     fn count(&self) -> Result<usize> {
         Ok(usize::try_from(self.number(COUNT)?).unwrap_or_default())
     }
+
+    fn lease(&self, key: &str) -> Result<Option<Lease>> {
+        let look = || -> rusqlite::Result<Option<Lease>> {
+            let mut statement = self.connection.prepare_cached(LEASE)?;
+            statement.query_row([key], |row| Ok(Lease { owner: row.get(0)?, until: row.get(1)? })).optional()
+        };
+        match look() {
+            Ok(lease) => Ok(lease),
+            Err(_) if self.number(HAS_LEASES)? == 0 => Ok(None),
+            Err(error) => Err(trouble(self.place, &error)),
+        }
+    }
 }
 
 impl Change for Sql<'_> {
@@ -185,6 +210,22 @@ impl Change for Sql<'_> {
 
     fn delete_all(&mut self) -> Result<()> {
         self.delete_with(DELETE_ALL, None)
+    }
+
+    fn take_lease(&mut self, key: &str, lease: &Lease) -> Result<()> {
+        let take = || -> rusqlite::Result<()> {
+            self.connection.execute_batch(MAKE_LEASES)?;
+            self.connection.prepare_cached(SWEEP_LEASES)?.execute([lease.until.saturating_sub(A_DAY)])?;
+            self.connection.prepare_cached(TAKE_LEASE)?.execute((key, &lease.owner, lease.until))?;
+            Ok(())
+        };
+        take().map_err(|error| trouble(self.place, &error))
+    }
+
+    fn give_back(&mut self, key: &str, owner: &str) -> Result<()> {
+        let mut statement = self.prepare(GIVE_BACK)?;
+        statement.execute([key, owner]).map_err(|error| trouble(self.place, &error))?;
+        Ok(())
     }
 
     fn leave_no_trace(&mut self) {

@@ -18,7 +18,7 @@ SECRETS := planted|1000\.(access|refresh|grant|secret)\.
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
 UV_COMPILE := uv pip compile --quiet --universal --upgrade --python-version 3.10 --custom-compile-command 'make lock'
 
-.PHONY: help setup build demo test test-rust test-python test-sdks test-sdk-8 lint format wheel lock clean
+.PHONY: help setup build demo test test-rust test-python test-sdks test-sdk-8 lint format wheel bench-lease lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -81,13 +81,20 @@ lint: build ## Formatters, linters, types, the stub against the module, the wall
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest zoho_token_store._native --ignore-missing-stub --mypy-config-file pyproject.toml
 
+bench-lease: $(VENV)/ready-for-benchmarks build ## Token calls of many workers at one expiry, with the refresh lease and without
+	cd benchmarks && ../$(BIN)/python refresh_lease.py $(OPTIONS)
+
+$(VENV)/ready-for-benchmarks: $(VENV)/ready requirements/bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.txt
+	touch $@
+
 format: setup ## Let the formatters write
 	cargo fmt
 	$(BIN)/ruff check --fix --quiet || true
 	$(BIN)/ruff format
 
 lock: ## Pin the Python tools anew (needs uv)
-	for name in dev $(SDKS:%=sdk-%); do $(UV_COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
+	for name in dev bench $(SDKS:%=sdk-%); do $(UV_COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
 
 clean: ## Remove what the other verbs made
 	rm -rf $(VENV) .venv-sdk-* target dist

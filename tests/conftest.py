@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,3 +36,13 @@ def store(make: Callable[..., TokenStoreBase]) -> Iterator[TokenStoreBase]:
     """An empty store of each class."""
     with make() as made:
         yield made
+
+
+@pytest.fixture
+def open_folder(tmp_path: Path) -> Path:
+    """A folder that an unprivileged user can use, wherever pytest's own is."""
+    for folder in [tmp_path, *tmp_path.parents]:
+        if folder.stat().st_uid == os.geteuid() and folder != tmp_path.parents[-1]:
+            folder.chmod(folder.stat().st_mode | 0o055)
+    tmp_path.chmod(0o777)
+    return tmp_path

@@ -85,3 +85,10 @@ from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
 """
     return run_python(imports + code, *arguments, timeout=timeout)
+
+
+# What a program begins with to go on as a user that permissions apply to: they do not to root.
+UNPRIVILEGED = """
+if os.name == "posix" and os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+"""

@@ -175,6 +175,14 @@ def test_a_constructor_that_fails_raises_the_same(tmp_path, monkeypatch, bad, co
 
 
 @pytest.mark.parametrize("bad", [-1, "5", float("nan"), None, True])
+def test_a_refresh_lease_is_a_number_of_seconds(make, path, bad):
+    """Contract 6: bad input gets the error of section 6."""
+    with pytest.raises(SDKException, match="refresh_lease is a number of seconds from 0 on"):
+        make(refresh_lease=bad)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("bad", [-1, "5", float("nan"), None, True])
 def test_a_busy_timeout_is_a_number_of_seconds(path, bad):
     """Contract 6: bad input gets the error of section 6."""
     with pytest.raises(SDKException, match="busy_timeout is a number of seconds from 0 on"):

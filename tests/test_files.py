@@ -9,7 +9,7 @@ import sqlite3
 import stat
 
 import pytest
-from support import DATA, PLANTED, login, run_program, run_python, token, values
+from support import DATA, PLANTED, UNPRIVILEGED, login, run_program, run_python, token, values
 from zoho_token_store import CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
@@ -165,22 +165,6 @@ def test_a_file_damaged_under_a_running_store_is_an_error_and_not_overwritten(pa
         assert path.read_bytes() == damaged
 
 
-def run_unprivileged(code, *arguments):
-    """Run a program as a user that permissions apply to: they do not to root."""
-    drop = "if os.name == 'posix' and os.geteuid() == 0:\n    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-    return run_program(drop + code, *arguments)
-
-
-@pytest.fixture
-def open_folder(tmp_path):
-    """A folder that an unprivileged user can use, wherever pytest's own is."""
-    for folder in [tmp_path, *tmp_path.parents]:
-        if folder.stat().st_uid == os.geteuid() and folder != tmp_path.parents[-1]:
-            folder.chmod(folder.stat().st_mode | 0o055)
-    tmp_path.chmod(0o777)
-    return tmp_path
-
-
 READ_ONLY = """
 store = CustomStoreSQLite(sys.argv[1])
 print(len(store), store.find_token(token("ada@example.com")).get_id())
@@ -201,7 +185,7 @@ def test_a_read_only_file_in_a_read_only_folder_is_read_and_saves_say_why_not(op
     (folder / "tokens.db").chmod(0o444)
     folder.chmod(0o555)
     before = (folder / "tokens.db").read_bytes()
-    printed = run_unprivileged(READ_ONLY, folder / "tokens.db").splitlines()
+    printed = run_program(UNPRIVILEGED + READ_ONLY, folder / "tokens.db").splitlines()
     assert printed[0] == "1 1"
     assert printed[1].startswith(f"save_token: {folder / 'tokens.db'}: it may not be written")
     assert "nothing stored is lost; give this user write permission on the file and on its folder" in printed[1]
@@ -220,7 +204,7 @@ except SDKException as error:
 """
     for mode, name in ((0o555, "new.db"), (0o000, "other.db")):
         folder.chmod(mode)
-        printed = run_unprivileged(code, folder / name)
+        printed = run_program(UNPRIVILEGED + code, folder / name)
         assert f"CustomStoreSQLite: {folder / name}" in printed
         assert "permission denied" in printed
         assert "give this user" in printed

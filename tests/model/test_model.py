@@ -64,11 +64,13 @@ class Stores(RuleBasedStateMachine):
     @initialize(
         target=tokens,
         raises=st.booleans(),
+        # Nobody here is the SDK's get_token, so a lease must not be felt at all.
+        lease=st.sampled_from([0, 0.5, 10]),
         given=POPULATION,
     )
-    def construct(self, raises, given):
+    def construct(self, raises, lease, given):
         self.raises = raises
-        self.store = self.open(raise_on_missing_id=raises)
+        self.store = self.open(raise_on_missing_id=raises, refresh_lease=lease)
         # Most with a refresh token of their own, or they would share a row.
         tokens = [self.save_made({"refresh_token": f"1000.own{n}"} | one) for n, one in enumerate(given)]
         self.look_for(PROBES if given else ())

@@ -8,7 +8,7 @@
 //! - [`domain`]: the rules. Pure.
 //!
 //! Read [`domain::identity`], [`domain::merge`], [`store`], then [`store::list`], a whole backend on one page, and only
-//! then SQLite or PyO3.
+//! then SQLite or PyO3. Who may refresh is [`domain::lease`], over any backend [`store::lease`].
 
 pub mod domain;
 #[cfg(feature = "python")]

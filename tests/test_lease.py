@@ -113,6 +113,7 @@ try:
 except Exception as error:
     assert getattr(error, "code", None) != "TOKEN_STORE"
     during = list(heard.lines)
+store.lease_info()
 print(json.dumps([during[-1:], heard.lines[len(during):]]))
 """
     during, after = run(code, path)

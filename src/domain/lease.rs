@@ -13,6 +13,10 @@ use super::token::{Field, Token};
 /// The SDK (5 to 8) refreshes an access token that has less than this left, in milliseconds.
 const SDK_MARGIN: i64 = 5_000;
 
+/// How long before it is due one who asks had better wait for that, in milliseconds: the SDK reads the clock after the
+/// store has, and would refresh without a lease what was fresh a moment before.
+pub const SOON: i64 = 200;
+
 /// How much longer than the lease itself its end may lie off, in milliseconds: two clocks of one machine read one after
 /// the other, and small corrections of either.
 const CLOCK_SLACK: i64 = 1_000;
@@ -182,6 +186,11 @@ impl Waiting {
         }
     }
 
+    /// After `waited` nobody's lease is in the way, but others keep the store too busy to take one.
+    pub fn is_blocked(&mut self, waited: Duration) {
+        self.failed_after.get_or_insert(waited);
+    }
+
     /// How long the wait may last in all, for a store whose leases last `length`.
     #[must_use]
     pub fn limit(&self, length: Duration) -> Duration {
@@ -243,8 +252,8 @@ mod tests {
             ("none", &me, None, Decision::Take),
             ("another's", &me, lease(another, 1), Decision::Wait),
             ("another's, just taken", &me, lease(another, LENGTH), Decision::Wait),
-            ("another's, by a clock a little ahead", &me, lease(another, LENGTH + CLOCK_SLACK), Decision::Wait),
-            ("another's, too far off", &me, lease(another, LENGTH + CLOCK_SLACK + 1), Decision::Take),
+            ("another's, by a clock a little ahead", &me, lease(another, LENGTH + 1_000), Decision::Wait),
+            ("another's, too far off", &me, lease(another, LENGTH + 1_001), Decision::Take),
             ("another's, over", &me, lease(another, 0), Decision::Take),
             ("another's, long over", &me, lease(another, -600_000), Decision::Take),
             ("mine", &me, lease(mine, 1), Decision::Refresh),
@@ -331,6 +340,10 @@ mod tests {
         waiting.meets(&first, Duration::ZERO);
         waiting.meets(&second, Duration::from_millis(100));
         assert_eq!(waiting.limit(Duration::from_millis(500)), Duration::from_millis(600), "a short lease");
+        let mut waiting = Waiting::default();
+        waiting.is_blocked(seconds(1));
+        waiting.is_blocked(seconds(2));
+        assert_eq!(waiting.limit(seconds(10)), seconds(1 + 2), "a busy store");
     }
 
     #[test]

@@ -1,27 +1,25 @@
 //! Waiting for another's refresh, where the SDK's `get_token` is about to make one (`docs/lease.md`).
 //!
-//! [`crate::store::lease`] looks and takes. Here is what needs Python: who calls, how to wait, and how to notice that a
-//! refresh came to nothing.
-//!
-//! The last has no call of its own: if Zoho refuses, the SDK raises, and calls no method of a store. So the lease hangs on
-//! the life of the frame that decides: a [`Guard`] among its locals goes when `get_token` has returned, or when its
-//! traceback has gone. A finalizer on the token that `find_token_by_id` makes would say the same for that method alone.
+//! [`crate::store::lease`] looks and takes. Here is what needs Python: who calls, and how to wait. [`super::turn`] notices
+//! that a refresh came to nothing.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyDict, PyTuple};
+use pyo3::types::PyCFunction;
 
 use super::clock;
 use super::convert::Sdk;
-use super::error::{Failure, log};
-use crate::domain::lease::{Asker, Key, Lease, Waiting};
-use crate::store::lease::{Advice, Asked, Counters, Turn, asker};
+use super::error::Failure;
+use super::turn::{Guard, at_exit, gave_back, or_no_lease, tell, tell_untold, watch, what};
+use crate::domain::lease::{Asker, Key, Lease, SOON, Waiting};
+use crate::store::held::{Counters, Turn, asker};
+use crate::store::lease::{Advice, Asked};
 use crate::store::{Found, Store};
 
 /// How often a store had to do with refresh leases.
@@ -56,54 +54,107 @@ const STEP: std::ops::Range<u64> = 20..50;
 
 /// The row, for one who asks: when it is fresh, or when its refresh is theirs to make.
 ///
-/// `found` is what a look at the row alone gave. If anything fails but such a look, the answer is the row as it is. What
-/// ends a wait from outside passes through: what a signal's handler raises, and a timeout of gevent's.
+/// `found` is what a look at the row alone gave. Whatever fails here, the answer is the row as it was seen last. What ends
+/// a wait from outside passes through: what a signal's handler raises, and a timeout of gevent's.
 pub(super) fn row_in_turn(
     py: Python<'_>,
     store: &Arc<Store>,
     sdk: &Sdk,
     asked: Asked<'_>,
-    found: Option<Found>,
+    mut found: Option<Found>,
 ) -> Result<Option<Found>, Failure> {
     let Some(frame) = or_no_lease(py, store, sdk.deciding_frame(py))?.flatten() else { return Ok(found) };
-    let Some(who) = or_no_lease(py, store, who(py))?.flatten() else { return Ok(found) };
-    let Some(clock) = or_no_lease(py, store, clock::of_the_sdk(py))? else { return Ok(found) };
     let call = frame.as_ptr() as usize;
+    let Some(_deciding) = Deciding::begin(call) else { return Ok(found) };
+    tell_untold(py)?;
+    let Some((who, is_alone)) = or_no_lease(py, store, who(py))?.flatten() else { return Ok(found) };
+    let Some(clock) = or_no_lease(py, store, clock::of_the_sdk(py))? else { return Ok(found) };
+    while !store.is_due(asked, found.as_ref(), &clock) {
+        if !store.is_due(asked, found.as_ref(), || clock().saturating_add(SOON)) {
+            return Ok(found);
+        }
+        sleep(py, AT_A_TIME)?;
+    }
     let mut wait = Wait { py, store, begun: None, waiting: Waiting::default() };
     let mut held_before = store.holds_leases();
     loop {
         let slice = AT_A_TIME.min(store.refresh_lease());
-        let consulted = py.detach(|| store.consult(asked, &who, call, &clock, slice))?;
-        if let (true, Advice::Refresh(Turn { key, .. }) | Advice::Wait(key, _)) = (held_before, &consulted.advice) {
+        let advice = match py.detach(|| store.consult(asked, &who, call, &clock, slice)) {
+            Ok(consulted) => {
+                found = consulted.found;
+                consulted.advice
+            }
+            Err(error) => Advice::NoLease(error.to_string()),
+        };
+        // Before anything else that can fail: from here on the lease gives itself back.
+        let lives = match &advice {
+            Advice::Refresh(turn) => watch(py, &frame, Guard { store: Arc::clone(store), turn: turn.clone() }),
+            _ => Ok(()),
+        };
+        or_no_lease(py, store, lives)?;
+        if let (true, Advice::Refresh(Turn { key, .. }) | Advice::Wait(key, _)) = (held_before, &advice) {
             held_before = false;
-            if let Some(outer) = or_no_lease(py, store, outer_frames(&frame))? {
+            if let Some(outer) = or_no_lease(py, store, frames_of(&frame.getattr(intern!(py, "f_back"))?))? {
                 let given = py.detach(|| store.give_back_ended(who.owner(), key, |call| !outer.contains(&call)));
-                given.iter().try_for_each(|key| gave_back(py, store, key))?;
+                given.iter().try_for_each(|key| tell(py, store, "info", &gave_back(key)))?;
             }
         }
-        match consulted.advice {
-            Advice::Serve => wait.ends(false)?,
-            Advice::Refresh(turn) => {
-                wait.ends(false)?;
-                refreshes(py, store, &frame, turn)?;
-            }
+        let again = match &advice {
+            Advice::Serve => wait.ends(false).map(|()| false),
+            Advice::Refresh(turn) => wait.ends(false).and_then(|()| refreshes(py, store, turn)).map(|()| false),
             Advice::NoLease(trouble) => {
                 tell(py, store, "warning", &format!("going on without a lease: {trouble}"))?;
-                wait.ends(true)?;
+                wait.ends(true).map(|()| false)
             }
-            Advice::Wait(key, lease) => {
-                if wait.meets(&key, &lease)? {
-                    continue;
-                }
+            Advice::Wait(_, lease) if is_alone && who.shares_process_with(lease) && has_ended(py, store, lease)? => {
+                continue;
             }
-            Advice::Busy => {
-                if wait.sleeps()? {
-                    continue;
-                }
-            }
+            Advice::Wait(key, lease) => wait.meets(key, lease),
+            Advice::Busy => wait.is_blocked(),
+        };
+        if !again? {
+            return Ok(found);
         }
-        return Ok(consulted.found);
     }
+}
+
+/// A decision that is being made. A handler of our own log that looks a row up is within it, and makes none.
+struct Deciding(usize);
+
+thread_local!(static DECIDING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) });
+
+impl Deciding {
+    fn begin(call: usize) -> Option<Self> {
+        DECIDING.with_borrow_mut(|calls| {
+            let is_new = !calls.contains(&call);
+            is_new.then(|| calls.push(call))
+        })?;
+        Some(Self(call))
+    }
+}
+
+impl Drop for Deciding {
+    fn drop(&mut self) {
+        // The greenlets of a thread need not end in order.
+        DECIDING.with_borrow_mut(|calls| calls.retain(|call| *call != self.0));
+    }
+}
+
+/// Gives back a lease of this process whose call is on no thread's stack any more: its refresh has failed, and somebody
+/// keeps the exception, and with it the frame and its [`Guard`]. Tells whether it did.
+fn has_ended(py: Python<'_>, store: &Store, lease: &Lease) -> Result<bool, Failure> {
+    let running = || -> PyResult<HashSet<usize>> {
+        let mut running = HashSet::new();
+        let frames = py.import("sys")?.call_method0(intern!(py, "_current_frames"))?;
+        for frame in frames.call_method0(intern!(py, "values"))?.try_iter()? {
+            running.extend(frames_of(&frame?)?);
+        }
+        Ok(running)
+    };
+    let Some(running) = or_no_lease(py, store, running())? else { return Ok(false) };
+    let given = py.detach(|| store.give_back_if(lease, |call| !running.contains(&call)));
+    given.iter().try_for_each(|key| tell(py, store, "info", &gave_back(key)))?;
+    Ok(!given.is_empty())
 }
 
 /// One find's wait for others.
@@ -126,10 +177,14 @@ impl Wait<'_, '_> {
         self.sleeps()
     }
 
+    /// A lease is to be had, but others keep the store busy. Tells whether to look again.
+    fn is_blocked(&mut self) -> Result<bool, Failure> {
+        let waited = self.begun.get_or_insert_with(Instant::now).elapsed();
+        self.waiting.is_blocked(waited);
+        self.sleeps()
+    }
+
     /// Sleeps a little, and tells whether to look again: not if it has lasted long enough.
-    ///
-    /// By Python's own `time.sleep`: it lets go of the GIL, a signal's handler ends it, and where gevent has replaced it
-    /// the other greenlets of this thread go on.
     fn sleeps(&mut self) -> Result<bool, Failure> {
         let waited = self.begun.get_or_insert_with(Instant::now).elapsed();
         let left = self.waiting.limit(self.store.refresh_lease()).saturating_sub(waited);
@@ -137,8 +192,7 @@ impl Wait<'_, '_> {
             self.ends(true)?;
             return Ok(false);
         }
-        let step = left.min(Duration::from_millis(fastrand::u64(STEP)));
-        self.py.import("time")?.call_method1(intern!(self.py, "sleep"), (step.as_secs_f64(),))?;
+        sleep(self.py, left.min(Duration::from_millis(fastrand::u64(STEP))))?;
         Ok(true)
     }
 
@@ -156,123 +210,58 @@ impl Wait<'_, '_> {
     }
 }
 
-/// The lease is this call's, for as long as the frame lives.
-fn refreshes(py: Python<'_>, store: &Arc<Store>, frame: &Bound<'_, PyAny>, turn: Turn) -> Result<(), Failure> {
-    let (what, seconds) = (what(&turn.key), store.refresh_lease().as_secs_f64());
-    let told = if turn.is_new {
-        tell(py, store, "info", &format!("took the lease to refresh {what}, for {seconds} s"))
+/// Sleeps without the GIL, and lets signals' handlers have their say.
+///
+/// Where gevent or the like has replaced `time.sleep`, by that: the other greenlets of this thread go on. Python's own is
+/// not called: it looks for signals only if one comes while it sleeps, and a thread that is in it when the interpreter
+/// ends is ended in a way that no Rust below it survives.
+fn sleep(py: Python<'_>, time: Duration) -> PyResult<()> {
+    let sleep = py.import("time")?.getattr(intern!(py, "sleep"))?;
+    if sleep.is_instance_of::<PyCFunction>() {
+        py.detach(|| thread::sleep(time));
     } else {
-        tell(py, store, "debug", &format!("still has the lease to refresh {what}"))
-    };
-    or_no_lease(py, store, at_exit(py, store, &turn))?;
-    let guard = Py::new(py, Guard { store: Arc::downgrade(store), turn });
-    let watch = guard.and_then(|guard| frame.getattr(intern!(py, "f_locals"))?.set_item(GUARD, guard));
-    or_no_lease(py, store, watch)?;
-    told
-}
-
-/// The name of the guard among the locals of the frame.
-const GUARD: &str = "zoho_token_store_lease";
-
-/// Gives a lease back when it goes, if nobody has saved until then.
-#[pyclass(frozen)]
-struct Guard {
-    store: Weak<Store>,
-    turn: Turn,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // It may be one of the last things in an interpreter that ends, and then there is nothing left to do it with.
-        Python::try_attach(|py| {
-            let Some(store) = self.store.upgrade() else { return };
-            if py.detach(|| store.give_back(&self.turn)) {
-                // Whoever lets go of a frame does not want to hear of a failed log.
-                let _ = gave_back(py, &store, &self.turn.key);
-            }
-        });
+        sleep.call1((time.as_secs_f64(),))?;
     }
+    py.check_signals()
 }
 
-/// Sees to it that a program which ends by a failed refresh does not keep the next one waiting.
-fn at_exit(py: Python<'_>, store: &Arc<Store>, turn: &Turn) -> PyResult<()> {
-    static STORES: Mutex<Vec<Weak<Store>>> = Mutex::new(Vec::new());
-    static REGISTERED: AtomicBool = AtomicBool::new(false);
+/// Says that the lease is this call's.
+fn refreshes(py: Python<'_>, store: &Arc<Store>, turn: &Turn) -> Result<(), Failure> {
+    let (what, seconds) = (what(&turn.key), store.refresh_lease().as_secs_f64());
     if !turn.is_new {
-        return Ok(());
+        return tell(py, store, "debug", &format!("still has the lease to refresh {what}"));
     }
-    {
-        let mut stores = STORES.lock();
-        stores.retain(|known| known.strong_count() > 0 && known.as_ptr() != Arc::as_ptr(store));
-        stores.push(Arc::downgrade(store));
-    }
-    if REGISTERED.swap(true, Ordering::Relaxed) {
-        return Ok(());
-    }
-    let give_back = |arguments: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
-        arguments.py().detach(|| {
-            let stores: Vec<_> = STORES.lock().iter().filter_map(Weak::upgrade).collect();
-            for store in stores {
-                store.give_back_all();
-            }
-        });
-    };
-    let give_back = PyCFunction::new_closure(py, None, None, give_back)?;
-    py.import("atexit")?.call_method1("register", (give_back,)).map(drop)
+    or_no_lease(py, store, at_exit(py, store))?;
+    tell(py, store, "info", &format!("took the lease to refresh {what}, for {seconds} s"))
 }
 
-/// Who asks: the thread, and the greenlet if gevent or the like has replaced `threading.get_ident` and `time.sleep`.
-fn who(py: Python<'_>) -> PyResult<Option<Asker>> {
-    let task = py.import("threading")?.call_method0(intern!(py, "get_ident"))?.extract()?;
+/// Who asks: the thread, and the greenlet if there are any. The second value: none are in this process.
+fn who(py: Python<'_>) -> PyResult<Option<(Asker, bool)>> {
+    let modules = py.import("sys")?.getattr(intern!(py, "modules"))?;
+    let greenlets = modules.call_method1(intern!(py, "get"), (intern!(py, "greenlet"),))?;
+    let task = if greenlets.is_none() { 0 } else { greenlets.call_method0(intern!(py, "getcurrent"))?.as_ptr() as u64 };
     let yields = !py.import("time")?.getattr(intern!(py, "sleep"))?.is_instance_of::<PyCFunction>();
-    Ok(asker(task, yields))
+    // Detached, for it waits while another thread forks, and that needs the GIL.
+    Ok(py.detach(|| asker(task, yields)).map(|who| (who, greenlets.is_none())))
 }
 
-/// What this thread holds, its task included, if it holds anything.
-pub(super) fn owner(py: Python<'_>, store: &Store) -> Result<Option<String>, Failure> {
+/// Who saves, if this process holds any lease, and the mark of the decision that this is the save of.
+pub(super) fn saver(py: Python<'_>, store: &Store, sdk: &Sdk) -> Result<Option<(String, Option<usize>)>, Failure> {
     if !store.holds_leases() {
         return Ok(None);
     }
-    Ok(or_no_lease(py, store, who(py))?.flatten().map(|who| who.owner().to_owned()))
+    let call = or_no_lease(py, store, sdk.deciding_frame(py))?.flatten().map(|frame| frame.as_ptr() as usize);
+    Ok(or_no_lease(py, store, who(py))?.flatten().map(|(who, _)| (who.owner().to_owned(), call)))
 }
 
-/// The marks of the calls that this frame's call was made within.
-fn outer_frames(frame: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
+/// The marks of a frame and of all that it was called from.
+fn frames_of(frame: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
     let back = intern!(frame.py(), "f_back");
     let mut marks = Vec::new();
-    let mut next = frame.getattr(back)?;
+    let mut next = frame.clone();
     while !next.is_none() {
         marks.push(next.as_ptr() as usize);
         next = next.getattr(back)?;
     }
     Ok(marks)
-}
-
-/// What went wrong on the way to a lease means "no lease"; what ends a program passes.
-fn or_no_lease<T>(py: Python<'_>, store: &Store, result: PyResult<T>) -> Result<Option<T>, Failure> {
-    let error = match result {
-        Ok(value) => return Ok(Some(value)),
-        Err(error) if error.is_instance_of::<PyException>(py) => error,
-        Err(error) => return Err(Failure::Python(error)),
-    };
-    let name = super::convert::raised(py, &error).unwrap_or_default();
-    tell(py, store, "warning", &format!("going on without a lease: Python raised {name}"))?;
-    Ok(None)
-}
-
-fn gave_back(py: Python<'_>, store: &Store, key: &Key) -> Result<(), Failure> {
-    tell(py, store, "info", &format!("gave back the lease to refresh {}: no new token was saved", what(key)))
-}
-
-pub(super) fn gave_back_with_save(py: Python<'_>, store: &Store, key: &Key) -> Result<(), Failure> {
-    tell(py, store, "debug", &format!("gave back the lease to refresh {} with the new token", what(key)))
-}
-
-fn tell(py: Python<'_>, store: &Store, level: &str, text: &str) -> Result<(), Failure> {
-    Ok(log(py, level, &format!("{}: {text}", store.place()))?)
-}
-
-/// What a lease is for, without a secret.
-fn what(key: &Key) -> String {
-    key.id().map_or_else(|| "credentials that no row has yet".to_owned(), crate::store::error::describe_id)
 }

@@ -11,6 +11,7 @@ mod error;
 mod fork;
 mod lease;
 mod stores;
+mod turn;
 
 use pyo3::prelude::*;
 

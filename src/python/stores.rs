@@ -14,7 +14,9 @@ use super::clock::now;
 use super::convert::{self, Incoming, Sdk, type_name};
 use super::error::{Failure, bad_input, log};
 use super::lease::{self, LeaseInfo};
+use super::turn;
 use crate::domain::Token;
+use crate::domain::lease::SOON;
 use crate::store::lease::Asked;
 use crate::store::list::List;
 use crate::store::sqlite::{Memory, Sqlite};
@@ -109,7 +111,8 @@ impl Opened {
             Err(error) if error.is_busy() => py.detach(|| look(Wait::Yes)),
             found => found,
         }?;
-        if self.store.is_due(asked, found.as_ref(), now) {
+        // A little early: the SDK looks at the clock after us.
+        if self.store.is_due(asked, found.as_ref(), || now().saturating_add(SOON)) {
             return lease::row_in_turn(py, &self.store, self.sdk, asked, found);
         }
         Ok(found)
@@ -117,11 +120,13 @@ impl Opened {
 
     /// Saves, and gives back what leases this thread holds.
     fn save(&self, py: Python<'_>, token: Token<'_>) -> Result<String, Failure> {
-        let Some(owner) = lease::owner(py, &self.store)? else {
-            return Ok(py.detach(|| self.store.save(token, now()))?);
+        let Some((owner, call)) = lease::saver(py, &self.store, self.sdk)? else {
+            let id = py.detach(|| self.store.save(token, now()))?;
+            turn::tell_untold(py)?;
+            return Ok(id);
         };
-        let (id, given) = py.detach(|| self.store.save_and_give_back(token, now(), &owner))?;
-        given.iter().try_for_each(|key| lease::gave_back_with_save(py, &self.store, key))?;
+        let (id, given) = py.detach(|| self.store.save_and_give_back(token, now(), &owner, call))?;
+        given.iter().try_for_each(|key| turn::gave_back_with_save(py, &self.store, key))?;
         Ok(id)
     }
 }
@@ -217,8 +222,11 @@ impl TokenStoreBase {
         })
     }
 
-    fn lease_info(&self) -> PyResult<LeaseInfo> {
-        Ok(self.opened()?.store.lease_counters().into())
+    fn lease_info(&self, py: Python<'_>) -> PyResult<LeaseInfo> {
+        self.run(py, "lease_info", |opened| {
+            turn::tell_untold(py)?;
+            Ok(opened.store.lease_counters().into())
+        })
     }
 
     fn close(&self, py: Python<'_>) {

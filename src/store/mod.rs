@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod fork;
+pub mod held;
 pub mod lease;
 pub mod list;
 #[cfg(feature = "sqlite")]
@@ -117,7 +118,7 @@ impl Found {
 pub struct Store {
     backend: Box<dyn Backend>,
     patience: Duration,
-    leases: lease::Leases,
+    leases: held::Leases,
     closed: AtomicBool,
 }
 
@@ -125,7 +126,7 @@ impl Store {
     /// A store over `backend` that waits for others at most `patience`, without refresh leases.
     #[must_use]
     pub fn new(backend: Box<dyn Backend>, patience: Duration) -> Self {
-        Self { backend, patience, leases: lease::Leases::default(), closed: AtomicBool::new(false) }
+        Self { backend, patience, leases: held::Leases::default(), closed: AtomicBool::new(false) }
     }
 
     /// How messages name it.
@@ -193,7 +194,7 @@ impl Store {
         self.write(|change| {
             ids.clear();
             for &token in tokens {
-                ids.push(save(change, token, now, self.place())?);
+                ids.push(save(change, token, now, self.place())?.id);
             }
             Ok(())
         })?;
@@ -288,15 +289,24 @@ fn present(id: Option<&str>) -> Option<&str> {
     id.filter(|id| !id.is_empty())
 }
 
+/// What came of saving a token.
+struct Saved {
+    id: String,
+    /// Did it bring an access token that its row did not have?
+    is_fresh: bool,
+}
+
 /// Contract 5, within a change.
-fn save(change: &mut dyn Change, token: Token<'_>, now: i64, place: &Place) -> Result<String> {
+fn save(change: &mut dyn Change, token: Token<'_>, now: i64, place: &Place) -> Result<Saved> {
+    let access = token.get(Field::AccessToken);
     if let Some(row) = identity::find(token, |key, value| change.by_key(key, value))? {
         let updated = merge::update(token, row.token());
         if merge::replaces_lasting_secret(row.token(), updated) {
             change.leave_no_trace();
         }
         change.update(updated, now)?;
-        return Ok(row.id().to_owned());
+        let is_fresh = access.is_some() && access != row.token().get(Field::AccessToken);
+        return Ok(Saved { id: row.id().to_owned(), is_fresh });
     }
     if !merge::is_worth_a_row(token) {
         return Err(Error::NothingToSave(place.clone()));
@@ -311,5 +321,5 @@ fn save(change: &mut dyn Change, token: Token<'_>, now: i64, place: &Place) -> R
         }
     };
     change.insert(token.with(Field::Id, Some(&id)), now)?;
-    Ok(id)
+    Ok(Saved { id, is_fresh: access.is_some() })
 }

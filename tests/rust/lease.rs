@@ -7,12 +7,16 @@
 
 use std::cell::Cell;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use zoho_token_store::domain::lease::{Asker, Lease};
 use zoho_token_store::domain::{Field, Key, Row, Token};
-use zoho_token_store::store::lease::{Advice, Asked, Turn, asker};
+use zoho_token_store::store::held::{Turn, asker};
+use zoho_token_store::store::lease::{Advice, Asked};
 use zoho_token_store::store::list::List;
 use zoho_token_store::store::wait::Deadline;
 use zoho_token_store::store::{Backend, Change, Error, Place, Result, Rows, Store};
@@ -95,7 +99,7 @@ fn one_refreshes_and_the_others_wait_until_it_has_saved() {
             let by_id = consult_at(store, Asked::Id(Some("1")), other, 1, NOW);
             assert_eq!(told(&by_id), "wait id:1", "{kind}: by id");
         }
-        let (id, given) = store.save_and_give_back(token(FRESH), NOW, me().owner()).unwrap();
+        let (id, given) = store.save_and_give_back(token(FRESH), NOW, me().owner(), None).unwrap();
         assert_eq!((id.as_str(), given.len(), store.holds_leases()), ("1", 1, false), "{kind}");
         for other in &others {
             assert_eq!(told(&consult(store, other)), "serve", "{kind}");
@@ -132,7 +136,7 @@ fn credentials_without_a_row_have_a_lease_too() {
             assert_eq!(second, format!("wait {}", first.key.as_str()), "{kind}");
             // The row's id and user are known only when it is saved: the lease ends all the same.
             let saved = format!("{values} user_name={field} access_token=a expiry_time=1795303600000");
-            store.save_and_give_back(token(&saved), NOW, one.owner()).unwrap();
+            store.save_and_give_back(token(&saved), NOW, one.owner(), None).unwrap();
             assert_eq!(told(&consult_at(store, asked, &other, 1, NOW)), "serve", "{kind}");
         }
     });
@@ -167,7 +171,8 @@ fn coming_again_does_not_extend_a_lease() {
         assert_eq!(told(&consult_at(store, asked, &other, 1, end)), "refresh id:1", "{kind}");
         // Whose it was before waits like anybody, and what it gives back is not theirs.
         assert_eq!(told(&consult_at(store, asked, &me(), 1, end)), "wait id:1", "{kind}");
-        store.save_and_give_back(token(EXPIRED), NOW, me().owner()).unwrap();
+        store.save_and_give_back(token(FRESH), NOW, me().owner(), None).unwrap();
+        store.save(token(EXPIRED), NOW).unwrap();
         assert_eq!(told(&consult_at(store, asked, &me(), 1, end)), "wait id:1", "{kind}");
     });
 }
@@ -189,6 +194,47 @@ fn a_new_decision_gives_back_what_ended_calls_have_left() {
         assert_eq!(store.give_back_ended(me().owner(), &second.key, |_| true).len(), 1, "{kind}");
         assert_eq!(told(&look("1", &other, 1)), "refresh id:1", "{kind}");
         assert_eq!(told(&look("2", &other, 1)), "wait id:2", "{kind}: what is asked for is kept");
+    });
+}
+
+#[test]
+fn coming_again_is_another_call() {
+    each_kind(|store, kind| {
+        let bob = "user_name=bob client_id=c refresh_token=rb access_token=old expiry_time=1";
+        assert_eq!(store.save(token(bob), NOW).unwrap(), "2");
+        let look = |id, call| turn(consult_at(store, Asked::Id(Some(id)), &me(), call, NOW));
+        look("1", 7);
+        look("1", 8);
+        let other = look("2", 9);
+        assert!(store.give_back_ended(me().owner(), &other.key, |call| call == 7).is_empty(), "{kind}");
+        assert_eq!(store.give_back_ended(me().owner(), &other.key, |call| call == 8).len(), 1, "{kind}");
+        // A save within a call ends that one's lease alone.
+        let saved = store.save_and_give_back(token(FRESH), NOW, me().owner(), Some(8)).unwrap();
+        assert_eq!((saved.1.len(), store.holds_leases()), (0, true), "{kind}");
+    });
+}
+
+#[test]
+fn another_threads_lease_is_not_this_ones_to_give_back() {
+    each_kind(|store, kind| {
+        let other = asker(1, true).unwrap();
+        let bob = "user_name=bob client_id=c refresh_token=rb access_token=old expiry_time=1";
+        assert_eq!(store.save(token(bob), NOW).unwrap(), "2");
+        turn(consult(store, &other));
+        let mine = turn(consult_at(store, Asked::Id(Some("2")), &me(), 1, NOW));
+        assert!(store.give_back_ended(me().owner(), &mine.key, |_| true).is_empty(), "{kind}");
+        store.save_and_give_back(token("id=2 access_token=new"), NOW, me().owner(), None).unwrap();
+        assert_eq!(told(&consult(store, &asker(2, true).unwrap())), "wait id:1", "{kind}");
+    });
+}
+
+#[test]
+fn saving_what_was_found_gives_nothing_back() {
+    each_kind(|store, kind| {
+        turn(consult(store, &me()));
+        let (_, given) = store.save_and_give_back(token(EXPIRED), NOW, me().owner(), None).unwrap();
+        assert!(given.is_empty() && store.holds_leases(), "{kind}");
+        assert_eq!(told(&consult(store, &asker(1, true).unwrap())), "wait id:1", "{kind}");
     });
 }
 
@@ -219,7 +265,7 @@ fn a_lease_in_memory_ends_with_the_process_that_took_it() {
 fn a_save_that_fails_keeps_the_lease() {
     each_kind(|store, kind| {
         let held = turn(consult(store, &me()));
-        assert!(store.save_and_give_back(token("client_id=nothing"), NOW, me().owner()).is_err(), "{kind}");
+        assert!(store.save_and_give_back(token("client_id=nothing"), NOW, me().owner(), None).is_err(), "{kind}");
         assert_eq!(told(&consult(store, &asker(1, true).unwrap())), "wait id:1", "{kind}");
         assert!(store.give_back(&held), "{kind}");
     });
@@ -245,20 +291,23 @@ struct Faulty {
     read_again: Option<Error>,
     take: Option<Error>,
     give_back: Option<Error>,
+    /// How often a lease was read.
+    reads: Arc<AtomicUsize>,
+    /// From now on nothing fails.
+    works: Arc<AtomicBool>,
 }
 
 impl Faulty {
     fn new() -> Self {
-        Self { list: List::new(), read: None, read_again: None, take: None, give_back: None }
-    }
-}
-
-/// One of two errors, as another value each time: they are not to be cloned.
-fn fails(with: Option<&Error>) -> Result<()> {
-    match with {
-        None => Ok(()),
-        Some(error) if error.is_busy() => Err(busy()),
-        Some(_) => Err(refused()),
+        Self {
+            list: List::new(),
+            read: None,
+            read_again: None,
+            take: None,
+            give_back: None,
+            reads: Arc::default(),
+            works: Arc::default(),
+        }
     }
 }
 
@@ -268,6 +317,17 @@ fn busy() -> Error {
 
 fn refused() -> Error {
     Error::Refused { place: Place::Memory, what: "as ordered".to_owned(), cure: "none" }
+}
+
+impl Faulty {
+    /// One of two errors, as another value each time: they are not to be cloned.
+    fn fails(&self, with: Option<&Error>) -> Result<()> {
+        match with.filter(|_| !self.works.load(Ordering::SeqCst)) {
+            None => Ok(()),
+            Some(error) if error.is_busy() => Err(busy()),
+            Some(_) => Err(refused()),
+        }
+    }
 }
 
 struct FaultyRows<'a>(&'a dyn Rows, &'a Faulty);
@@ -287,7 +347,8 @@ impl Rows for FaultyRows<'_> {
     }
 
     fn lease(&self, key: &str) -> Result<Option<Lease>> {
-        fails(self.1.read.as_ref())?;
+        self.1.fails(self.1.read.as_ref())?;
+        self.1.reads.fetch_add(1, Ordering::SeqCst);
         self.0.lease(key)
     }
 }
@@ -306,7 +367,8 @@ impl Rows for FaultyChange<'_> {
     }
 
     fn lease(&self, key: &str) -> Result<Option<Lease>> {
-        fails(self.1.read_again.as_ref())?;
+        self.1.fails(self.1.read_again.as_ref())?;
+        self.1.reads.fetch_add(1, Ordering::SeqCst);
         self.0.lease(key)
     }
 }
@@ -337,12 +399,12 @@ impl Change for FaultyChange<'_> {
     }
 
     fn take_lease(&mut self, key: &str, lease: &Lease) -> Result<()> {
-        fails(self.1.take.as_ref())?;
+        self.1.fails(self.1.take.as_ref())?;
         self.0.take_lease(key, lease)
     }
 
     fn give_back(&mut self, key: &str, owner: &str) -> Result<()> {
-        fails(self.1.give_back.as_ref())?;
+        self.1.fails(self.1.give_back.as_ref())?;
         self.0.give_back(key, owner)
     }
 }
@@ -374,6 +436,35 @@ impl Backend for Faulty {
 }
 
 #[test]
+fn the_clock_is_read_after_the_lease() {
+    // Read before, a lease taken meanwhile would seem to lie too far in the future to be in force.
+    let faulty = Faulty::new();
+    let reads = Arc::clone(&faulty.reads);
+    let store = Store::new(Box::new(faulty), PATIENCE).with_refresh_lease(LENGTH);
+    store.save(token(EXPIRED), NOW).unwrap();
+    let seen = Mutex::new(Vec::new());
+    let clock = || {
+        seen.lock().push(reads.load(Ordering::SeqCst));
+        NOW
+    };
+    turn(store.consult(Asked::Id(Some("1")), &me(), 1, &clock, PATIENCE).unwrap().advice);
+    assert_eq!(*seen.lock(), [1, 2], "one look, and one more within the change");
+}
+
+#[test]
+fn what_could_not_be_given_back_is_tried_again() {
+    let faulty = Faulty { give_back: Some(busy()), ..Faulty::new() };
+    let works = Arc::clone(&faulty.works);
+    let store = Store::new(Box::new(faulty), PATIENCE).with_refresh_lease(LENGTH);
+    store.save(token(EXPIRED), NOW).unwrap();
+    let held = turn(consult(&store, &me()));
+    assert!(!store.give_back(&held) && store.holds_leases());
+    works.store(true, Ordering::SeqCst);
+    assert_eq!(store.give_back_all().len(), 1);
+    assert_eq!(told(&consult(&store, &another(1))), "refresh id:1");
+}
+
+#[test]
 fn no_trouble_with_a_lease_is_trouble_for_a_find_or_a_save() {
     let advice = Cell::new("");
     let go_through = |faulty: Faulty| {
@@ -382,7 +473,7 @@ fn no_trouble_with_a_lease_is_trouble_for_a_find_or_a_save() {
         let look = store.consult(Asked::Id(Some("1")), &me(), 1, &|| NOW, Duration::ZERO).unwrap();
         assert_eq!(told(&look.advice), advice.get());
         assert_eq!(look.found.unwrap().row().get(Field::AccessToken), Some("old"));
-        let (id, _) = store.save_and_give_back(token(FRESH), NOW, me().owner()).unwrap();
+        let (id, _) = store.save_and_give_back(token(FRESH), NOW, me().owner(), None).unwrap();
         assert_eq!(id, "1");
         assert_eq!(store.all().unwrap()[0].token().get(Field::AccessToken), Some("new"));
         store.give_back_all();
@@ -466,10 +557,23 @@ mod in_a_file {
             let look = store.consult(Asked::Id(Some("1")), &me(), 1, &|| NOW, PATIENCE).unwrap();
             assert_eq!(told(&look.advice), advice, "{misdeed}");
             assert_eq!(look.found.unwrap().row().get(Field::AccessToken), Some("old"), "{misdeed}");
-            let (id, _) = store.save_and_give_back(token(FRESH), NOW, me().owner()).unwrap();
+            let (id, _) = store.save_and_give_back(token(FRESH), NOW, me().owner(), None).unwrap();
             assert_eq!(id, "1", "{misdeed}");
             assert_eq!(store.all().unwrap()[0].token().get(Field::AccessToken), Some("new"), "{misdeed}");
         }
+    }
+
+    #[test]
+    fn what_another_has_taken_over_is_not_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.db");
+        let [one, other] = [with_expired_row(&path), with_expired_row(&path)];
+        let look = |store: &Store, who: &Asker, now| consult_at(store, Asked::Id(Some("1")), who, 1, now);
+        let first = turn(look(&one, &me(), NOW));
+        // The first one's lease is over, and the second one's in its place.
+        turn(look(&other, &another(1), NOW + 10_000));
+        assert!(one.give_back(&first));
+        assert_eq!(told(&look(&one, &another(2), NOW + 10_000)), "wait id:1");
     }
 
     #[test]

@@ -313,7 +313,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
         file::ensure(&path).unwrap();
-        let database = Database::at(&path, Deadline::now()).unwrap();
+        let database = Database::at(&path, Deadline::after(Duration::from_secs(20))).unwrap();
         for role in [Role::Writer, Role::Reader] {
             let open = database.open(role, Journal::Wal).unwrap();
             let number = |pragma| open.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).unwrap();
@@ -329,7 +329,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
         file::ensure(&path).unwrap();
-        let open = Database::at(&path, Deadline::now()).unwrap().open(Role::Writer, Journal::Rollback).unwrap();
+        let open = Database::at(&path, Deadline::after(Duration::from_secs(20)))
+            .unwrap()
+            .open(Role::Writer, Journal::Rollback)
+            .unwrap();
         let extra = 3;
         let synchronous = open.connection.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!((synchronous, open.wal), (extra, None));

@@ -436,13 +436,15 @@ def test_no_save_waits_for_a_reader_who_keeps_old_pages(path):
         assert not any(b"planted-refresh-0" in file.read_bytes() for file in path.parent.iterdir())
 
 
-def test_a_backup_restored_under_running_stores_is_what_they_work_on(path):
-    """Contract 7: replaced by a backup, with forks before; what is saved afterwards is there, whoever saves first."""
+@pytest.mark.parametrize("first", ["the running program", "a new one"])
+def test_a_backup_restored_under_running_stores_is_what_they_work_on(path, first):
+    """Contract 7: replaced by a backup, with forks before; what is saved afterwards is there, whoever comes first."""
     code = """
 import children
 store = CustomStoreSQLite(sys.argv[1], busy_timeout=30)
 store.save_token(login("later@example.com", 2))
 children.join([children.fork(lambda: None)])
+store.save_token(login("latest@example.com", 4))
 print("ready", flush=True)
 for line in sys.stdin:
     store.save_token(login(line.strip(), 3))
@@ -454,6 +456,8 @@ for line in sys.stdin:
         store.backup(backup)
     program = start(code, path)
     backup.replace(path)
+    if first == "a new one":
+        assert run_program("print(len(CustomStoreSQLite(sys.argv[1])))", path) == "1\n"
     output, _ = program.communicate("after@example.com\n", timeout=30)
     assert output == "['after@example.com', 'base@example.com']\n"
     assert rows_seen_elsewhere(path) == everything(2)

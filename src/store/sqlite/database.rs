@@ -99,9 +99,11 @@ impl Database {
             // It was renamed, and its connections still write beside its old name.
             database.abandon(deadline)?;
         }
+        let wal_path = file::beside(&path, "-wal");
+        guard::part_from_stray_log(&path, &wal_path, &file::beside(&path, "-shm"));
         let database = Arc::new(Self {
             id,
-            wal_path: file::beside(&path, "-wal"),
+            wal_path,
             path,
             place,
             reader: Mutex::new(None),
@@ -134,13 +136,13 @@ impl Database {
     /// Opens a connection: inspects the file, migrates it if it is older, and uses WAL if it can be had.
     pub(super) fn open(&self, role: Role, journal: Journal) -> Result<Open> {
         let failed = |error| trouble(&self.place, &error);
-        let mut connection = self.connect(role, journal)?;
+        let mut connection = self.connect(role, journal, false)?;
         let wal = is_wal(&connection).map_err(failed)?;
         let (guards, fresh) = self.guards(wal);
         if wal && fresh {
             // What was opened before the guards were there may have lost its `-wal` meanwhile.
             drop(connection);
-            connection = self.connect(role, journal)?;
+            connection = self.connect(role, journal, true)?;
         }
         let wal_id = FileId::of(&self.wal_path);
         if wal != wal_id.is_some() || FileId::of(&self.path) != Some(self.id) {
@@ -150,8 +152,12 @@ impl Database {
         Ok(Open { connection, guards, wal: wal_id, process: process::id() })
     }
 
-    fn connect(&self, role: Role, journal: Journal) -> Result<Connection> {
+    /// `guarded`: only if it is in WAL mode already. To switch to it takes an exclusive lock, which our own guards forbid.
+    fn connect(&self, role: Role, journal: Journal, guarded: bool) -> Result<Connection> {
         let mut connection = connect(&self.path, &self.place)?;
+        if guarded && !is_wal(&connection).map_err(|error| trouble(&self.place, &error))? {
+            return Err(busy::deadline().busy(&self.place));
+        }
         match self.prepare(&mut connection, role, journal) {
             Ok(()) => Ok(connection),
             Err(error) => {

@@ -19,9 +19,9 @@
 //! (outside Linux) SQLite's own have to do.
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{Guards, is_in_use};
+pub(super) use linux::{Guards, is_in_use, part_from_stray_log};
 #[cfg(not(target_os = "linux"))]
-pub(super) use nothing::{Guards, is_in_use};
+pub(super) use nothing::{Guards, is_in_use, part_from_stray_log};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -94,6 +94,25 @@ mod linux {
         lock(Some(&file), libc::F_WRLCK, SHARED) == Err(Errno::EAGAIN)
     }
 
+    /// Removes the `-wal` and `-shm` beside a database that nobody has open, if somebody uses them: for another file, then,
+    /// which had this name before. SQLite would replay what stands there into this one, and share its memory with those who
+    /// go on writing into the other.
+    ///
+    /// Not to be called by who has connections to the file: closing the handles here drops their locks.
+    pub(in crate::store::sqlite) fn part_from_stray_log(database: &Path, wal: &Path, shm: &Path) {
+        let open = |path| File::options().read(true).write(true).open(path).ok();
+        if std::fs::metadata(wal).is_err() {
+            return;
+        }
+        let (Some(database), Some(shm_file)) = (open(database), open(shm)) else { return };
+        // Whoever opens the file locks it before it looks for a log: so as long as this lock is held, no log is its own.
+        let is_ours = lock(Some(&database), libc::F_WRLCK, SHARED).is_ok();
+        if is_ours && lock(Some(&shm_file), libc::F_WRLCK, DEAD_MANS_SWITCH) == Err(Errno::EAGAIN) {
+            let _ = std::fs::remove_file(wal);
+            let _ = std::fs::remove_file(shm);
+        }
+    }
+
     /// The right to write. Ends with its owner.
     pub(in crate::store::sqlite) struct Turn<'a>(&'a Guards);
 
@@ -134,6 +153,25 @@ mod linux {
             assert!(other.turn(Deadline::now()).is_none());
             drop(turn);
             assert!(other.turn(Deadline::now()).is_some());
+        }
+
+        #[test]
+        fn only_a_log_that_is_used_for_another_file_is_parted_from() {
+            let folder = tempfile::tempdir().unwrap();
+            let path = |name| folder.path().join(name);
+            let [database, other, wal, shm] = ["database", "other", "wal", "shm"].map(path);
+            for file in [&database, &other, &wal, &shm] {
+                File::create(file).unwrap();
+            }
+            part_from_stray_log(&database, &wal, &shm);
+            assert!(wal.exists() && shm.exists(), "nobody uses it: it may be what a crash has left");
+            let own = Guards::take(&database, Some(&shm), Deadline::now());
+            part_from_stray_log(&database, &wal, &shm);
+            assert!(wal.exists() && shm.exists(), "it is this file's");
+            drop(own);
+            let _others = Guards::take(&other, Some(&shm), Deadline::now());
+            part_from_stray_log(&database, &wal, &shm);
+            assert!(!wal.exists() && !shm.exists());
         }
 
         #[test]
@@ -188,4 +226,6 @@ mod nothing {
     pub(in crate::store::sqlite) fn is_in_use(_: &Path) -> bool {
         true
     }
+
+    pub(in crate::store::sqlite) fn part_from_stray_log(_: &Path, _: &Path, _: &Path) {}
 }

@@ -1,0 +1,200 @@
+/* Faults on demand: loaded in front of libc (LD_PRELOAD), it counts what a process does to the files of one folder, and
+ * at the n-th deed ends the process, lets the deed fail, or keeps a copy of what a power cut would leave.
+ *
+ *   faults_watch(folder)         count deeds on files in this folder, whoever opened them
+ *   faults_kill(n, half)         SIGKILL instead of the n-th deed; half: a write is made halfway first
+ *   faults_fail(n, error, only)  the n-th deed fails with this errno; unless `only`, all after it do, too
+ *   faults_power(folder)         after the n-th sync, folder/n is what a power cut would leave at the least: each file as
+ *                                of its last sync, and the names as of the folder's last sync
+ *   faults_count()               deeds so far;  faults_deed(n): what the n-th was ("fdatasync tokens.db-wal")
+ *   faults_syncs()               syncs so far, since faults_power
+ *
+ * Not seen: writes to mapped memory (SQLite's -shm, which nothing durable depends on).
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+enum { MOST = 4096 };
+
+static char folder[PATH_MAX];
+static char power[PATH_MAX];
+static char deeds[MOST][96];
+static long count, kill_at, fail_at;
+static int half, only, fail_with, inside, syncs;
+
+void faults_watch(const char *path) {
+    snprintf(folder, sizeof folder, "%s/", path);
+    count = kill_at = fail_at = 0;
+}
+void faults_kill(long at, int halfway) { kill_at = at; half = halfway; }
+void faults_fail(long at, int error, int only_this) { fail_at = at; fail_with = error; only = only_this; }
+void faults_power(const char *path) { snprintf(power, sizeof power, "%s", path); syncs = 0; }
+int faults_syncs(void) { return syncs; }
+long faults_count(void) { return count; }
+const char *faults_deed(long at) { return at >= 1 && at <= count && at <= MOST ? deeds[at - 1] : ""; }
+
+static void *libc(const char *name) { return dlsym(RTLD_NEXT, name); }
+
+/* The name within the folder, or NULL if it is not there. The folder itself is ".". */
+static const char *within(const char *path) {
+    size_t length = strlen(folder);
+    if (length == 0) return NULL;
+    if (strncmp(path, folder, length) == 0) return path + length;
+    if (strlen(path) == length - 1 && strncmp(path, folder, length - 1) == 0) return ".";
+    return NULL;
+}
+
+static const char *name_of(int fd, char *path) {
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, PATH_MAX - 1);
+    if (length < 0) return NULL;
+    path[length] = 0;
+    return within(path);
+}
+
+/* Counts a deed. 0: do it; 1: it fails, errno is set; 2: do half of it and die. */
+static int deed(const char *what, const char *name) {
+    if (inside || name == NULL) return 0;
+    count++;
+    if (count <= MOST) snprintf(deeds[count - 1], sizeof deeds[0], "%s %s", what, name);
+    if (count == kill_at) {
+        if (half && strstr(what, "write")) return 2;
+        kill(getpid(), SIGKILL);
+    }
+    if (fail_at && (count == fail_at || (!only && count > fail_at))) {
+        errno = fail_with;
+        return 1;
+    }
+    return 0;
+}
+
+static void copy(const char *from, const char *to) {
+    char block[65536];
+    ssize_t got;
+    int source = open(from, O_RDONLY), target = open(to, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    while (source >= 0 && target >= 0 && (got = read(source, block, sizeof block)) > 0)
+        if (write(target, block, got) < 0) break;
+    if (source >= 0) close(source);
+    if (target >= 0) close(target);
+}
+
+/* A file of the folder that was synced once, and whether its name still stands in the folder as of the last sync of that. */
+static struct { char name[NAME_MAX + 1]; int there; } known[64];
+static int names;
+
+static void remember(const char *name) {
+    int at = 0;
+    while (at < names && strcmp(known[at].name, name) != 0) at++;
+    if (at == 64) return;
+    snprintf(known[at].name, sizeof known[at].name, "%s", name);
+    known[at].there = 1;
+    if (at == names) names++;
+}
+
+/* What has been synced stays: folder/n is folder/(n-1) with the one file as it is now, or without the names that went. */
+static void synced(const char *name) {
+    if (power[0] == 0 || name == NULL || inside) return;
+    inside = 1;
+    char from[PATH_MAX + 512], to[PATH_MAX + 512];
+    int folder_itself = strcmp(name, ".") == 0;
+    if (!folder_itself) remember(name);
+    syncs++;
+    snprintf(to, sizeof to, "%s/%d", power, syncs);
+    mkdir(to, 0700);
+    for (int at = 0; at < names; at++) {
+        snprintf(from, sizeof from, "%s%s", folder, known[at].name);
+        if (folder_itself && access(from, F_OK) != 0) known[at].there = 0;
+        if (!known[at].there) continue;
+        if (strcmp(name, known[at].name) != 0) snprintf(from, sizeof from, "%s/%d/%s", power, syncs - 1, known[at].name);
+        snprintf(to, sizeof to, "%s/%d/%s", power, syncs, known[at].name);
+        copy(from, to);
+    }
+    inside = 0;
+}
+
+#define WRITES(NAME, OFFSET)                                                                                            \
+    ssize_t NAME(int fd, const void *data, size_t size, OFFSET at) {                                                   \
+        static ssize_t (*real)(int, const void *, size_t, OFFSET);                                                     \
+        if (!real) real = libc(#NAME);                                                                                 \
+        char path[PATH_MAX];                                                                                           \
+        switch (deed("write", name_of(fd, path))) {                                                                    \
+        case 1: return -1;                                                                                             \
+        case 2:                                                                                                        \
+            real(fd, data, size / 2, at);                                                                              \
+            kill(getpid(), SIGKILL);                                                                                   \
+        }                                                                                                              \
+        return real(fd, data, size, at);                                                                               \
+    }
+WRITES(pwrite, off_t)
+WRITES(pwrite64, off64_t)
+
+ssize_t write(int fd, const void *data, size_t size) {
+    static ssize_t (*real)(int, const void *, size_t);
+    if (!real) real = libc("write");
+    char path[PATH_MAX];
+    if (folder[0] && !inside) switch (deed("write", name_of(fd, path))) {
+    case 1: return -1;
+    case 2:
+        real(fd, data, size / 2);
+        kill(getpid(), SIGKILL);
+    }
+    return real(fd, data, size);
+}
+
+#define SYNCS(NAME)                                                                                                     \
+    int NAME(int fd) {                                                                                                 \
+        static int (*real)(int);                                                                                       \
+        if (!real) real = libc(#NAME);                                                                                 \
+        char path[PATH_MAX];                                                                                           \
+        const char *name = folder[0] ? name_of(fd, path) : NULL;                                                       \
+        if (deed(#NAME, name)) return -1;                                                                              \
+        int done = real(fd);                                                                                           \
+        if (done == 0) synced(name);                                                                                   \
+        return done;                                                                                                   \
+    }
+SYNCS(fsync)
+SYNCS(fdatasync)
+
+#define TRUNCATES(NAME, OFFSET)                                                                                         \
+    int NAME(int fd, OFFSET size) {                                                                                    \
+        static int (*real)(int, OFFSET);                                                                               \
+        if (!real) real = libc(#NAME);                                                                                 \
+        char path[PATH_MAX];                                                                                           \
+        if (folder[0] && deed("truncate", name_of(fd, path))) return -1;                                               \
+        return real(fd, size);                                                                                         \
+    }
+TRUNCATES(ftruncate, off_t)
+TRUNCATES(ftruncate64, off64_t)
+
+int unlink(const char *path) {
+    static int (*real)(const char *);
+    if (!real) real = libc("unlink");
+    if (deed("unlink", within(path))) return -1;
+    return real(path);
+}
+
+int rename(const char *from, const char *to) {
+    static int (*real)(const char *, const char *);
+    if (!real) real = libc("rename");
+    if (deed("rename", within(to))) return -1;
+    return real(from, to);
+}
+
+int linkat(int one, const char *from, int other, const char *to, int flags) {
+    static int (*real)(int, const char *, int, const char *, int);
+    if (!real) real = libc("linkat");
+    if (deed("link", within(to))) return -1;
+    return real(one, from, other, to, flags);
+}

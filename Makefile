@@ -12,6 +12,8 @@ BUILD := --target-dir target/python
 # The rules and backends are tested without Python, and so without the question which libpython to link.
 CARGO_TEST := cargo test --quiet --locked --no-default-features
 SDKS := 5 6 7
+# Most tests wait for other processes. `make test PYTEST=` runs one at a time.
+PYTEST ?= -n 2 --dist worksteal
 # What the secrets of all tests look like: the tests' own, and those that the stand-in for Zoho gives out.
 SECRETS := planted|1000\.(access|refresh|grant|secret)\.
 
@@ -47,13 +49,13 @@ test-rust: ## Rules and backends, without Python: first without SQLite, then wit
 	$(CARGO_TEST) --features sqlite
 
 test-python: build ## What Python adds, with the SDK 8
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST)
 	@! grep -nE '$(SECRETS)' target/pytest.xml || { echo 'a secret was put out'; exit 1; }
 
 test-sdks: $(SDKS:%=test-sdk-%) test-sdk-8 ## The SDK's flows with the SDKs 5 to 8, each in its own environment
 
 test-sdk-8: build
-	$(BIN)/python -m pytest tests/sdk
+	$(BIN)/python -m pytest $(PYTEST) tests/sdk
 
 $(SDKS:%=.venv-sdk-%/ready): .venv-sdk-%/ready: requirements/sdk-%.txt
 	$(PYTHON) -m venv .venv-sdk-$*
@@ -62,7 +64,7 @@ $(SDKS:%=.venv-sdk-%/ready): .venv-sdk-%/ready: requirements/sdk-%.txt
 
 $(SDKS:%=test-sdk-%): test-sdk-%: .venv-sdk-%/ready wheel
 	.venv-sdk-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall dist/*.whl
-	.venv-sdk-$*/bin/python -m pytest tests/sdk
+	.venv-sdk-$*/bin/python -m pytest $(PYTEST) tests/sdk
 
 wheel: $(VENV)/ready ## Build the wheel into dist/ and smoke-test it in every CPython found
 	rm -rf dist

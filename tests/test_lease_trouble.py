@@ -135,13 +135,23 @@ def test_an_interrupt_between_lease_and_refresh_gives_it_back(path):
     code = """
 class Interrupts(logging.Handler):
     def emit(self, record):
-        if "took the lease" in record.getMessage():
+        if "waited" in record.getMessage():
             raise KeyboardInterrupt
 logging.getLogger("zoho_token_store").addHandler(Interrupts())
+zoho.latency = 0.3
+zoho.fail_next(1)
+def fails():
+    try:
+        ask()
+    except Exception:
+        pass
+first = in_thread(fails)
+until(lambda: zoho.token_calls == 1)
 try:
     ask()
 except KeyboardInterrupt:
     ended = True
+first.join(20)
 import sqlite3
 print(json.dumps([ended, sqlite3.connect(sys.argv[1]).execute("SELECT count(*) FROM zoho_token_lease").fetchone()[0]]))
 """

@@ -53,7 +53,7 @@ pub enum Journal {
 pub(super) struct Open {
     pub(super) connection: Connection,
     /// Behind the connection, for it is to be dropped after it.
-    guards: Option<Arc<Guards>>,
+    guards: Arc<Guards>,
     /// The `-wal` it writes into; none where WAL could not be had.
     wal: Option<FileId>,
     process: u32,
@@ -138,7 +138,10 @@ impl Database {
         let failed = |error| trouble(&self.place, &error);
         let mut connection = self.connect(role, journal, false)?;
         let wal = is_wal(&connection).map_err(failed)?;
-        let (guards, fresh) = self.guards(wal);
+        let Some((guards, fresh)) = self.guards(wal) else {
+            drop(connection);
+            return Err(busy::deadline().busy(&self.place));
+        };
         if wal && fresh {
             // What was opened before the guards were there may have lost its `-wal` meanwhile.
             drop(connection);
@@ -167,16 +170,17 @@ impl Database {
         }
     }
 
-    /// The locks that both connections share, and whether they were taken just now.
-    fn guards(&self, wal: bool) -> (Option<Arc<Guards>>, bool) {
-        let Some(mut kept) = busy::deadline().lock(&self.guards) else { return (None, false) };
+    /// The locks that both connections share, and whether they were taken just now. `None`: not to be had, or not for
+    /// this file.
+    fn guards(&self, wal: bool) -> Option<(Arc<Guards>, bool)> {
+        let mut kept = busy::deadline().lock(&self.guards)?;
         if let Some(guards) = kept.upgrade().filter(|guards| guards.are_ours(wal)) {
-            return (Some(guards), false);
+            return Some((guards, false));
         }
         let shm = file::beside(&self.path, "-shm");
-        let guards = Arc::new(Guards::take(&self.path, wal.then_some(&*shm), busy::deadline()));
+        let guards = Arc::new(Guards::take(&self.path, wal.then_some(&*shm), busy::deadline())?);
         *kept = Arc::downgrade(&guards);
-        (Some(guards), true)
+        Some((guards, true))
     }
 
     fn prepare(&self, connection: &mut Connection, role: Role, journal: Journal) -> Result<()> {
@@ -252,8 +256,7 @@ impl Open {
 
     /// Waits until no other process of this library's writes, and runs `work`. `None`: not in time.
     pub(super) fn in_turn<T>(&self, deadline: Deadline, work: impl FnOnce() -> T) -> Option<T> {
-        let Some(guards) = &self.guards else { return Some(work()) };
-        let _turn = guards.turn(deadline)?;
+        let _turn = self.guards.turn(deadline)?;
         Some(work())
     }
 }
@@ -283,11 +286,10 @@ fn close(open: Option<Open>, tidy: bool) {
         mem::forget(open);
         return;
     }
-    let guards = open.guards.clone();
-    let deadline = Deadline::after(FOR_TIDYING);
+    let guards = Arc::clone(&open.guards);
     // In turn: SQLite's own lock on what it is about to remove can be dropped by other code in this process.
-    let turn = guards.as_ref().filter(|_| tidy).and_then(|guards| guards.turn(deadline));
-    if let (Some(guards), Some(_)) = (&guards, &turn) {
+    let turn = if tidy { guards.turn(Deadline::after(FOR_TIDYING)) } else { None };
+    if turn.is_some() {
         guards.release();
         let _ = open.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
     }

@@ -26,6 +26,7 @@ pub(super) use nothing::{Guards, is_in_use, part_from_stray_log};
 #[cfg(target_os = "linux")]
 mod linux {
     use std::fs::File;
+    use std::os::unix::fs::FileExt;
     use std::path::Path;
     use std::process;
 
@@ -41,6 +42,8 @@ mod linux {
     const DEAD_MANS_SWITCH: (i64, i64) = (128, 1);
     /// In the page that SQLite keeps free for locks, behind its own.
     const OUR_TURN: (i64, i64) = (0x4000_0400, 1);
+    /// Where SQLite's file format says how the file is written and read, and what it says of a file in WAL mode.
+    const VERSIONS: (u64, [u8; 2]) = (18, [2, 2]);
 
     /// The shared locks. A file that cannot be opened or locked is one that SQLite's own locks have to do for.
     pub(in crate::store::sqlite) struct Guards {
@@ -51,15 +54,19 @@ mod linux {
     }
 
     impl Guards {
-        /// Takes them, while a connection is open; without WAL (no `-shm`) only the right to wait for a turn.
-        pub(in crate::store::sqlite) fn take(database: &Path, shm: Option<&Path>, deadline: Deadline) -> Self {
+        /// Takes them, while a connection is open; without WAL (no `-shm`) only the right to wait for a turn. `None`: the
+        /// path names another file by now, one without WAL.
+        ///
+        /// Whoever makes such a file needs it exclusively, and our locks would be in the way: so long that we would wait
+        /// for each other. Once we have them, nobody can change what the file says of itself here.
+        pub(in crate::store::sqlite) fn take(database: &Path, shm: Option<&Path>, deadline: Deadline) -> Option<Self> {
             // Nothing is written to them; but who excludes others needs a handle that could.
             let open = |path| File::options().read(true).write(true).open(path).ok();
             let (database, shm_file) = (open(database), shm.and_then(open));
             let guards = Self { database, shm: shm_file, wal: shm.is_some(), process: process::id() };
             // Only who closes the file last has it exclusively, for a moment.
             while guards.wal && guards.shared(libc::F_RDLCK) == Err(Errno::EAGAIN) && deadline.sleep() {}
-            guards
+            (!guards.wal || guards.database.as_ref().is_none_or(is_in_wal_mode)).then_some(guards)
         }
 
         /// Gives them back, that the last connection may tidy up.
@@ -86,6 +93,11 @@ mod linux {
             lock(self.database.as_ref(), kind, SHARED)?;
             lock(self.shm.as_ref(), kind, DEAD_MANS_SWITCH)
         }
+    }
+
+    fn is_in_wal_mode(file: &File) -> bool {
+        let mut versions = [0; 2];
+        file.read_exact_at(&mut versions, VERSIONS.0).is_ok() && versions == VERSIONS.1
     }
 
     /// Does anybody have the database at this path open in WAL mode? Not to be asked about a file of our own connections.
@@ -138,16 +150,37 @@ mod linux {
     mod tests {
         use super::*;
 
+        /// Two files as SQLite makes them in WAL mode, as far as the locks look at them.
+        fn files(folder: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
+            let (database, shm) = (folder.join("database"), folder.join("shm"));
+            std::fs::write(&database, [2; 512]).unwrap();
+            File::create(&shm).unwrap();
+            (database, shm)
+        }
+
+        fn take(database: &Path, shm: &Path) -> Guards {
+            Guards::take(database, Some(shm), Deadline::now()).unwrap()
+        }
+
+        #[test]
+        fn who_makes_a_file_of_the_same_name_is_not_in_our_way_nor_we_in_theirs() {
+            let folder = tempfile::tempdir().unwrap();
+            let (database, shm) = files(folder.path());
+            File::create(&database).unwrap();
+            assert!(Guards::take(&database, Some(&shm), Deadline::now()).is_none(), "it is empty yet");
+            assert!(!is_in_use(&database));
+            let mut rollback = [2; 512];
+            rollback[18..20].copy_from_slice(&[1, 1]);
+            std::fs::write(&database, rollback).unwrap();
+            assert!(Guards::take(&database, Some(&shm), Deadline::now()).is_none(), "it has no WAL yet");
+            assert!(Guards::take(&database, None, Deadline::now()).is_some(), "a turn can be waited for without");
+        }
+
         #[test]
         fn only_one_has_the_turn_and_closing_another_handle_does_not_end_it() {
             let folder = tempfile::tempdir().unwrap();
-            let (database, shm) = (folder.path().join("database"), folder.path().join("shm"));
-            File::create(&database).unwrap();
-            File::create(&shm).unwrap();
-            let (one, other) = (
-                Guards::take(&database, Some(&shm), Deadline::now()),
-                Guards::take(&database, Some(&shm), Deadline::now()),
-            );
+            let (database, shm) = files(folder.path());
+            let (one, other) = (take(&database, &shm), take(&database, &shm));
             let turn = one.turn(Deadline::now()).unwrap();
             drop(File::open(&database).unwrap());
             assert!(other.turn(Deadline::now()).is_none());
@@ -161,15 +194,15 @@ mod linux {
             let path = |name| folder.path().join(name);
             let [database, other, wal, shm] = ["database", "other", "wal", "shm"].map(path);
             for file in [&database, &other, &wal, &shm] {
-                File::create(file).unwrap();
+                std::fs::write(file, [2; 512]).unwrap();
             }
             part_from_stray_log(&database, &wal, &shm);
             assert!(wal.exists() && shm.exists(), "nobody uses it: it may be what a crash has left");
-            let own = Guards::take(&database, Some(&shm), Deadline::now());
+            let own = take(&database, &shm);
             part_from_stray_log(&database, &wal, &shm);
             assert!(wal.exists() && shm.exists(), "it is this file's");
             drop(own);
-            let _others = Guards::take(&other, Some(&shm), Deadline::now());
+            let _others = take(&other, &shm);
             part_from_stray_log(&database, &wal, &shm);
             assert!(!wal.exists() && !shm.exists());
         }
@@ -177,10 +210,8 @@ mod linux {
         #[test]
         fn what_is_guarded_cannot_be_locked_exclusively_until_it_is_released() {
             let folder = tempfile::tempdir().unwrap();
-            let (database, shm) = (folder.path().join("database"), folder.path().join("shm"));
-            File::create(&database).unwrap();
-            File::create(&shm).unwrap();
-            let guards = Guards::take(&database, Some(&shm), Deadline::now());
+            let (database, shm) = files(folder.path());
+            let guards = take(&database, &shm);
             for (file, range) in [(database, SHARED), (shm, DEAD_MANS_SWITCH)] {
                 let other = File::options().write(true).open(&file).unwrap();
                 assert_eq!(lock(Some(&other), libc::F_WRLCK, range), Err(Errno::EAGAIN));
@@ -205,8 +236,8 @@ mod nothing {
     pub(in crate::store::sqlite) struct Guards;
 
     impl Guards {
-        pub(in crate::store::sqlite) fn take(_: &Path, _: Option<&Path>, _: Deadline) -> Self {
-            Self
+        pub(in crate::store::sqlite) fn take(_: &Path, _: Option<&Path>, _: Deadline) -> Option<Self> {
+            Some(Self)
         }
 
         pub(in crate::store::sqlite) fn release(&self) {}

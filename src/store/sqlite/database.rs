@@ -61,7 +61,9 @@ pub(super) struct Open {
 
 /// A database file and this process's connections to it.
 pub(super) struct Database {
+    /// This file's alone, for as long as this lives.
     pub(super) id: FileId,
+    _pin: file::Pin,
     path: PathBuf,
     wal_path: PathBuf,
     place: Place,
@@ -87,7 +89,11 @@ impl Database {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(deadline.busy(&place)),
             Err(error) => return Err(file::refused(path, &error)),
         };
-        let id = FileId::of(&path).ok_or_else(|| deadline.busy(&place))?;
+        let pin = file::Pin::new(&path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => deadline.busy(&place),
+            _ => file::refused(&path, &error),
+        })?;
+        let id = pin.id(&path).ok_or_else(|| deadline.busy(&place))?;
         for database in databases.iter().filter_map(Weak::upgrade).filter(|database| database.id == id) {
             if database.path == path {
                 return Ok(database);
@@ -103,6 +109,7 @@ impl Database {
         guard::part_from_stray_log(&path, &wal_path, &file::beside(&path, "-shm"));
         let database = Arc::new(Self {
             id,
+            _pin: pin,
             wal_path,
             path,
             place,

@@ -31,6 +31,41 @@ impl FileId {
     }
 }
 
+/// Keeps a file's number from being given out again, without opening it: a file that is deleted and made anew would
+/// often get the same.
+#[cfg(target_os = "linux")]
+pub(super) struct Pin(fs::File);
+
+#[cfg(target_os = "linux")]
+impl Pin {
+    /// The file that `path` names just now.
+    pub(super) fn new(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt;
+        // Such a handle cannot read or lock, and closing it drops no lock (`filp_close` of Linux).
+        OpenOptions::new().read(true).custom_flags(nix::libc::O_PATH).open(path).map(Self)
+    }
+
+    pub(super) fn id(&self, _: &Path) -> Option<FileId> {
+        use std::os::unix::fs::MetadataExt;
+        self.0.metadata().ok().map(|file| FileId(file.dev(), file.ino()))
+    }
+}
+
+/// Elsewhere numbers are not given out again (macOS), or an open file cannot be deleted.
+#[cfg(not(target_os = "linux"))]
+pub(super) struct Pin;
+
+#[cfg(not(target_os = "linux"))]
+impl Pin {
+    pub(super) fn new(_: &Path) -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub(super) fn id(&self, path: &Path) -> Option<FileId> {
+        FileId::of(path)
+    }
+}
+
 /// The path of a file that SQLite keeps beside the database.
 pub(super) fn beside(database: &Path, ending: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
@@ -160,6 +195,39 @@ mod tests {
         ensure(&path).unwrap();
         assert!(!is_exposed(&path));
         assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_made_anew_is_another_file_as_long_as_the_old_one_is_pinned() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        for _ in 0..3 {
+            ensure(&path).unwrap();
+            let pin = Pin::new(&path).unwrap();
+            fs::remove_file(&path).unwrap();
+            ensure(&path).unwrap();
+            assert_ne!(pin.id(&path), FileId::of(&path));
+            fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_pin_drops_no_lock_of_this_process() {
+        use nix::fcntl::{FcntlArg, fcntl};
+        use nix::libc;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        ensure(&path).unwrap();
+        let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let whole = libc::flock { l_type: 1, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+        let (one, other) = (open(), open());
+        fcntl(&one, FcntlArg::F_SETLK(&whole)).unwrap();
+        drop(Pin::new(&path).unwrap());
+        assert!(fcntl(&other, FcntlArg::F_OFD_SETLK(&whole)).is_err());
+        drop(open());
+        assert!(fcntl(&other, FcntlArg::F_OFD_SETLK(&whole)).is_ok(), "as closing any other handle does");
     }
 
     #[test]

@@ -204,7 +204,10 @@ def fail(act: str, seeded: Path) -> dict[str, object]:
     seen = []
     # In short a disk that is full for good, and one that fails once.
     ways = [(errno.ENOSPC, 0), (errno.EIO, 1), *([(errno.ENOSPC, 1), (errno.EIO, 0)] if "LONG" in os.environ else [])]
-    for (error, only), (at, deed) in itertools.product(ways, deeds):
+    faults = [(error, only, at, deed) for (error, only), (at, deed) in itertools.product(ways, deeds)]
+    # A journal that somebody else removes, who works on a file that had the same name before.
+    faults += [(errno.ENOENT, 1, at, deed) for at, deed in deeds if deed.startswith("unlink") and "-journal" in deed]
+    for error, only, at, deed in faults:
 
         def work(at: int = at, error: int = error, only: int = only) -> list[object]:
             store, folder = begin(act, seeded)

@@ -2,7 +2,7 @@
 //! only the name of its code.
 
 use rusqlite::ErrorCode;
-use rusqlite::ffi::code_to_str;
+use rusqlite::ffi::{SQLITE_IOERR_DELETE_NOENT, code_to_str};
 
 use super::busy;
 use super::file::not_a_database;
@@ -17,6 +17,10 @@ pub(super) fn trouble(place: &Place, error: &rusqlite::Error) -> Error {
             "restore a backup, or move the file away",
         );
     };
+    if failure.extended_code == SQLITE_IOERR_DELETE_NOENT {
+        // Somebody removed our journal: for the one of a file that had the same name before. Our turn comes again.
+        return busy::deadline().busy(place);
+    }
     let what = code_to_str(failure.extended_code);
     match (failure.code, place.path()) {
         (ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _) => busy::deadline().busy(place),

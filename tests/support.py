@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +61,9 @@ def values(made: OAuthToken) -> dict[str, object]:
     return {field: value for field, value in found.items() if value not in (None, "")}
 
 
-def run_python(code: str, *arguments: object, timeout: float = 60, check: bool = True) -> str:
+def run_python(
+    code: str, *arguments: object, timeout: float = 60, check: bool = True, preload: Path | None = None
+) -> str:
     """Run a program in a process of its own and return what it printed."""
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -69,13 +72,14 @@ def run_python(code: str, *arguments: object, timeout: float = 60, check: bool =
         timeout=timeout,
         check=False,
         cwd=Path(__file__).parent,
+        env=None if preload is None else {**os.environ, "LD_PRELOAD": str(preload)},
     )
     if check and done.returncode != 0:
         pytest.fail(f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done.stdout
 
 
-def run_program(code: str, *arguments: object, timeout: float = 90) -> str:
+def run_program(code: str, *arguments: object, timeout: float = 90, preload: Path | None = None) -> str:
     """Run a program that has these helpers, the SDK and the package imported, and return what it printed."""
     imports = """
 import os, sys, threading, time
@@ -84,7 +88,7 @@ from support import login, token, values
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
 """
-    return run_python(imports + code, *arguments, timeout=timeout)
+    return run_python(imports + code, *arguments, timeout=timeout, preload=preload)
 
 
 # What a program begins with to go on as a user that permissions apply to: they do not to root.

@@ -201,7 +201,8 @@ class CustomStoreSQLite(TokenStoreBase):
 
     A file that the SDK's sample class of this name wrote opens as it is, keeps its rows, and can still be used by the
     sample. A new file is readable by its owner alone (0600); an existing one that others can read draws one warning on
-    the logger `zoho_token_store`.
+    the logger `zoho_token_store`. So does one on a file system that other machines may use (NFS, SMB, FUSE and the
+    like): there the store works without WAL, and promises nothing for two hosts.
     """
 
     def __init__(

@@ -297,7 +297,15 @@ impl CustomStoreSQLite {
             let path = file_path(path.0.as_ref().unwrap_or(&default))?;
             let sqlite = py.detach(|| Sqlite::open(&path, deadline))?;
             if sqlite.is_exposed() {
-                warn_once(py, &sqlite)?;
+                warn_once(py, &sqlite, "holds credentials and can be read by others than its owner: chmod 600 it")?;
+            }
+            if let Some(network) = sqlite.network() {
+                let what = format!(
+                    "is on a file system that more than one machine may use ({network}), where SQLite's locks do not \
+                     always reach from one to another and finds wait for saves: keep the file on a local disk, or let one \
+                     machine alone use it"
+                );
+                warn_once(py, &sqlite, &what)?;
             }
             Ok(Box::new(sqlite))
         })
@@ -336,16 +344,16 @@ impl CustomStoreList {
     }
 }
 
-/// Warns, once per file and process, that others can read it.
-fn warn_once(py: Python<'_>, sqlite: &Sqlite) -> PyResult<()> {
-    static WARNED: Mutex<Vec<Place>> = Mutex::new(Vec::new());
-    let place = sqlite.place();
+/// Warns of something, once per file and process.
+fn warn_once(py: Python<'_>, sqlite: &Sqlite, what: &str) -> PyResult<()> {
+    static WARNED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let warning = format!("{} {what}", sqlite.place());
     {
         let mut warned = WARNED.lock();
-        if warned.contains(place) {
+        if warned.contains(&warning) {
             return Ok(());
         }
-        warned.push(place.clone());
+        warned.push(warning.clone());
     }
-    log(py, "warning", &format!("{place} holds credentials and can be read by others than its owner: chmod 600 it"))
+    log(py, "warning", &warning)
 }

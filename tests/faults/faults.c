@@ -6,6 +6,7 @@
  *   faults_fail(n, error, only)  the n-th deed fails with this errno; unless `only`, all after it do, too
  *   faults_power(folder)         after the n-th sync, folder/n is what a power cut would leave at the least: each file as
  *                                of its last sync, and the names as of the folder's last sync
+ *   faults_filesystem(number)    statfs calls every file system by this number
  *   faults_count()               deeds so far;  faults_deed(n): what the n-th was ("fdatasync tokens.db-wal")
  *   faults_syncs()               syncs so far, since faults_power
  *
@@ -22,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -30,7 +32,7 @@ enum { MOST = 4096 };
 static char folder[PATH_MAX];
 static char power[PATH_MAX];
 static char deeds[MOST][96];
-static long count, kill_at, fail_at;
+static long count, kill_at, fail_at, filesystem;
 static int half, only, fail_with, inside, syncs;
 
 void faults_watch(const char *path) {
@@ -40,6 +42,7 @@ void faults_watch(const char *path) {
 void faults_kill(long at, int halfway) { kill_at = at; half = halfway; }
 void faults_fail(long at, int error, int only_this) { fail_at = at; fail_with = error; only = only_this; }
 void faults_power(const char *path) { snprintf(power, sizeof power, "%s", path); syncs = 0; }
+void faults_filesystem(long number) { filesystem = number; }
 int faults_syncs(void) { return syncs; }
 long faults_count(void) { return count; }
 const char *faults_deed(long at) { return at >= 1 && at <= count && at <= MOST ? deeds[at - 1] : ""; }
@@ -198,3 +201,14 @@ int linkat(int one, const char *from, int other, const char *to, int flags) {
     if (deed("link", within(to))) return -1;
     return real(one, from, other, to, flags);
 }
+
+#define STATFS(NAME, TYPE)                                                                                              \
+    int NAME(const char *path, struct TYPE *found) {                                                                   \
+        static int (*real)(const char *, struct TYPE *);                                                               \
+        if (!real) real = libc(#NAME);                                                                                 \
+        int done = real(path, found);                                                                                  \
+        if (filesystem) found->f_type = filesystem;                                                                    \
+        return done;                                                                                                   \
+    }
+STATFS(statfs, statfs)
+STATFS(statfs64, statfs64)

@@ -7,6 +7,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::trouble::trouble;
 use super::{busy, file, sql};
+use crate::store::wait::Deadline;
 use crate::store::{Place, Result};
 
 /// Closes a connection that was only used to look. What stood in a `-wal` before stays there, unmerged; an empty one,
@@ -65,6 +66,16 @@ pub(super) fn use_wal(connection: &Connection, path: &Path) -> rusqlite::Result<
     }
 }
 
+/// Goes back to a rollback journal, if nobody else has the file open: on a file system that other machines use, too, WAL
+/// would have each of them read a memory of its own.
+pub(super) fn leave_wal(connection: &Connection) {
+    if is_wal(connection).unwrap_or(false) {
+        busy::until(Deadline::now(), || {
+            let _ = connection.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()));
+        });
+    }
+}
+
 /// Can processes share memory by files in this folder? SQLite finds out only after it has switched, and then nobody can
 /// read the file: so it is tried on another one, once in the life of a file.
 fn shared_memory_works(path: &Path) -> bool {
@@ -85,6 +96,21 @@ fn shared_memory_works(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wal_is_left_unless_somebody_else_uses_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.db");
+        let make = || Connection::open(&path).unwrap();
+        let (one, other) = (make(), make());
+        assert!(use_wal(&one, &path).unwrap());
+        assert!(is_wal(&other).unwrap());
+        leave_wal(&one);
+        assert!(is_wal(&one).unwrap(), "the other would not know");
+        drop(other);
+        leave_wal(&one);
+        assert!(!is_wal(&one).unwrap() && !is_wal(&make()).unwrap());
+    }
 
     #[test]
     fn shared_memory_is_tried_out_and_nothing_stays() {

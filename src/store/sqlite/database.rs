@@ -23,7 +23,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::busy;
-use super::connect::{connect, is_wal, leave_untouched, use_wal};
+use super::connect::{connect, is_wal, leave_untouched, leave_wal, use_wal};
 use super::file::{self, FileId};
 use super::guard::{self, Guards};
 use super::schema::{self, Contents};
@@ -196,7 +196,11 @@ impl Database {
             schema::migrate(connection, &self.place)?;
         }
         let check = |result: rusqlite::Result<()>| result.map_err(|error| trouble(&self.place, &error));
-        let wal = journal == Journal::Wal && !read_only;
+        let network = file::network(&self.path).is_some();
+        if network && !read_only {
+            leave_wal(connection);
+        }
+        let wal = journal == Journal::Wal && !read_only && !network;
         if wal && use_wal(connection, &self.path).map_err(|error| trouble(&self.place, &error))? {
             // A commit in WAL mode is durable with FULL.
             check(connection.pragma_update(None, "synchronous", "FULL"))?;

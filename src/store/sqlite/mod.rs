@@ -69,6 +69,12 @@ impl Sqlite {
         file::is_exposed(&self.path)
     }
 
+    /// What the file system that it is on is called, if more than one machine may use that.
+    #[must_use]
+    pub fn network(&self) -> Option<&'static str> {
+        file::network(&self.path)
+    }
+
     /// Runs `work` on an open connection to the file that the path names now, and again if it was another by the end:
     /// then nothing of what it did counts, its failure included. `None` says the same.
     fn with<T>(

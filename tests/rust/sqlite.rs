@@ -9,6 +9,8 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
+mod any_file;
+
 use rusqlite::Connection;
 use tempfile::TempDir;
 use zoho_token_store::domain::{Field, Token};
@@ -452,4 +454,37 @@ fn who_may_not_wait_does_not_wait_for_another_program() {
     assert!(matches!(impatient.save(refresh("s"), NOW), Err(Error::Busy { .. })));
     other.execute_batch("ROLLBACK").unwrap();
     impatient.save(refresh("s"), NOW).unwrap();
+}
+
+/// What `make fuzz` found, and the files that it began with.
+fn kept_files() -> Vec<Vec<u8>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/fuzz");
+    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| fs::read(path).unwrap()).collect()
+}
+
+#[test]
+fn any_file_is_refused_and_left_alone_or_worked_with() {
+    let files = kept_files();
+    assert!(files.len() >= 10);
+    for file in &files {
+        any_file::check(file);
+    }
+}
+
+#[test]
+fn any_file_with_bytes_changed_is_refused_and_left_alone_or_worked_with() {
+    let mut random = fastrand::Rng::with_seed(1);
+    for file in kept_files().iter().filter(|file| !file.is_empty()) {
+        for _ in 0..15 {
+            let mut changed = file.clone();
+            for _ in 0..random.usize(1..6) {
+                let at = random.usize(..changed.len());
+                changed[at] = random.u8(..);
+            }
+            changed.truncate(random.usize(..8 * changed.len()));
+            any_file::check(&changed);
+        }
+    }
 }

@@ -196,6 +196,11 @@ impl Database {
             schema::migrate(connection, &self.place)?;
         }
         let check = |result: rusqlite::Result<()>| result.map_err(|error| trouble(&self.place, &error));
+        let read = |open: &Connection| {
+            check(open.query_row("SELECT last_id, last_order FROM zoho_token_store", [], |_| Ok(())))
+        };
+        // What is damaged is refused before the mode is written into it.
+        read(connection)?;
         let network = file::network(&self.path).is_some();
         if network && !read_only {
             leave_wal(connection);
@@ -208,8 +213,8 @@ impl Database {
         if role == Role::Reader {
             check(connection.pragma_update(None, "query_only", true))?;
         }
-        // The first read opens the `-wal`.
-        check(connection.query_row("SELECT count(*) FROM zoho_token_store", [], |_| Ok(())))
+        // The first read in WAL mode opens the `-wal`.
+        read(connection)
     }
 
     /// Closes all connections, that they can be opened anew.

@@ -20,7 +20,7 @@ SECRETS := planted|1000\.(access|refresh|grant|secret)\.
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
 UV_COMPILE := uv pip compile --quiet --universal --upgrade --python-version 3.10 --custom-compile-command 'make lock'
 
-.PHONY: help setup build demo test test-rust test-python test-sdks test-sdk-8 lint format wheel bench-lease lock clean
+.PHONY: help setup build demo test test-rust test-python test-sdks test-sdk-8 lint format wheel bench-lease reliability soak fuzz lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -85,6 +85,22 @@ lint: build ## Formatters, linters, types, the stub against the module, the wall
 
 bench-lease: $(VENV)/ready-for-benchmarks build ## Token calls of many workers at one expiry, with the refresh lease and without
 	cd benchmarks && ../$(BIN)/python refresh_lease.py $(OPTIONS)
+
+reliability: build ## The same faults on this store, the SDK's FileStore and a plain sqlite3 store: a table
+	cd benchmarks && ../$(BIN)/python reliability.py $(OPTIONS)
+
+# MINUTES: how long. SEED: to repeat a run; otherwise each is a new one, and printed.
+MINUTES ?= 20
+soak: build ## Every fault in its long form, again and again for MINUTES (20)
+	$(BIN)/python tests/faults/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) -- $(PYTEST)
+
+# With clang the fuzzer sees which ways SQLite's own code takes, too.
+fuzz: build ## Any file at all for MINUTES (20; needs a nightly Rust and cargo-fuzz), then any steps with any tokens
+	mkdir -p target/fuzz/corpus
+	cd tests/fuzz && $(if $(shell command -v clang),CC=clang CFLAGS="-fsanitize=fuzzer-no-link,address -g -O1") \
+	  cargo +nightly fuzz run --fuzz-dir . --target-dir ../../target/fuzz open_file ../../target/fuzz/corpus ../data/fuzz -- \
+	  -dict=dictionary -max_len=24000 -timeout=25 -max_total_time=$$(($(MINUTES) * 60)) -artifact_prefix=../../target/fuzz/
+	ZOHO_TOKEN_STORE_EXAMPLES=2000 $(BIN)/python -m pytest $(PYTEST) tests/model
 
 $(VENV)/ready-for-benchmarks: $(VENV)/ready requirements/bench.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.txt

@@ -71,7 +71,7 @@ mod linux {
 
         /// Gives them back, that the last connection may tidy up.
         pub(in crate::store::sqlite) fn release(&self) {
-            let _ = self.shared(libc::F_UNLCK);
+            let _ = lock(self.database.as_ref(), libc::F_UNLCK, SHARED);
         }
 
         /// Did this process take them, for this mode? What was inherited over a fork is one lock with the parent's.

@@ -10,15 +10,6 @@ use super::{busy, file, sql};
 use crate::store::wait::Deadline;
 use crate::store::{Place, Result};
 
-/// Closes a connection that was only used to look. What stood in a `-wal` before stays there, unmerged; an empty one,
-/// that the look itself made, goes.
-pub(super) fn leave_untouched(connection: Connection, path: &Path) {
-    if std::fs::metadata(file::beside(path, "-wal")).is_ok_and(|wal| wal.len() == 0) {
-        let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
-    }
-    drop(connection);
-}
-
 /// Opens the file as every connection of ours needs it, without reading it.
 pub(super) fn connect(path: &Path, place: &Place) -> Result<Connection> {
     let set_up = || -> rusqlite::Result<Connection> {
@@ -41,17 +32,14 @@ pub(super) fn is_wal(connection: &Connection) -> rusqlite::Result<bool> {
     connection.pragma_query_value(None, "journal_mode", |row| Ok(row.get::<_, String>(0)?.eq_ignore_ascii_case("wal")))
 }
 
-/// Switches to WAL. `false`: it cannot be had here, and the rollback journal has to do.
-pub(super) fn use_wal(connection: &Connection, path: &Path) -> rusqlite::Result<bool> {
-    if is_wal(connection)? {
-        return Ok(true);
-    }
+/// Switches to WAL, unless it cannot be had here. Does not open the `-wal` yet: that is for later, under our own locks.
+pub(super) fn use_wal(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
     if !shared_memory_works(path) {
-        return Ok(false);
+        return Ok(());
     }
     loop {
         match connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())) {
-            Ok(()) => return is_wal(connection),
+            Ok(()) => return Ok(()),
             // SQLite asks no busy handler here, lest two that switch wait for each other.
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
                 if !busy::deadline().sleep() {
@@ -59,7 +47,7 @@ pub(super) fn use_wal(connection: &Connection, path: &Path) -> rusqlite::Result<
                 }
             }
             Err(error) => match error.sqlite_error_code() {
-                Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => return Ok(false),
+                Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => return Ok(()),
                 _ => return Err(error),
             },
         }
@@ -103,8 +91,8 @@ mod tests {
         let path = folder.path().join("tokens.db");
         let make = || Connection::open(&path).unwrap();
         let (one, other) = (make(), make());
-        assert!(use_wal(&one, &path).unwrap());
-        assert!(is_wal(&other).unwrap());
+        use_wal(&one, &path).unwrap();
+        assert!(is_wal(&one).unwrap() && is_wal(&other).unwrap());
         leave_wal(&one);
         assert!(is_wal(&one).unwrap(), "the other would not know");
         drop(other);

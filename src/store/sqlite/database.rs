@@ -23,7 +23,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::busy;
-use super::connect::{connect, is_wal, leave_untouched, leave_wal, use_wal};
+use super::connect::{connect, leave_wal, use_wal};
 use super::file::{self, FileId};
 use super::guard::{self, Guards};
 use super::schema::{self, Contents};
@@ -106,7 +106,6 @@ impl Database {
             database.abandon(deadline)?;
         }
         let wal_path = file::beside(&path, "-wal");
-        guard::part_from_stray_log(&path, &wal_path, &file::beside(&path, "-shm"));
         let database = Arc::new(Self {
             id,
             _pin: pin,
@@ -141,87 +140,128 @@ impl Database {
     }
 
     /// Opens a connection: inspects the file, migrates it if it is older, and uses WAL if it can be had.
+    ///
+    /// The shared locks come first: what is opened without them, other code of this process can have deleted or truncated
+    /// in the same moment.
     pub(super) fn open(&self, role: Role, journal: Journal) -> Result<Open> {
-        let failed = |error| trouble(&self.place, &error);
-        let mut connection = self.connect(role, journal, false)?;
-        let wal = is_wal(&connection).map_err(failed)?;
-        let Some((guards, fresh)) = self.guards(wal) else {
-            drop(connection);
-            return Err(busy::deadline().busy(&self.place));
-        };
-        if wal && fresh {
-            // What was opened before the guards were there may have lost its `-wal` meanwhile.
-            drop(connection);
-            connection = self.connect(role, journal, true)?;
+        let deadline = busy::deadline();
+        let busy = || deadline.busy(&self.place);
+        let mut kept = deadline.lock(&self.guards).ok_or_else(busy)?;
+        let guards = kept.upgrade().filter(|guards| guards.are_ours()).unwrap_or_else(|| {
+            let guards = Arc::new(Guards::of(&self.path));
+            *kept = Arc::downgrade(&guards);
+            guards
+        });
+        let opening = guards.opening(deadline).ok_or_else(busy)?;
+        let is_first = !guards.are_shared();
+        if is_first {
+            let shm = file::beside(&self.path, "-shm");
+            guards.part_from_stray_log(&self.wal_path, &shm);
+            if !guards.says_wal() || self.is_on_network() {
+                let _turn = guards.turn(deadline).ok_or_else(busy)?;
+                self.make(journal)?;
+            }
+            if guards.says_wal() {
+                guards.share(&shm, deadline).ok_or_else(busy)?;
+            }
         }
+        // Without WAL no other process may write meanwhile: it would be taken for one that was killed while it wrote.
+        let wal = guards.are_shared();
+        let turn = if wal { None } else { Some(guards.turn(deadline).ok_or_else(busy)?) };
+        let connection = self.connect(role, &guards, is_first)?;
         let wal_id = FileId::of(&self.wal_path);
-        if wal != wal_id.is_some() || FileId::of(&self.path) != Some(self.id) {
-            // Somebody took a file away just now.
-            return Err(busy::deadline().busy(&self.place));
+        let is_whole = wal == wal_id.is_some() && guards.are_of(self.id) && FileId::of(&self.path) == Some(self.id);
+        drop((turn, opening));
+        if is_whole {
+            Ok(Open { connection, guards, wal: wal_id, process: process::id() })
+        } else {
+            // Somebody took a file away just now. The connection goes before the locks.
+            drop(connection);
+            Err(busy())
         }
-        Ok(Open { connection, guards, wal: wal_id, process: process::id() })
     }
 
-    /// `guarded`: only if it is in WAL mode already. To switch to it takes an exclusive lock, which our own guards forbid.
-    fn connect(&self, role: Role, journal: Journal, guarded: bool) -> Result<Connection> {
+    /// Makes or migrates a file that is not in WAL mode, and has it use WAL if that can be had.
+    fn make(&self, journal: Journal) -> Result<()> {
+        self.with_new_connection(None, |connection| {
+            let read_only = connection.is_readonly(rusqlite::MAIN_DB).unwrap_or(false);
+            self.bring_up_to_date(connection)?;
+            // What is damaged is refused before the mode is written into it.
+            self.read(connection)?;
+            if read_only {
+                return Ok(());
+            }
+            if self.is_on_network() {
+                leave_wal(connection);
+            } else if journal == Journal::Wal {
+                use_wal(connection, &self.path).map_err(|error| trouble(&self.place, &error))?;
+            }
+            Ok(())
+        })
+        .map(drop)
+    }
+
+    /// A connection to a file that has been made, by who is opening it: this process's first, or another.
+    fn connect(&self, role: Role, guards: &Guards, is_first: bool) -> Result<Connection> {
+        self.with_new_connection(is_first.then_some(guards), |connection| {
+            let check = |result: rusqlite::Result<()>| result.map_err(|error| trouble(&self.place, &error));
+            if guards.are_shared() {
+                if schema::inspect(connection, &self.place)? == Contents::Older {
+                    let turn = guards.turn(busy::deadline());
+                    let _turn = turn.ok_or_else(|| busy::deadline().busy(&self.place))?;
+                    self.bring_up_to_date(connection)?;
+                }
+                // A commit in WAL mode is durable with FULL.
+                check(connection.pragma_update(None, "synchronous", "FULL"))?;
+            }
+            if role == Role::Reader {
+                check(connection.pragma_update(None, "query_only", true))?;
+            }
+            // The first read in WAL mode opens the `-wal`.
+            self.read(connection)
+        })
+    }
+
+    /// A file that is refused stays as it was, and an empty log that the look itself has made goes.
+    fn with_new_connection(
+        &self,
+        guards: Option<&Guards>,
+        work: impl FnOnce(&mut Connection) -> Result<()>,
+    ) -> Result<Connection> {
         let mut connection = connect(&self.path, &self.place)?;
-        if guarded && !is_wal(&connection).map_err(|error| trouble(&self.place, &error))? {
-            return Err(busy::deadline().busy(&self.place));
-        }
-        match self.prepare(&mut connection, role, journal) {
+        match work(&mut connection) {
             Ok(()) => Ok(connection),
             Err(error) => {
-                leave_untouched(connection, &self.path);
+                drop(connection);
+                if let Some(guards) = guards {
+                    guards.remove_empty_log(&self.wal_path, &file::beside(&self.path, "-shm"));
+                }
                 Err(error)
             }
         }
     }
 
-    /// The locks that both connections share, and whether they were taken just now. `None`: not to be had, or not for
-    /// this file.
-    fn guards(&self, wal: bool) -> Option<(Arc<Guards>, bool)> {
-        let mut kept = busy::deadline().lock(&self.guards)?;
-        if let Some(guards) = kept.upgrade().filter(|guards| guards.are_ours(wal)) {
-            return Some((guards, false));
+    fn bring_up_to_date(&self, connection: &mut Connection) -> Result<()> {
+        match schema::inspect(connection, &self.place)? {
+            Contents::Older => schema::migrate(connection, &self.place),
+            Contents::Current => Ok(()),
         }
-        let shm = file::beside(&self.path, "-shm");
-        let guards = Arc::new(Guards::take(&self.path, wal.then_some(&*shm), busy::deadline())?);
-        *kept = Arc::downgrade(&guards);
-        Some((guards, true))
     }
 
-    fn prepare(&self, connection: &mut Connection, role: Role, journal: Journal) -> Result<()> {
-        let read_only = connection.is_readonly(rusqlite::MAIN_DB).unwrap_or(false);
-        if schema::inspect(connection, &self.place)? == Contents::Older {
-            schema::migrate(connection, &self.place)?;
-        }
-        let check = |result: rusqlite::Result<()>| result.map_err(|error| trouble(&self.place, &error));
-        let read = |open: &Connection| {
-            check(open.query_row("SELECT last_id, last_order FROM zoho_token_store", [], |_| Ok(())))
-        };
-        // What is damaged is refused before the mode is written into it.
-        read(connection)?;
-        let network = file::network(&self.path).is_some();
-        if network && !read_only {
-            leave_wal(connection);
-        }
-        let wal = journal == Journal::Wal && !read_only && !network;
-        if wal && use_wal(connection, &self.path).map_err(|error| trouble(&self.place, &error))? {
-            // A commit in WAL mode is durable with FULL.
-            check(connection.pragma_update(None, "synchronous", "FULL"))?;
-        }
-        if role == Role::Reader {
-            check(connection.pragma_update(None, "query_only", true))?;
-        }
-        // The first read in WAL mode opens the `-wal`.
-        read(connection)
+    fn read(&self, connection: &Connection) -> Result<()> {
+        let read = connection.query_row("SELECT last_id, last_order FROM zoho_token_store", [], |_| Ok(()));
+        read.map_err(|error| trouble(&self.place, &error))
+    }
+
+    fn is_on_network(&self) -> bool {
+        file::network(&self.path).is_some()
     }
 
     /// Closes all connections, that they can be opened anew.
     pub(super) fn retire(&self, deadline: Deadline) -> Result<()> {
         for role in [Role::Writer, Role::Reader] {
             let mut slot = deadline.lock(self.slot(role)).ok_or_else(|| deadline.busy(&self.place))?;
-            close(slot.take(), false);
+            close(slot.take());
         }
         Ok(())
     }
@@ -236,14 +276,35 @@ impl Database {
             let Some(open) = slot.take() else { continue };
             // If the file lives on under another name it is to be whole there.
             busy::until(Deadline::after(busy::FOR_TRACES), || open.bring_in());
-            let left_behind = FileId::of(&self.path) != Some(self.id) && !guard::is_in_use(&self.path);
-            if open.process == process::id() && open.wal.is_some() && self.has_its_wal(&open) && left_behind {
-                let _ = std::fs::remove_file(&self.wal_path);
-                let _ = std::fs::remove_file(file::beside(&self.path, "-shm"));
+            if open.process == process::id() && open.wal.is_some() && FileId::of(&self.path) != Some(self.id) {
+                guard::if_unused(&self.path, || {
+                    if self.has_its_wal(&open) {
+                        let _ = std::fs::remove_file(&self.wal_path);
+                        let _ = std::fs::remove_file(file::beside(&self.path, "-shm"));
+                    }
+                });
             }
-            close(Some(open), false);
+            close(Some(open));
         }
         Ok(())
+    }
+
+    /// Closes the last connection of this process: who is also the last of all brings the `-wal` in and removes it.
+    ///
+    /// Until that is done nobody of this library's opens the file. Other programs, and other code of this process, may: so
+    /// what is removed holds nothing by then, and nobody has it open.
+    fn close_last(&self, open: Open) {
+        let guards = Arc::clone(&open.guards);
+        let opening = guards.opening(Deadline::after(FOR_TIDYING));
+        let tidy = opening.is_some() && guards.are_alone() && busy::until(Deadline::now(), || open.bring_in());
+        if tidy && !guards.are_held() {
+            // Where there are no such locks, SQLite's own have to do.
+            let _ = open.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+        }
+        drop(open);
+        if tidy {
+            guards.remove_empty_log(&self.wal_path, &file::beside(&self.path, "-shm"));
+        }
     }
 
     /// Empties the `-wal`, in which old pages stay readable, or remembers that it has to be done.
@@ -261,6 +322,11 @@ impl Database {
 }
 
 impl Open {
+    /// Can it be read while somebody writes?
+    pub(super) const fn has_wal(&self) -> bool {
+        self.wal.is_some()
+    }
+
     /// Brings everything in the `-wal` into the file and empties it, if nobody is in the way. Tells whether it did.
     fn bring_in(&self) -> bool {
         if self.process != process::id() || self.wal.is_none() {
@@ -270,7 +336,12 @@ impl Open {
         blocked.is_ok_and(|blocked| !blocked)
     }
 
-    /// Waits until no other process of this library's writes, and runs `work`. `None`: not in time.
+    /// Runs what only reads, in turn where writers and readers would be in each other's way. `None`: not in time.
+    pub(super) fn reading<T>(&self, deadline: Deadline, work: impl FnOnce() -> T) -> Option<T> {
+        if self.wal.is_some() { Some(work()) } else { self.in_turn(deadline, work) }
+    }
+
+    /// Waits until nobody else of this library's writes, and runs `work`. `None`: not in time.
     pub(super) fn in_turn<T>(&self, deadline: Deadline, work: impl FnOnce() -> T) -> Option<T> {
         let _turn = self.guards.turn(deadline)?;
         Some(work())
@@ -279,37 +350,25 @@ impl Open {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        for role in [Role::Reader, Role::Writer] {
-            let open = match role {
-                Role::Reader => self.reader.get_mut().take(),
-                Role::Writer => self.writer.get_mut().take(),
-            };
-            let tidy =
-                open.as_ref().is_some_and(|open| self.is_current(open)) && FileId::of(&self.path) == Some(self.id);
-            close(open, tidy);
+        let (mut reader, writer) = (self.reader.get_mut().take(), self.writer.get_mut().take());
+        let last = writer.or_else(|| reader.take());
+        close(reader);
+        let tidy = |open: &Open| self.is_current(open) && FileId::of(&self.path) == Some(self.id);
+        match last {
+            Some(open) if tidy(&open) => self.close_last(open),
+            last => close(last),
         }
     }
 }
 
-/// Closes a connection. `tidy`: the last to close the file brings the `-wal` into it and removes it.
-///
-/// That is not the default ([`connect`] turns it off), because SQLite removes the `-wal` by its name: it can be another
-/// file's by then.
-fn close(open: Option<Open>, tidy: bool) {
+/// Closes a connection, and leaves the `-wal` as it is: SQLite would bring it in and remove it by its name, which can be
+/// another file's by then; so [`connect`] turns that off.
+fn close(open: Option<Open>) {
     let Some(open) = open else { return };
     if open.process != process::id() {
-        // Our parent's. Closing it here could checkpoint and delete what the parent works with.
+        // Our parent's. Closing it here could change locks that the parent works with.
         mem::forget(open);
-        return;
     }
-    let guards = Arc::clone(&open.guards);
-    // In turn: SQLite's own lock on what it is about to remove can be dropped by other code in this process.
-    let turn = if tidy { guards.turn(Deadline::after(FOR_TIDYING)) } else { None };
-    if turn.is_some() {
-        guards.release();
-        let _ = open.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
-    }
-    drop(open);
 }
 
 /// How long the tidying of a file that is closed waits for those who write just now, before it is left to them.

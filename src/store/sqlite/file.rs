@@ -21,6 +21,19 @@ impl FileId {
         fs::metadata(path).ok().map(|file| Self(file.dev(), file.ino()))
     }
 
+    /// The file that a handle is open to.
+    #[cfg(unix)]
+    pub(super) fn of_handle(file: &fs::File) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        file.metadata().ok().map(|file| Self(file.dev(), file.ino()))
+    }
+
+    /// Not to be told here.
+    #[cfg(not(unix))]
+    pub(super) fn of_handle(_: &fs::File) -> Option<Self> {
+        None
+    }
+
     /// Where an open file cannot be deleted, renamed or replaced, a path names one file for as long as we have it.
     #[cfg(not(unix))]
     pub(super) fn of(path: &Path) -> Option<Self> {
@@ -46,8 +59,7 @@ impl Pin {
     }
 
     pub(super) fn id(&self, _: &Path) -> Option<FileId> {
-        use std::os::unix::fs::MetadataExt;
-        self.0.metadata().ok().map(|file| FileId(file.dev(), file.ino()))
+        FileId::of_handle(&self.0)
     }
 }
 

@@ -1,262 +1,450 @@
 //! Locks that no other code in this process can drop, beside SQLite's, which it can.
 //!
 //! SQLite locks with POSIX locks, and POSIX drops all of a process's locks on a file as soon as *any* handle of the
-//! process to that file is closed: `sqlite3.connect(path).close()`, `shutil.copy(path)`. Python's `sqlite3` is another
-//! SQLite than ours, so neither knows of the other. What follows was seen: another process takes the `-shm` for its own
-//! and truncates it (a bus error here), another closes the database "last" and deletes the `-wal` we write into (a save
-//! lost), two processes write at once.
+//! process to that file is closed: `sqlite3.connect(path).close()`, `shutil.copy(path)`. Nor do they tell two users of one
+//! process apart; and Python's `sqlite3` is another SQLite than ours, so neither knows of the other. What follows was
+//! seen: somebody takes the `-shm` for its own and truncates it (a bus error), another closes the database "last" and
+//! deletes the `-wal` we write into (all saves lost), takes the journal of a change in progress for one that a crash has
+//! left (a malformed file), two processes write at once.
 //!
 //! Locks of an open file description belong to one handle, and they are respected by POSIX locks of every process, our
-//! own included. So as long as connections are open we hold, on handles of ours:
-//! - what every connection in WAL mode holds anyway: a shared lock on the database (it keeps the `-wal` from being deleted)
-//!   and one on the `-shm`'s "dead man's switch" (it keeps the `-shm` from being truncated);
-//! - during a change an exclusive lock that only this library knows, so that two of its processes never write at once.
+//! own included. So we hold, on handles of ours:
+//! - in WAL mode, from before SQLite opens the `-wal` until it is closed, what every such connection holds: a shared lock
+//!   on the database (it keeps the `-wal` from being deleted) and one on the `-shm`'s "dead man's switch" (it keeps the
+//!   `-shm` from being truncated);
+//! - two exclusive locks that only this library knows: one while the file is opened, made, migrated or tidied up, and one
+//!   during a change; without WAL during a read, too.
 //!
-//! What they do not cover: a writer that is not this library's, in another process, in the very moment (well under a
-//! millisecond) in which other code of this process closes the file in the middle of a change.
+//! What they do not cover: other programs' writers, in another process, in the very moment (well under a millisecond) in
+//! which other code of this process closes the file in the middle of a change.
 //!
 //! Closing these handles drops locks, too, so they are closed after the connections. Where there are no such locks
 //! (outside Linux) SQLite's own have to do.
 
-#[cfg(target_os = "linux")]
-pub(super) use linux::{Guards, is_in_use, part_from_stray_log};
-#[cfg(not(target_os = "linux"))]
-pub(super) use nothing::{Guards, is_in_use, part_from_stray_log};
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::process;
+use std::sync::OnceLock;
 
-#[cfg(target_os = "linux")]
-mod linux {
-    use std::fs::File;
-    use std::os::unix::fs::FileExt;
-    use std::path::Path;
-    use std::process;
+use parking_lot::{Mutex, MutexGuard};
 
-    use nix::errno::Errno;
-    use nix::fcntl::{FcntlArg, fcntl};
-    use nix::libc;
+use super::file::FileId;
+use crate::store::wait::Deadline;
 
-    use crate::store::wait::Deadline;
+/// Bytes of a file that are locked: where they begin, and how many.
+type Range = (i64, i64);
 
-    /// `SHARED_FIRST` and `SHARED_SIZE` of SQLite's file format.
-    const SHARED: (i64, i64) = (0x4000_0002, 510);
-    /// `UNIX_SHM_DMS` of SQLite's Unix VFS.
-    const DEAD_MANS_SWITCH: (i64, i64) = (128, 1);
-    /// In the page that SQLite keeps free for locks, behind its own.
-    const OUR_TURN: (i64, i64) = (0x4000_0400, 1);
-    /// Where SQLite's file format says how the file is written and read, and what it says of a file in WAL mode.
-    const VERSIONS: (u64, [u8; 2]) = (18, [2, 2]);
+/// `SHARED_FIRST` and `SHARED_SIZE` of SQLite's file format.
+const SHARED: Range = (0x4000_0002, 510);
+/// `UNIX_SHM_DMS` of SQLite's Unix VFS.
+const DEAD_MANS_SWITCH: Range = (128, 1);
+/// In the page that SQLite keeps free for locks, behind its own.
+const OUR_TURN: Range = (0x4000_0400, 1);
+const OPENING: Range = (0x4000_0401, 1);
+/// Shared among this library's processes that have the file open in WAL mode: SQLite's own lock says nothing to us about
+/// others, for the one of this process is among them.
+const USING: Range = (0x4000_0402, 1);
 
-    /// The shared locks. A file that cannot be opened or locked is one that SQLite's own locks have to do for.
-    pub(in crate::store::sqlite) struct Guards {
-        database: Option<File>,
-        shm: Option<File>,
-        wal: bool,
-        process: u32,
+/// How many bytes at the beginning of the `-shm` say what of the `-wal` counts: zeros are as good as none.
+const INDEX_HEADER: usize = 136;
+
+/// Where SQLite's file format says how a file is written and read, and what it says of one in WAL mode.
+const VERSIONS: u64 = 18;
+const WAL: [u8; 2] = [2, 2];
+
+/// The handles and locks that this process's connections to a file share. A file that cannot be opened or locked is one
+/// that SQLite's own locks have to do for.
+pub(super) struct Guards {
+    database: Option<File>,
+    /// The `-shm`, if it can be had, once the shared locks are held.
+    shared: OnceLock<Option<File>>,
+    /// Between threads of this process: they have one handle, and so one lock.
+    threads: [Mutex<()>; 2],
+    process: u32,
+}
+
+impl Guards {
+    /// Of the file that `path` names. Nothing is locked yet.
+    pub(super) fn of(path: &Path) -> Self {
+        Self {
+            database: open(path).or_else(|| File::open(path).ok()),
+            shared: OnceLock::new(),
+            threads: [const { Mutex::new(()) }; 2],
+            process: process::id(),
+        }
     }
 
-    impl Guards {
-        /// Takes them, while a connection is open; without WAL (no `-shm`) only the right to wait for a turn. `None`: the
-        /// path names another file by now, one without WAL.
-        ///
-        /// Whoever makes such a file needs it exclusively, and our locks would be in the way: so long that we would wait
-        /// for each other. Once we have them, nobody can change what the file says of itself here.
-        pub(in crate::store::sqlite) fn take(database: &Path, shm: Option<&Path>, deadline: Deadline) -> Option<Self> {
-            // Nothing is written to them; but who excludes others needs a handle that could.
-            let open = |path| File::options().read(true).write(true).open(path).ok();
-            let (database, shm_file) = (open(database), shm.and_then(open));
-            let guards = Self { database, shm: shm_file, wal: shm.is_some(), process: process::id() };
-            // Only who closes the file last has it exclusively, for a moment.
-            while guards.wal && guards.shared(libc::F_RDLCK) == Err(Errno::EAGAIN) && deadline.sleep() {}
-            (!guards.wal || guards.database.as_ref().is_none_or(is_in_wal_mode)).then_some(guards)
-        }
+    /// Are they of this file? Of one that cannot be opened nobody can tell.
+    pub(super) fn are_of(&self, id: FileId) -> bool {
+        self.database.as_ref().and_then(FileId::of_handle).is_none_or(|found| found == id)
+    }
 
-        /// Gives them back, that the last connection may tidy up.
-        pub(in crate::store::sqlite) fn release(&self) {
-            let _ = lock(self.database.as_ref(), libc::F_UNLCK, SHARED);
-        }
+    /// Did this process make them? What was inherited over a fork is one lock with the parent's.
+    pub(super) fn are_ours(&self) -> bool {
+        self.process == process::id()
+    }
 
-        /// Did this process take them, for this mode? What was inherited over a fork is one lock with the parent's.
-        pub(in crate::store::sqlite) fn are_ours(&self, wal: bool) -> bool {
-            self.process == process::id() && self.wal == wal
-        }
+    /// Does the file say that it is in WAL mode?
+    pub(super) fn says_wal(&self) -> bool {
+        let Some(mut file) = self.database.as_ref() else { return false };
+        let mut versions = [0; WAL.len()];
+        file.seek(SeekFrom::Start(VERSIONS)).is_ok() && file.read_exact(&mut versions).is_ok() && versions == WAL
+    }
 
-        /// Waits for this process's turn to write. `None`: not in time.
-        pub(in crate::store::sqlite) fn turn(&self, deadline: Deadline) -> Option<Turn<'_>> {
-            while lock(self.database.as_ref(), libc::F_WRLCK, OUR_TURN) == Err(Errno::EAGAIN) {
+    /// Waits until no other process of this library's opens or tidies up the file. `None`: not in time.
+    pub(super) fn opening(&self, deadline: Deadline) -> Option<Turn<'_>> {
+        self.alone(OPENING, &self.threads[0], deadline)
+    }
+
+    /// Waits for this thread's turn to write. `None`: not in time.
+    pub(super) fn turn(&self, deadline: Deadline) -> Option<Turn<'_>> {
+        self.alone(OUR_TURN, &self.threads[1], deadline)
+    }
+
+    fn alone<'a>(&'a self, range: Range, threads: &'a Mutex<()>, deadline: Deadline) -> Option<Turn<'a>> {
+        let thread = deadline.lock(threads)?;
+        let database = self.database.as_ref();
+        while lock(database, Kind::Exclusive, range) == Outcome::Taken {
+            if !deadline.sleep() {
+                return None;
+            }
+        }
+        Some(Turn { database, range, _thread: thread })
+    }
+
+    /// Are the shared locks held?
+    pub(super) fn are_shared(&self) -> bool {
+        self.shared.get().is_some()
+    }
+
+    /// Takes the shared locks, before SQLite opens the `-wal`: for a file in WAL mode, by who is opening it. `None`: not
+    /// in time.
+    pub(super) fn share(&self, shm: &Path, deadline: Deadline) -> Option<()> {
+        // Only another program that closes the file last has it exclusively, for a moment.
+        for range in [USING, SHARED] {
+            while lock(self.database.as_ref(), Kind::Shared, range) == Outcome::Taken {
                 if !deadline.sleep() {
                     return None;
                 }
             }
-            Some(Turn(self))
         }
+        let shm = self.database.as_ref().and_then(|database| open_or_make(shm, database));
+        // SQLite will see our lock, and believe that the memory is in use: so what a crash has left there is ours to wipe.
+        if lock(shm.as_ref(), Kind::Exclusive, DEAD_MANS_SWITCH) == Outcome::Locked
+            && let Some(mut shm) = shm.as_ref()
+        {
+            // Not truncated: other code of some process may still have it mapped.
+            let _ = shm.write_all(&[0; INDEX_HEADER]);
+        }
+        while lock(shm.as_ref(), Kind::Shared, DEAD_MANS_SWITCH) == Outcome::Taken {
+            if !deadline.sleep() {
+                return None;
+            }
+        }
+        let _ = self.shared.set(shm);
+        Some(())
+    }
 
-        fn shared(&self, kind: i32) -> Result<(), Errno> {
-            lock(self.database.as_ref(), kind, SHARED)?;
-            lock(self.shm.as_ref(), kind, DEAD_MANS_SWITCH)
+    /// Is this the only process of this library's that has the file open? For who is `opening`: none comes meanwhile.
+    pub(super) fn are_alone(&self) -> bool {
+        lock(self.database.as_ref(), Kind::Exclusive, USING) != Outcome::Taken
+    }
+
+    /// Can such locks be had here?
+    pub(super) fn are_held(&self) -> bool {
+        lock(self.database.as_ref(), Kind::Shared, USING) == Outcome::Locked
+    }
+
+    /// Removes an empty `-wal` and its `-shm`, if nobody at all has the file open: SQLite would, but for our locks. For who
+    /// is `opening`, after its connections are closed.
+    pub(super) fn remove_empty_log(&self, wal: &Path, shm: &Path) {
+        let [database, memory] = [self.database.as_ref(), self.shared.get().and_then(Option::as_ref)];
+        let alone = [(database, USING), (database, SHARED), (memory, DEAD_MANS_SWITCH)]
+            .into_iter()
+            .all(|(file, range)| lock(file, Kind::Exclusive, range) == Outcome::Locked);
+        if alone && fs::metadata(wal).map_or(0, |wal| wal.len()) == 0 {
+            let _ = fs::remove_file(wal);
+            let _ = fs::remove_file(shm);
         }
     }
 
-    fn is_in_wal_mode(file: &File) -> bool {
-        let mut versions = [0; 2];
-        file.read_exact_at(&mut versions, VERSIONS.0).is_ok() && versions == VERSIONS.1
-    }
-
-    /// Does anybody have the database at this path open in WAL mode? Not to be asked about a file of our own connections.
-    pub(in crate::store::sqlite) fn is_in_use(path: &Path) -> bool {
-        let Ok(file) = File::options().read(true).write(true).open(path) else { return false };
-        lock(Some(&file), libc::F_WRLCK, SHARED) == Err(Errno::EAGAIN)
-    }
-
-    /// Removes the `-wal` and `-shm` beside a database that nobody has open, if somebody uses them: for another file, then,
-    /// which had this name before. SQLite would replay what stands there into this one, and share its memory with those who
-    /// go on writing into the other.
-    ///
-    /// Not to be called by who has connections to the file: closing the handles here drops their locks.
-    pub(in crate::store::sqlite) fn part_from_stray_log(database: &Path, wal: &Path, shm: &Path) {
-        let open = |path| File::options().read(true).write(true).open(path).ok();
-        if std::fs::metadata(wal).is_err() {
+    /// Removes the `-wal` and `-shm` beside this file, which nobody has open, if somebody uses them: for another file, then,
+    /// which had this name before. SQLite would replay what stands there into this one, and share its memory with those
+    /// who go on writing into the other. For who is `opening`.
+    pub(super) fn part_from_stray_log(&self, wal: &Path, shm: &Path) {
+        if fs::metadata(wal).is_err() {
             return;
         }
-        let (Some(database), Some(shm_file)) = (open(database), open(shm)) else { return };
-        // Whoever opens the file locks it before it looks for a log: so as long as this lock is held, no log is its own.
-        let is_ours = lock(Some(&database), libc::F_WRLCK, SHARED).is_ok();
-        if is_ours && lock(Some(&shm_file), libc::F_WRLCK, DEAD_MANS_SWITCH) == Err(Errno::EAGAIN) {
-            let _ = std::fs::remove_file(wal);
-            let _ = std::fs::remove_file(shm);
-        }
-    }
-
-    /// The right to write. Ends with its owner.
-    pub(in crate::store::sqlite) struct Turn<'a>(&'a Guards);
-
-    impl Drop for Turn<'_> {
-        fn drop(&mut self) {
-            let _ = lock(self.0.database.as_ref(), libc::F_UNLCK, OUR_TURN);
-        }
-    }
-
-    fn lock(file: Option<&File>, kind: i32, (start, length): (i64, i64)) -> Result<(), Errno> {
-        let Some(file) = file else { return Ok(()) };
-        let range = libc::flock {
-            l_type: i16::try_from(kind).unwrap_or_default(),
-            l_whence: 0, // from the file's beginning
-            l_start: start,
-            l_len: length,
-            l_pid: 0,
-        };
-        fcntl(file, FcntlArg::F_OFD_SETLK(&range)).map(drop)
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-
-        /// Two files as SQLite makes them in WAL mode, as far as the locks look at them.
-        fn files(folder: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
-            let (database, shm) = (folder.join("database"), folder.join("shm"));
-            std::fs::write(&database, [2; 512]).unwrap();
-            File::create(&shm).unwrap();
-            (database, shm)
-        }
-
-        fn take(database: &Path, shm: &Path) -> Guards {
-            Guards::take(database, Some(shm), Deadline::now()).unwrap()
-        }
-
-        #[test]
-        fn who_makes_a_file_of_the_same_name_is_not_in_our_way_nor_we_in_theirs() {
-            let folder = tempfile::tempdir().unwrap();
-            let (database, shm) = files(folder.path());
-            File::create(&database).unwrap();
-            assert!(Guards::take(&database, Some(&shm), Deadline::now()).is_none(), "it is empty yet");
-            assert!(!is_in_use(&database));
-            let mut rollback = [2; 512];
-            rollback[18..20].copy_from_slice(&[1, 1]);
-            std::fs::write(&database, rollback).unwrap();
-            assert!(Guards::take(&database, Some(&shm), Deadline::now()).is_none(), "it has no WAL yet");
-            assert!(Guards::take(&database, None, Deadline::now()).is_some(), "a turn can be waited for without");
-        }
-
-        #[test]
-        fn only_one_has_the_turn_and_closing_another_handle_does_not_end_it() {
-            let folder = tempfile::tempdir().unwrap();
-            let (database, shm) = files(folder.path());
-            let (one, other) = (take(&database, &shm), take(&database, &shm));
-            let turn = one.turn(Deadline::now()).unwrap();
-            drop(File::open(&database).unwrap());
-            assert!(other.turn(Deadline::now()).is_none());
-            drop(turn);
-            assert!(other.turn(Deadline::now()).is_some());
-        }
-
-        #[test]
-        fn only_a_log_that_is_used_for_another_file_is_parted_from() {
-            let folder = tempfile::tempdir().unwrap();
-            let path = |name| folder.path().join(name);
-            let [database, other, wal, shm] = ["database", "other", "wal", "shm"].map(path);
-            for file in [&database, &other, &wal, &shm] {
-                std::fs::write(file, [2; 512]).unwrap();
+        let Some(shm_file) = open(shm) else { return };
+        // Whoever uses the file has locked it: so as long as this lock is held, no log is its own.
+        if lock(self.database.as_ref(), Kind::Exclusive, SHARED) == Outcome::Locked {
+            if lock(Some(&shm_file), Kind::Exclusive, DEAD_MANS_SWITCH) == Outcome::Taken {
+                let _ = fs::remove_file(wal);
+                let _ = fs::remove_file(shm);
             }
-            part_from_stray_log(&database, &wal, &shm);
-            assert!(wal.exists() && shm.exists(), "nobody uses it: it may be what a crash has left");
-            let own = take(&database, &shm);
-            part_from_stray_log(&database, &wal, &shm);
-            assert!(wal.exists() && shm.exists(), "it is this file's");
-            drop(own);
-            let _others = take(&other, &shm);
-            part_from_stray_log(&database, &wal, &shm);
-            assert!(!wal.exists() && !shm.exists());
-        }
-
-        #[test]
-        fn what_is_guarded_cannot_be_locked_exclusively_until_it_is_released() {
-            let folder = tempfile::tempdir().unwrap();
-            let (database, shm) = files(folder.path());
-            let guards = take(&database, &shm);
-            for (file, range) in [(database, SHARED), (shm, DEAD_MANS_SWITCH)] {
-                let other = File::options().write(true).open(&file).unwrap();
-                assert_eq!(lock(Some(&other), libc::F_WRLCK, range), Err(Errno::EAGAIN));
-                drop(File::open(&file).unwrap());
-                assert_eq!(lock(Some(&other), libc::F_WRLCK, range), Err(Errno::EAGAIN));
-            }
-            assert!(is_in_use(&folder.path().join("database")));
-            guards.release();
-            assert!(!is_in_use(&folder.path().join("database")));
-            let other = File::options().write(true).open(folder.path().join("shm")).unwrap();
-            assert_eq!(lock(Some(&other), libc::F_WRLCK, DEAD_MANS_SWITCH), Ok(()));
+            lock(self.database.as_ref(), Kind::Unlock, SHARED);
         }
     }
 }
 
+/// Runs `work` if nobody has the database at this path open in WAL mode, or opens it. Not for a file that connections of
+/// this process are open to: closing the handle here drops their locks.
+pub(super) fn if_unused(path: &Path, work: impl FnOnce()) {
+    let guards = Guards::of(path);
+    let opening = guards.opening(Deadline::now());
+    if opening.is_some() && lock(guards.database.as_ref(), Kind::Exclusive, SHARED) != Outcome::Taken {
+        work();
+    }
+}
+
+/// The right to do what only one may do at a time. Ends with its owner.
+pub(super) struct Turn<'a> {
+    database: Option<&'a File>,
+    range: Range,
+    _thread: MutexGuard<'a, ()>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(self.database, Kind::Unlock, self.range);
+    }
+}
+
+fn open(path: &Path) -> Option<File> {
+    // Nothing is written to it; but who excludes others needs a handle that could.
+    File::options().read(true).write(true).open(path).ok()
+}
+
+/// Opens the `-shm`, and makes it as SQLite does: for whoever may use the database, and never by way of a link.
+#[cfg(target_os = "linux")]
+fn open_or_make(shm: &Path, database: &File) -> Option<File> {
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+
+    let mut options = File::options();
+    options.read(true).write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+    match options.open(shm) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        opened => return opened.ok(),
+    }
+    let its = database.metadata().ok()?;
+    let made = options.create_new(true).open(shm).ok()?;
+    let _ = made.set_permissions(its.permissions());
+    let _ = fchown(&made, Some(its.uid()), Some(its.gid()));
+    Some(made)
+}
+
 #[cfg(not(target_os = "linux"))]
-mod nothing {
-    use std::path::Path;
+fn open_or_make(_: &Path, _: &File) -> Option<File> {
+    None
+}
 
-    use crate::store::wait::Deadline;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Shared,
+    Exclusive,
+    Unlock,
+}
 
-    pub(in crate::store::sqlite) struct Guards;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Locked,
+    /// Somebody else has it.
+    Taken,
+    /// There is no file, or none that can be locked so.
+    Impossible,
+}
 
-    impl Guards {
-        pub(in crate::store::sqlite) fn take(_: &Path, _: Option<&Path>, _: Deadline) -> Option<Self> {
-            Some(Self)
-        }
+#[cfg(target_os = "linux")]
+fn lock(file: Option<&File>, kind: Kind, (start, length): Range) -> Outcome {
+    use nix::errno::Errno;
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
 
-        pub(in crate::store::sqlite) fn release(&self) {}
+    let Some(file) = file else { return Outcome::Impossible };
+    let kind = match kind {
+        Kind::Shared => libc::F_RDLCK,
+        Kind::Exclusive => libc::F_WRLCK,
+        Kind::Unlock => libc::F_UNLCK,
+    };
+    let range = libc::flock {
+        l_type: i16::try_from(kind).unwrap_or_default(),
+        l_whence: 0, // from the file's beginning
+        l_start: start,
+        l_len: length,
+        l_pid: 0,
+    };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&range)) {
+        Ok(_) => Outcome::Locked,
+        Err(Errno::EAGAIN | Errno::EACCES) => Outcome::Taken,
+        Err(_) => Outcome::Impossible,
+    }
+}
 
-        pub(in crate::store::sqlite) fn are_ours(&self, _: bool) -> bool {
-            true
-        }
+#[cfg(not(target_os = "linux"))]
+fn lock(_: Option<&File>, _: Kind, _: Range) -> Outcome {
+    Outcome::Impossible
+}
 
-        pub(in crate::store::sqlite) fn turn(&self, _: Deadline) -> Option<Turn> {
-            Some(Turn)
-        }
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::path::PathBuf;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    struct Files {
+        _folder: TempDir,
+        database: PathBuf,
+        wal: PathBuf,
+        shm: PathBuf,
     }
 
-    pub(in crate::store::sqlite) struct Turn;
-
-    /// Where an open file cannot be replaced, nobody's `-wal` is left behind.
-    pub(in crate::store::sqlite) fn is_in_use(_: &Path) -> bool {
-        true
+    /// As SQLite makes them in WAL mode, as far as the locks look at them.
+    fn files() -> Files {
+        let folder = tempfile::tempdir().unwrap();
+        let [database, wal, shm] = ["database", "wal", "shm"].map(|name| folder.path().join(name));
+        fs::write(&database, [2; 512]).unwrap();
+        Files { _folder: folder, database, wal, shm }
     }
 
-    pub(in crate::store::sqlite) fn part_from_stray_log(_: &Path, _: &Path, _: &Path) {}
+    fn shared(files: &Files) -> Guards {
+        let guards = Guards::of(&files.database);
+        guards.share(&files.shm, Deadline::now()).unwrap();
+        guards
+    }
+
+    fn taken(path: &Path, range: Range) -> bool {
+        lock(open(path).as_ref(), Kind::Exclusive, range) == Outcome::Taken
+    }
+
+    #[test]
+    fn only_one_has_the_turn_and_closing_another_handle_does_not_end_it() {
+        let files = files();
+        let (one, other) = (Guards::of(&files.database), Guards::of(&files.database));
+        let turn = one.turn(Deadline::now()).unwrap();
+        drop(File::open(&files.database).unwrap());
+        assert!(other.turn(Deadline::now()).is_none());
+        assert!(one.turn(Deadline::now()).is_none(), "nor another thread with the same handle");
+        assert!(other.opening(Deadline::now()).is_some(), "which is another lock");
+        drop(turn);
+        assert!(other.turn(Deadline::now()).is_some());
+    }
+
+    #[test]
+    fn what_is_shared_is_not_to_be_had_exclusively() {
+        let files = files();
+        let guards = shared(&files);
+        for _ in 0..2 {
+            assert!(taken(&files.database, SHARED) && taken(&files.shm, DEAD_MANS_SWITCH));
+        }
+        drop(guards);
+        assert!(!taken(&files.database, SHARED) && !taken(&files.shm, DEAD_MANS_SWITCH));
+    }
+
+    #[test]
+    fn an_empty_log_goes_with_the_last_who_has_the_file_open() {
+        let files = files();
+        let are_there = || (files.wal.exists(), files.shm.exists());
+        let (one, other) = (shared(&files), shared(&files));
+        fs::write(&files.wal, "").unwrap();
+        one.remove_empty_log(&files.wal, &files.shm);
+        assert_eq!(are_there(), (true, true), "another has it open");
+        drop(other);
+        fs::write(&files.wal, "saved").unwrap();
+        one.remove_empty_log(&files.wal, &files.shm);
+        assert_eq!(are_there(), (true, true), "it is not empty");
+        fs::write(&files.wal, "").unwrap();
+        one.remove_empty_log(&files.wal, &files.shm);
+        assert_eq!(are_there(), (false, false));
+    }
+
+    #[test]
+    fn who_shares_knows_whether_others_do() {
+        let files = files();
+        let one = shared(&files);
+        let other = shared(&files);
+        assert!(!one.are_alone());
+        drop(other);
+        assert!(one.are_alone());
+    }
+
+    #[test]
+    fn only_the_first_wipes_the_memory_that_a_crash_has_left() {
+        let files = files();
+        let begin = |with| fs::write(&files.shm, [with; 200]).unwrap();
+        let is_wiped = || fs::read(&files.shm).unwrap().starts_with(&[0; INDEX_HEADER]);
+        begin(7);
+        let _one = shared(&files);
+        assert!(is_wiped());
+        begin(7);
+        let _other = shared(&files);
+        assert!(!is_wiped());
+    }
+
+    #[test]
+    fn the_memory_is_for_whoever_may_use_the_database_and_never_a_link() {
+        use std::os::unix::fs::PermissionsExt;
+        let files = files();
+        fs::set_permissions(&files.database, fs::Permissions::from_mode(0o640)).unwrap();
+        drop(shared(&files));
+        assert_eq!(fs::metadata(&files.shm).unwrap().permissions().mode() & 0o777, 0o640);
+        fs::remove_file(&files.shm).unwrap();
+        fs::write(&files.wal, "somebody's").unwrap();
+        std::os::unix::fs::symlink(&files.wal, &files.shm).unwrap();
+        drop(shared(&files));
+        assert_eq!(fs::read(&files.wal).unwrap(), b"somebody's");
+    }
+
+    #[test]
+    fn a_file_says_itself_whether_it_is_in_wal_mode() {
+        let files = files();
+        assert!(Guards::of(&files.database).says_wal());
+        for other in [&b""[..], &[1; 512], &[2; 19]] {
+            fs::write(&files.database, other).unwrap();
+            assert!(!Guards::of(&files.database).says_wal());
+        }
+        assert!(!Guards::of(&files.wal).says_wal(), "it is not there");
+    }
+
+    #[test]
+    fn only_a_log_that_is_used_for_another_file_is_parted_from() {
+        let files = files();
+        let part = |database: &Path| Guards::of(database).part_from_stray_log(&files.wal, &files.shm);
+        for file in [&files.wal, &files.shm] {
+            fs::write(file, "").unwrap();
+        }
+        part(&files.database);
+        assert!(files.wal.exists() && files.shm.exists(), "nobody uses it: it may be what a crash has left");
+        let own = shared(&files);
+        part(&files.database);
+        assert!(files.wal.exists() && files.shm.exists(), "it is this file's");
+        drop(own);
+        let other = files.database.with_file_name("other");
+        fs::write(&other, [2; 512]).unwrap();
+        let others = Guards::of(&other);
+        others.share(&files.shm, Deadline::now()).unwrap();
+        part(&files.database);
+        assert!(!files.wal.exists() && !files.shm.exists());
+    }
+
+    #[test]
+    fn a_file_is_unused_if_nobody_has_it_open_or_opens_it() {
+        let files = files();
+        let is_unused = || {
+            let mut ran = false;
+            if_unused(&files.database, || ran = true);
+            ran
+        };
+        assert!(is_unused());
+        let guards = Guards::of(&files.database);
+        let opening = guards.opening(Deadline::now());
+        assert!(!is_unused());
+        drop(opening);
+        assert!(is_unused());
+        guards.share(&files.shm, Deadline::now()).unwrap();
+        assert!(!is_unused());
+    }
 }

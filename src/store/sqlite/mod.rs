@@ -201,15 +201,19 @@ impl Backend for Sqlite {
 
     fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>> {
         self.with(Role::Reader, deadline, |_, open| {
-            Sql::new(&open.connection, &self.place).by_key(key, value).map(Some)
+            let found = open.reading(deadline, || Sql::new(&open.connection, &self.place).by_key(key, value));
+            found.ok_or_else(|| deadline.busy(&self.place))?.map(Some)
         })
     }
 
     fn read(&self, deadline: Deadline, work: &mut dyn FnMut(&dyn Rows) -> Result<()>) -> Result<()> {
         self.with(Role::Reader, deadline, |_, open| {
-            let _moment = Transaction::new_unchecked(&open.connection, TransactionBehavior::Deferred)
-                .map_err(|error| trouble(&self.place, &error))?;
-            work(&Sql::new(&open.connection, &self.place)).map(Some)
+            let done = open.reading(deadline, || {
+                let _moment = Transaction::new_unchecked(&open.connection, TransactionBehavior::Deferred)
+                    .map_err(|error| trouble(&self.place, &error))?;
+                work(&Sql::new(&open.connection, &self.place))
+            });
+            done.ok_or_else(|| deadline.busy(&self.place))?.map(Some)
         })
     }
 
@@ -230,12 +234,19 @@ impl Backend for Sqlite {
     }
 
     fn backup(&self, target: &Path, deadline: Deadline) -> Result<()> {
-        self.with(Role::Reader, deadline, |_, _| Ok(Some(())))?;
-        busy::until(deadline, || {
+        let write = || {
             // A connection of its own: a large file takes a while, and finds must not wait for it.
             let source = connect::connect(&self.path, &self.place)?;
             backup::write(&source, &self.place, target)
-        })
+        };
+        let is_written = self.with(Role::Reader, deadline, |_, open| {
+            if open.has_wal() {
+                return Ok(Some(false));
+            }
+            // Without WAL they have to.
+            open.reading(deadline, write).ok_or_else(|| deadline.busy(&self.place))?.map(|()| Some(true))
+        })?;
+        if is_written { Ok(()) } else { busy::until(deadline, write) }
     }
 
     fn close(&self, deadline: Deadline) {

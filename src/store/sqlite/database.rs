@@ -157,9 +157,10 @@ impl Database {
         if is_first {
             let shm = file::beside(&self.path, "-shm");
             guards.part_from_stray_log(&self.wal_path, &shm);
-            if !guards.says_wal() || self.is_on_network() {
+            if !guards.says_wal() || file::network(&self.path).is_some() {
                 let _turn = guards.turn(deadline).ok_or_else(busy)?;
-                self.make(journal)?;
+                let mut connection = connect(&self.path, &self.place)?;
+                prepare(&mut connection, &self.path, &self.place, journal)?;
             }
             if guards.says_wal() {
                 guards.share(&shm, deadline).ok_or_else(busy)?;
@@ -181,26 +182,6 @@ impl Database {
         }
     }
 
-    /// Makes or migrates a file that is not in WAL mode, and has it use WAL if that can be had.
-    fn make(&self, journal: Journal) -> Result<()> {
-        self.with_new_connection(None, |connection| {
-            let read_only = connection.is_readonly(rusqlite::MAIN_DB).unwrap_or(false);
-            self.bring_up_to_date(connection)?;
-            // What is damaged is refused before the mode is written into it.
-            self.read(connection)?;
-            if read_only {
-                return Ok(());
-            }
-            if self.is_on_network() {
-                leave_wal(connection);
-            } else if journal == Journal::Wal {
-                use_wal(connection, &self.path).map_err(|error| trouble(&self.place, &error))?;
-            }
-            Ok(())
-        })
-        .map(drop)
-    }
-
     /// A connection to a file that has been made, by who is opening it: this process's first, or another.
     fn connect(&self, role: Role, guards: &Guards, is_first: bool) -> Result<Connection> {
         self.with_new_connection(is_first.then_some(guards), |connection| {
@@ -209,7 +190,7 @@ impl Database {
                 if schema::inspect(connection, &self.place)? == Contents::Older {
                     let turn = guards.turn(busy::deadline());
                     let _turn = turn.ok_or_else(|| busy::deadline().busy(&self.place))?;
-                    self.bring_up_to_date(connection)?;
+                    bring_up_to_date(connection, &self.place)?;
                 }
                 // A commit in WAL mode is durable with FULL.
                 check(connection.pragma_update(None, "synchronous", "FULL"))?;
@@ -218,7 +199,7 @@ impl Database {
                 check(connection.pragma_update(None, "query_only", true))?;
             }
             // The first read in WAL mode opens the `-wal`.
-            self.read(connection)
+            read(connection, &self.place)
         })
     }
 
@@ -239,22 +220,6 @@ impl Database {
                 Err(error)
             }
         }
-    }
-
-    fn bring_up_to_date(&self, connection: &mut Connection) -> Result<()> {
-        match schema::inspect(connection, &self.place)? {
-            Contents::Older => schema::migrate(connection, &self.place),
-            Contents::Current => Ok(()),
-        }
-    }
-
-    fn read(&self, connection: &Connection) -> Result<()> {
-        let read = connection.query_row("SELECT last_id, last_order FROM zoho_token_store", [], |_| Ok(()));
-        read.map_err(|error| trouble(&self.place, &error))
-    }
-
-    fn is_on_network(&self) -> bool {
-        file::network(&self.path).is_some()
     }
 
     /// Closes all connections, that they can be opened anew.
@@ -361,6 +326,42 @@ impl Drop for Database {
     }
 }
 
+/// Makes a new file, `draft`, that is to be called `path`.
+pub(super) fn make(draft: &Path, path: &Path, journal: Journal) -> Result<()> {
+    let place = Place::File(path.to_owned());
+    let mut connection = connect(draft, &place)?;
+    prepare(&mut connection, draft, &place, journal)
+}
+
+/// Makes or migrates a file that is not in WAL mode, and has it use WAL from then on if that can be had.
+fn prepare(connection: &mut Connection, path: &Path, place: &Place, journal: Journal) -> Result<()> {
+    let read_only = connection.is_readonly(rusqlite::MAIN_DB).unwrap_or(false);
+    bring_up_to_date(connection, place)?;
+    // What is damaged is refused before the mode is written into it.
+    read(connection, place)?;
+    if read_only {
+        return Ok(());
+    }
+    if file::network(path).is_some() {
+        leave_wal(connection);
+    } else if journal == Journal::Wal {
+        use_wal(connection, path).map_err(|error| trouble(place, &error))?;
+    }
+    Ok(())
+}
+
+fn bring_up_to_date(connection: &mut Connection, place: &Place) -> Result<()> {
+    match schema::inspect(connection, place)? {
+        Contents::Older => schema::migrate(connection, place),
+        Contents::Current => Ok(()),
+    }
+}
+
+fn read(connection: &Connection, place: &Place) -> Result<()> {
+    let read = connection.query_row("SELECT last_id, last_order FROM zoho_token_store", [], |_| Ok(()));
+    read.map_err(|error| trouble(place, &error))
+}
+
 /// Closes a connection, and leaves the `-wal` as it is: SQLite would bring it in and remove it by its name, which can be
 /// another file's by then; so [`connect`] turns that off.
 fn close(open: Option<Open>) {
@@ -395,7 +396,7 @@ mod tests {
     fn every_connection_is_durable_and_wipes_what_it_deletes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
-        file::ensure(&path).unwrap();
+        file::ensure(&path, |draft| make(draft, &path, Journal::Rollback)).unwrap();
         let database = Database::at(&path, Deadline::after(Duration::from_secs(20))).unwrap();
         for role in [Role::Writer, Role::Reader] {
             let open = database.open(role, Journal::Wal).unwrap();
@@ -411,7 +412,7 @@ mod tests {
     fn without_wal_a_commit_waits_for_the_folder_too() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
-        file::ensure(&path).unwrap();
+        file::ensure(&path, |draft| make(draft, &path, Journal::Rollback)).unwrap();
         let open = Database::at(&path, Deadline::after(Duration::from_secs(20)))
             .unwrap()
             .open(Role::Writer, Journal::Rollback)

@@ -88,8 +88,11 @@ pub(super) fn beside(database: &Path, ending: &str) -> PathBuf {
 /// The smallest page of SQLite's, and so the length of the shortest database, in bytes.
 const SHORTEST: u64 = 512;
 
-/// Makes the file, empty and its owner's alone from the first moment on, unless it is there already.
-pub(super) fn ensure(path: &Path) -> Result<()> {
+/// Has `make` fill a new file, its owner's alone, and puts it in place at once, unless there is one already.
+///
+/// Not made where it stands: what SQLite writes there without WAL, other code of this process would take for what a crash
+/// has left, for it cannot see the locks of its own process.
+pub(super) fn ensure(path: &Path, make: impl Fn(&Path) -> Result<()>) -> Result<()> {
     loop {
         match fs::metadata(path) {
             // SQLite takes what is too short to be a database for an empty one, and writes over it.
@@ -102,7 +105,14 @@ pub(super) fn ensure(path: &Path) -> Result<()> {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(refused(path, &error)),
         }
-        match create(path) {
+        let made = match draft_beside(path) {
+            Ok(draft) => {
+                make(&draft)?;
+                draft.persist_noclobber(path).map_err(|error| error.error).and_then(|()| sync_folder(path))
+            }
+            Err(error) => Err(error),
+        };
+        match made {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 // Somebody else was faster; or it is a link that leads nowhere, and then it stays so.
@@ -117,6 +127,8 @@ pub(super) fn ensure(path: &Path) -> Result<()> {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(bad(path, "is in a folder that does not exist", "make the folder first"));
             }
+            // Not every file system can give a name to a file only if nobody has it: then an empty one has to do.
+            Err(error) if error.kind() != ErrorKind::PermissionDenied && create(path).is_ok() => return Ok(()),
             Err(error) => return Err(refused(path, &error)),
         }
     }
@@ -237,13 +249,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_file_is_its_owners_alone() {
+    fn a_new_file_is_its_owners_alone_and_whole_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new.db");
-        ensure(&path).unwrap();
-        ensure(&path).unwrap();
+        let make = |content: &'static str| {
+            let path = &path;
+            move |draft: &Path| {
+                assert!(!path.exists() && !is_exposed(draft));
+                fs::write(draft, content).map_err(|error| refused(draft, &error))
+            }
+        };
+        ensure(&path, make("x".repeat(600).leak())).unwrap();
+        ensure(&path, make("never asked for")).unwrap();
         assert!(!is_exposed(&path));
-        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+        assert_eq!(fs::metadata(&path).unwrap().len(), 600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn who_is_slower_takes_the_file_of_who_was_faster() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new.db");
+        let faster = |_: &Path| fs::write(&path, "x".repeat(600)).map_err(|error| refused(&path, &error));
+        ensure(&path, faster).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[cfg(target_os = "linux")]
@@ -252,10 +282,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         for _ in 0..3 {
-            ensure(&path).unwrap();
+            create(&path).unwrap();
             let pin = Pin::new(&path).unwrap();
             fs::remove_file(&path).unwrap();
-            ensure(&path).unwrap();
+            create(&path).unwrap();
             assert_ne!(pin.id(&path), FileId::of(&path));
             fs::remove_file(&path).unwrap();
         }
@@ -268,7 +298,7 @@ mod tests {
         use nix::libc;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
-        ensure(&path).unwrap();
+        create(&path).unwrap();
         let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let whole = libc::flock { l_type: 1, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
         let (one, other) = (open(), open());
@@ -293,8 +323,8 @@ mod tests {
     fn a_file_that_was_replaced_is_another_file() {
         let folder = tempfile::tempdir().unwrap();
         let (path, other) = (folder.path().join("a"), folder.path().join("b"));
-        ensure(&path).unwrap();
-        ensure(&other).unwrap();
+        create(&path).unwrap();
+        create(&other).unwrap();
         let before = FileId::of(&path);
         fs::rename(&other, &path).unwrap();
         assert_ne!(before, FileId::of(&path));

@@ -151,7 +151,7 @@ impl Sqlite {
             database.abandon(deadline)?;
         }
         *current = None;
-        file::ensure(&self.path)?;
+        file::ensure(&self.path, |draft| database::make(draft, &self.path, self.journal))?;
         let database = Database::at(&self.path, deadline)?;
         *current = Some(Arc::clone(&database));
         Ok(database)

@@ -94,16 +94,24 @@ static void copy(const char *from, const char *to) {
 }
 
 /* A file of the folder that was synced once, and whether its name still stands in the folder as of the last sync of that. */
-static struct { char name[NAME_MAX + 1]; int there; } known[64];
+static struct { char name[NAME_MAX + 1], was[NAME_MAX + 1]; int there; } known[64];
 static int names;
 
-static void remember(const char *name) {
+static int entry(const char *name) {
     int at = 0;
     while (at < names && strcmp(known[at].name, name) != 0) at++;
-    if (at == 64) return;
-    snprintf(known[at].name, sizeof known[at].name, "%s", name);
-    known[at].there = 1;
-    if (at == names) names++;
+    if (at == names && names < 63) snprintf(known[names++].name, sizeof known[0].name, "%s", name);
+    return at;
+}
+
+static void remember(const char *name) {
+    known[entry(name)].there = 1;
+}
+
+/* A file has got this name: from the folder's next sync on it is there, as of the file's last sync. */
+static void renamed(const char *was, const char *name) {
+    if (power[0] == 0 || was == NULL || name == NULL) return;
+    snprintf(known[entry(name)].was, sizeof known[0].was, "%s", was);
 }
 
 /* What has been synced stays: folder/n is folder/(n-1) with the one file as it is now, or without the names that went. */
@@ -118,11 +126,17 @@ static void synced(const char *name) {
     mkdir(to, 0700);
     for (int at = 0; at < names; at++) {
         snprintf(from, sizeof from, "%s%s", folder, known[at].name);
+        const char *was = known[at].name;
         if (folder_itself && access(from, F_OK) != 0) known[at].there = 0;
+        if (folder_itself && known[at].was[0] && access(from, F_OK) == 0) {
+            known[at].there = 1;
+            was = known[at].was;
+        }
         if (!known[at].there) continue;
-        if (strcmp(name, known[at].name) != 0) snprintf(from, sizeof from, "%s/%d/%s", power, syncs - 1, known[at].name);
+        if (strcmp(name, known[at].name) != 0) snprintf(from, sizeof from, "%s/%d/%s", power, syncs - 1, was);
         snprintf(to, sizeof to, "%s/%d/%s", power, syncs, known[at].name);
         copy(from, to);
+        if (folder_itself) known[at].was[0] = 0;
     }
     inside = 0;
 }
@@ -192,14 +206,18 @@ int rename(const char *from, const char *to) {
     static int (*real)(const char *, const char *);
     if (!real) real = libc("rename");
     if (deed("rename", within(to))) return -1;
-    return real(from, to);
+    int done = real(from, to);
+    if (done == 0) renamed(within(from), within(to));
+    return done;
 }
 
 int linkat(int one, const char *from, int other, const char *to, int flags) {
     static int (*real)(int, const char *, int, const char *, int);
     if (!real) real = libc("linkat");
     if (deed("link", within(to))) return -1;
-    return real(one, from, other, to, flags);
+    int done = real(one, from, other, to, flags);
+    if (done == 0) renamed(within(from), within(to));
+    return done;
 }
 
 #define STATFS(NAME, TYPE)                                                                                              \

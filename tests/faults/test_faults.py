@@ -99,7 +99,7 @@ def test_a_disk_that_refuses_any_deed_is_an_error_and_no_more(suffer, act):
             assert code == "TOKEN_STORE"
             assert "nothing stored is lost" in message or "left untouched" in message
             # SQLite calls only a write that finds no room "full".
-            assert "the system reported" in message or (fault["error"] == "ENOSPC" and "full" in message)
+            assert "the system reported" in message or (fault["error"] == "ENOSPC" and "full" in message), fault
         if rows is None:
             assert all(rows in (before.get(name, []), after[name]) for name, rows in found.items())
             continue

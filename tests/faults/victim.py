@@ -99,12 +99,13 @@ def seed(act: str, folder: Path) -> None:
 
 
 def rows_of(path: Path) -> list[object]:
-    """Return whether SQLite itself finds a file sound, and what a store finds in it."""
+    """Return what a store finds in a file, the first to open it, and whether SQLite itself finds it sound then."""
+    with CustomStoreSQLite(path) as store:
+        rows = [values(made) for made in store.get_tokens()]
     connection = sqlite3.connect(path)
     sound = connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     connection.close()
-    with CustomStoreSQLite(path) as store:
-        return [sound, [values(made) for made in store.get_tokens()]]
+    return [sound, rows]
 
 
 def in_child(work: Callable[[], object]) -> tuple[int, str]:

@@ -10,7 +10,7 @@ use zoho_token_store::store::wait::Deadline;
 use zoho_token_store::store::{Error, Result, Store, Wait};
 
 /// What stands between a database and the `-wal` beside it in one input.
-pub const WAL: &[u8] = b"----wal----";
+const WAL: &[u8] = b"----wal----";
 const PATIENCE: Duration = Duration::from_secs(5);
 const NOW: i64 = 1_795_300_000_000;
 
@@ -25,7 +25,7 @@ fn split(input: &[u8]) -> (&[u8], Option<&[u8]>) {
 /// Opens it and works with it. Contract 9: a file that is not ours is refused and never overwritten; one that is taken
 /// works, as far as its damage lets it: with errors that say so, never with a crash, an endless wait or a row that is
 /// not the one asked for.
-pub fn check(input: &[u8]) {
+pub(crate) fn check(input: &[u8]) {
     let (database, wal) = split(input);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");

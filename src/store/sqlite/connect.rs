@@ -47,7 +47,7 @@ pub(super) fn use_wal(connection: &Connection, path: &Path) -> rusqlite::Result<
                 }
             }
             Err(error) => match error.sqlite_error_code() {
-                Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => return Ok(()),
+                Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly) => return Ok(()),
                 _ => return Err(error),
             },
         }

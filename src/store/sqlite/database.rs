@@ -157,12 +157,14 @@ impl Database {
         if is_first {
             let shm = file::beside(&self.path, "-shm");
             guards.part_from_stray_log(&self.wal_path, &shm);
-            if !guards.says_wal() || file::network(&self.path).is_some() {
+            // Beside a journal it may say what is still to be taken back, and that takes the file alone.
+            let has_wal = || guards.says_wal() && !file::beside(&self.path, "-journal").exists();
+            if !has_wal() || file::network(&self.path).is_some() {
                 let _turn = guards.turn(deadline).ok_or_else(busy)?;
                 let mut connection = connect(&self.path, &self.place)?;
                 prepare(&mut connection, &self.path, &self.place, journal)?;
             }
-            if guards.says_wal() {
+            if has_wal() {
                 guards.share(&shm, deadline).ok_or_else(busy)?;
             }
         }

@@ -105,14 +105,17 @@ pub(super) fn ensure(path: &Path, make: impl Fn(&Path) -> Result<()>) -> Result<
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(refused(path, &error)),
         }
-        let made = match draft_beside(path) {
+        let placed = match draft_beside(path) {
             Ok(draft) => {
                 make(&draft)?;
-                draft.persist_noclobber(path).map_err(|error| error.error).and_then(|()| sync_folder(path))
+                // Unlike a rename, this takes no file's place that came meanwhile.
+                let linked = fs::hard_link(&draft, path);
+                drop(draft);
+                linked.and_then(|()| sync_folder(path))
             }
             Err(error) => Err(error),
         };
-        match made {
+        match placed {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 // Somebody else was faster; or it is a link that leads nowhere, and then it stays so.

@@ -18,21 +18,29 @@ pub(super) fn leave_untouched(connection: Connection, path: &Path) {
     drop(connection);
 }
 
-/// Opens the file as every connection of ours needs it, without reading it.
+/// Opens the file as every connection of ours needs it.
 pub(super) fn connect(path: &Path, place: &Place) -> Result<Connection> {
-    let set_up = || -> rusqlite::Result<Connection> {
-        // Without CREATE: `file::ensure` makes files, private ones. Without a mutex: a connection has a lock of ours.
-        let connection =
-            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        connection.busy_handler(Some(busy::handler))?;
-        connection.set_prepared_statement_cache_capacity(sql::STATEMENTS);
-        connection.pragma_update(None, "secure_delete", true)?;
-        // Without WAL a commit is durable only once the folder forgot the journal, too.
-        connection.pragma_update(None, "synchronous", "EXTRA")?;
-        Ok(connection)
-    };
-    set_up().map_err(|error| trouble(place, &error))
+    let failed = |error| trouble(place, &error);
+    // Without CREATE: `file::ensure` makes files, private ones. Without a mutex: a connection has a lock of ours.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    match set_up(&connection) {
+        Ok(()) => Ok(connection),
+        // Some settings make SQLite read the file, and it can be damaged.
+        Err(error) => {
+            leave_untouched(connection, path);
+            Err(failed(error))
+        }
+    }
+}
+
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.busy_handler(Some(busy::handler))?;
+    connection.set_prepared_statement_cache_capacity(sql::STATEMENTS);
+    connection.pragma_update(None, "secure_delete", true)?;
+    // Without WAL a commit is durable only once the folder forgot the journal, too.
+    connection.pragma_update(None, "synchronous", "EXTRA")
 }
 
 /// Is it in WAL mode?

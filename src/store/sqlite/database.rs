@@ -29,7 +29,7 @@ use super::guard::{self, Guards};
 use super::schema::{self, Contents};
 use super::trouble::trouble;
 use crate::store::wait::Deadline;
-use crate::store::{Place, Result};
+use crate::store::{Error, Place, Result};
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,14 +99,19 @@ impl Database {
                 return Ok(database);
             }
             if FileId::of(&database.path) == Some(id) {
-                let cure = "use the name that is in use already: two names would mean two logs of changes";
-                return Err(file::bad(&path, "is a hard link to a file that is in use under another name", cure));
+                return Err(second_name(&path));
             }
             // It was renamed, and its connections still write beside its old name.
             database.abandon(deadline)?;
         }
-        let wal_path = file::beside(&path, "-wal");
-        guard::part_from_stray_log(&path, &wal_path, &file::beside(&path, "-shm"));
+        let (wal_path, shm_path) = (file::beside(&path, "-wal"), file::beside(&path, "-shm"));
+        let patience = Deadline::after(FOR_NEIGHBOURS);
+        while guard::is_in_use_elsewhere(&path, &shm_path) {
+            if !patience.sleep() {
+                return Err(second_name(&path));
+            }
+        }
+        guard::part_from_stray_log(&path, &wal_path, &shm_path);
         let database = Arc::new(Self {
             id,
             _pin: pin,
@@ -301,6 +306,14 @@ fn close(open: Option<Open>, tidy: bool) {
         let _ = open.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
     }
     drop(open);
+}
+
+/// How long those who open or close the file just now may look as if they had it open under another name.
+const FOR_NEIGHBOURS: Duration = Duration::from_secs(1);
+
+fn second_name(path: &Path) -> Error {
+    let cure = "use the name that is in use already: two names would mean two logs of changes";
+    file::bad(path, "is a hard link to a file that is in use under another name", cure)
 }
 
 /// How long the tidying of a file that is closed waits for those who write just now, before it is left to them.

@@ -19,14 +19,14 @@
 //! (outside Linux) SQLite's own have to do.
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{Guards, is_in_use, part_from_stray_log};
+pub(super) use linux::{Guards, is_in_use, is_in_use_elsewhere, part_from_stray_log};
 #[cfg(not(target_os = "linux"))]
-pub(super) use nothing::{Guards, is_in_use, part_from_stray_log};
+pub(super) use nothing::{Guards, is_in_use, is_in_use_elsewhere, part_from_stray_log};
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::fs::File;
-    use std::os::unix::fs::FileExt;
+    use std::os::unix::fs::{FileExt, MetadataExt};
     use std::path::Path;
     use std::process;
 
@@ -104,6 +104,18 @@ mod linux {
     pub(in crate::store::sqlite) fn is_in_use(path: &Path) -> bool {
         let Ok(file) = File::options().read(true).write(true).open(path) else { return false };
         lock(Some(&file), libc::F_WRLCK, SHARED) == Err(Errno::EAGAIN)
+    }
+
+    /// Does another process have the database open under another name, a hard link? Its log is beside that name, and
+    /// neither of us would see what the other writes. Not to be asked about a file of our own connections.
+    ///
+    /// Who is about to open it by this name, or to close it, seems to for a moment.
+    pub(in crate::store::sqlite) fn is_in_use_elsewhere(database: &Path, shm: &Path) -> bool {
+        if std::fs::metadata(database).is_ok_and(|file| file.nlink() == 1) || !is_in_use(database) {
+            return false;
+        }
+        let shm = File::options().read(true).write(true).open(shm).ok();
+        shm.is_none() || lock(shm.as_ref(), libc::F_WRLCK, DEAD_MANS_SWITCH).is_ok()
     }
 
     /// Removes the `-wal` and `-shm` beside a database that nobody has open, if somebody uses them: for another file, then,
@@ -256,6 +268,10 @@ mod nothing {
     /// Where an open file cannot be replaced, nobody's `-wal` is left behind.
     pub(in crate::store::sqlite) fn is_in_use(_: &Path) -> bool {
         true
+    }
+
+    pub(in crate::store::sqlite) fn is_in_use_elsewhere(_: &Path, _: &Path) -> bool {
+        false
     }
 
     pub(in crate::store::sqlite) fn part_from_stray_log(_: &Path, _: &Path, _: &Path) {}

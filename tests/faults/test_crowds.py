@@ -10,7 +10,7 @@ import time
 from contextlib import closing
 
 import pytest
-from support import DATA, another_program_holding, everything, login, rows_seen_elsewhere, run_program
+from support import DATA, another_program_holding, everything, login, rows_seen_elsewhere, run_program, token
 from zoho_token_store import CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
@@ -197,14 +197,20 @@ def test_a_file_held_exclusively_is_waited_for_and_too_long_is_a_clear_error(pat
                 assert len(store) == 1
                 with pytest.raises(SDKException, match=r"save_token: .* in use by another program or thread for 0.2 s"):
                     store.save_token(login("bob@example.com", 2))
+
     # Shorter than the busy_timeout: the program lets go while the constructor, or the save, waits.
-    with another_program_holding(path, "begin exclusive") as holder:
-        release = threading.Timer(0.5, lambda: (holder.stdin.write("\n"), holder.stdin.flush()))
-        release.start()
+    def save():
         with CustomStoreSQLite(path, busy_timeout=60) as store:
             store.save_token(login("bob@example.com", 2))
-            assert len(store) == 2
-        release.join(30)
+
+    waiting = threading.Thread(target=save)
+    with another_program_holding(path, "begin exclusive"):
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+    waiting.join(90)
+    with CustomStoreSQLite(path) as store:
+        assert (len(store), store.find_token(token("bob@example.com")).get_id()) == (2, "2")
 
 
 # Prints how long each save of four processes took that save without pause. By hand, beside a plain `sqlite3` store:

@@ -198,7 +198,7 @@ def one_byte_apart(was, now):
         return now in ("0", "1")  # these two take no more room than nothing
     if now is None:
         return False
-    as_number = str(int.from_bytes(was.encode(), "big"))
+    as_number = str(int.from_bytes(was.encode(), "big")) if len(was) <= 8 else None
     in_one = sum(one != other for one, other in zip(was, now, strict=False)) == 1
     return now == as_number or (len(was) == len(now) and in_one)
 

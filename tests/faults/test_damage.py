@@ -64,7 +64,7 @@ def use(folder, damage):
         try:
             return call()
         except SDKException as error:
-            assert error.code == "TOKEN_STORE"
+            assert error.code == "TOKEN_STORE", f"{error.code}: {error.error_message}"
             told.append(error.error_message)
 
     store = ask(lambda: CustomStoreSQLite(folder / "tokens.db", busy_timeout=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -61,3 +62,26 @@ def at_once(count: int, work: Callable[[int], object], seconds: float = 60) -> N
     os.close(opened)
     os.close(gate)
     join(children, seconds)
+
+
+def in_child(work: Callable[[], object], seconds: int = 30) -> tuple[int, str]:
+    """Do it in a child, which is ended if it takes longer; return how that ended and what it told, as JSON."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        signal.alarm(seconds)
+        status = 1
+        try:
+            os.write(writing, json.dumps(work()).encode())
+            status = 0
+        except BaseException as error:  # noqa: BLE001 - the test is told
+            os.write(writing, json.dumps(f"{type(error).__name__}: {error}").encode())
+        finally:
+            os._exit(status)
+    os.close(writing)
+    told = b""
+    while part := os.read(reading, 65536):
+        told += part
+    os.close(reading)
+    return os.waitpid(child, 0)[1], told.decode()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DATA = Path(__file__).parent / "data"
 
@@ -89,6 +94,61 @@ from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
 """
     return run_python(imports + code, *arguments, timeout=timeout, preload=preload)
+
+
+HELPERS = "import os, sys, threading\nsys.path.insert(0, '.')\nfrom support import *\nfrom zoho_token_store import *\n"
+
+
+def start(code: str, *arguments: object, imports: str = HELPERS) -> subprocess.Popen[str]:
+    """Start a program and wait for its first line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", imports + code, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parent,
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@contextlib.contextmanager
+def another_program_holding(path: Path, lock: str) -> Iterator[subprocess.Popen[str]]:
+    """Have another program keep a transaction open: the locks of Python's SQLite mean nothing within one process.
+
+    It lets go at the end, or when it is sent a line.
+    """
+    code = """
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+for statement in sys.argv[2].split(";"):
+    connection.execute(statement).fetchall()
+print("ready", flush=True)
+sys.stdin.readline()
+connection.execute("commit")
+"""
+    program = start(code, path, lock, imports="import sqlite3, sys\n")
+    try:
+        yield program
+    finally:
+        program.communicate("\n", timeout=30)
+
+
+COUNT = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("select count(*), count(distinct id), count(distinct user_name) from oauthtoken").fetchone())
+print(connection.execute("pragma integrity_check").fetchone()[0])
+"""
+
+
+def rows_seen_elsewhere(path: Path) -> list[str]:
+    """Return what another process sees: rows, ids, users, and the verdict of SQLite's own check."""
+    return run_python(COUNT, path).split("\n")[:2]
+
+
+def everything(count: int) -> list[str]:
+    """Return what it sees where no row misses: one for each id, and for each user."""
+    return [f"({count}, {count}, {count})", "ok"]
 
 
 # What a program begins with to go on as a user that permissions apply to: they do not to root.

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import sqlite3
 import stat
 
 import pytest
 from support import DATA, PLANTED, UNPRIVILEGED, login, run_program, run_python, token, values
 from zoho_token_store import CustomStoreSQLite
-from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
 # What a program does that has never heard of this library: the sample's kind of statements, with Python's sqlite3.
 SAMPLE_PROGRAM = """
@@ -109,60 +106,6 @@ def test_a_file_that_others_can_read_draws_one_warning(sample, caplog):
     assert [(line.name, line.levelno) for line in caplog.records] == [("zoho_token_store", logging.WARNING)]
     assert f"{sample} holds credentials and can be read by others than its owner: chmod 600 it" in caplog.text
     assert stat.S_IMODE(sample.stat().st_mode) == 0o640
-
-
-def refused(path, complaint):
-    """A file refused is a file untouched, and nothing is left beside it."""
-    before = (path.read_bytes(), sorted(path.parent.iterdir()))
-    with pytest.raises(SDKException) as caught:
-        CustomStoreSQLite(path)
-    message = caught.value.args[1]
-    assert message.startswith(f"CustomStoreSQLite: {path} ")
-    assert complaint in message
-    assert (path.read_bytes(), sorted(path.parent.iterdir())) == before
-
-
-def test_what_is_no_token_database_is_refused_and_left_untouched(tmp_path, path, sample):
-    """Contract 9: no SQLite database, a damaged one, a newer one: a clear error, never overwritten."""
-    text = tmp_path / "notes.txt"
-    text.write_text("made-up notes\n" * 100)
-    refused(text, "is not a SQLite database; the file was left untouched; give the path of")
-    short = tmp_path / "short.txt"
-    short.write_text("x")
-    refused(short, "is not a SQLite database")
-    whole = sample.read_bytes()
-    for length in (1, 99, 512, 4096, 8000, len(whole) - 1):
-        damaged = tmp_path / f"damaged{length}.db"
-        damaged.write_bytes(whole[:length])
-        refused(damaged, "SQLite database")
-    garbage = tmp_path / "garbage.db"
-    garbage.write_bytes(whole[:100] + os.urandom(len(whole) - 100))
-    refused(garbage, "SQLite database")
-    other = tmp_path / "other.db"
-    with sqlite3.connect(other) as connection:
-        connection.execute("create table photos (name)")
-    connection.close()
-    refused(other, "is the database of another program")
-    path.unlink()
-    CustomStoreSQLite(path).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("pragma user_version = 99")
-    connection.close()
-    refused(path, "was written by a newer version of zoho-token-store (schema 99, this one knows 1)")
-
-
-def test_a_file_damaged_under_a_running_store_is_an_error_and_not_overwritten(path):
-    """Contract 9: a damaged file gets a clear error, also when it is damaged later."""
-    with CustomStoreSQLite(path) as store:
-        store.import_tokens(login(f"user{number}@example.com", number) for number in range(200))
-        store.delete_token("1")
-        damaged = path.read_bytes()
-        damaged = damaged[:4096] + b"\xff" * (len(damaged) - 4096)
-        with path.open("r+b") as file:
-            file.write(damaged)
-        with pytest.raises(SDKException, match=r"get_tokens: .* is a damaged SQLite database"):
-            store.get_tokens()
-        assert path.read_bytes() == damaged
 
 
 READ_ONLY = """

@@ -2,68 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
-from support import login, run_program, token, values
+from support import another_program_holding, everything, login, rows_seen_elsewhere, run_program, start, token, values
 from zoho_token_store import CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
-
-COUNT = """
-connection = __import__("sqlite3").connect(sys.argv[1])
-print(connection.execute("select count(*), count(distinct id), count(distinct user_name) from oauthtoken").fetchone())
-print(connection.execute("pragma integrity_check").fetchone()[0])
-"""
-
-
-def rows_seen_elsewhere(path):
-    """Return what another process sees: rows, ids, users, and the verdict of SQLite's own check."""
-    return run_program(COUNT, path).split("\n")[:2]
-
-
-def everything(count):
-    return [f"({count}, {count}, {count})", "ok"]
-
-
-def start(code, *arguments):
-    """Start a program and wait for its first line."""
-    imports = (
-        "import os, sys, threading\nsys.path.insert(0, '.')\nfrom support import *\nfrom zoho_token_store import *\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", imports + code, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parent,
-    )
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-@contextlib.contextmanager
-def another_program_holding(path, lock):
-    """Have another program keep a transaction open: the locks of Python's SQLite mean nothing within one process."""
-    code = """
-import sqlite3
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-for statement in sys.argv[2].split(";"):
-    connection.execute(statement).fetchall()
-print("ready", flush=True)
-sys.stdin.readline()
-connection.execute("commit")
-"""
-    program = start(code, path, lock)
-    try:
-        yield program
-    finally:
-        program.communicate("\n", timeout=30)
 
 
 def test_one_store_serves_many_threads(store):

@@ -37,9 +37,7 @@ def main() -> int:
             sys.stdout.write(f"round {rounds + 1} failed: repeat with make soak SEED={seed}\n")
             return done.returncode
         rounds += 1
-    sys.stdout.write(
-        f"passed: {rounds} rounds, seeds {given.seed} to {seed}\n"
-    )
+    sys.stdout.write(f"passed: {rounds} rounds, seeds {given.seed} to {seed}\n")
     return 0
 
 

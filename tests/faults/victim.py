@@ -8,13 +8,13 @@ saved and acknowledged, and each of its children with a copy of their file.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import itertools
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import sys
 import tempfile
@@ -23,9 +23,13 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from children import in_child
 from support import DATA, login, token, values
 from zoho_token_store import CustomStoreSQLite
+from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
+from zohocrmsdk.src.com.zoho.crm.api.dc import USDataCenter
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
+from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +37,6 @@ if TYPE_CHECKING:
 FAULTS = ctypes.CDLL(None)
 FAULTS.faults_deed.restype = ctypes.c_char_p
 USERS = ("ada@example.com", "bob@example.com", "eve@example.com")
-ANSWER_WITHIN = 30  # seconds
 
 
 def update(store: CustomStoreSQLite, _: Path) -> None:
@@ -81,7 +84,32 @@ def close(store: CustomStoreSQLite, _: Path) -> None:
     store.close()
 
 
-ACTS = {act.__name__: act for act in (update, replace, insert, delete, delete_all, backup, open_new, migrate, close)}
+class ZohoIsAwayError(Exception):
+    """What a Zoho that is not there answers."""
+
+
+def lease(store: CustomStoreSQLite, _: Path) -> None:
+    """Let the SDK ask for an expired token: the find takes the lease, and the refresh that fails gives it back."""
+    found = []
+
+    def refresh(_: OAuthToken, completed: OAuthToken, _url: str) -> None:
+        found.append(values(completed)["refresh_token"])
+        raise ZohoIsAwayError
+
+    OAuthToken.refresh_access_token = refresh
+    Initializer.initializer = Initializer()
+    Initializer.initializer.store = store
+    Initializer.initializer.environment = USDataCenter.PRODUCTION()
+    with contextlib.suppress(ZohoIsAwayError):
+        OAuthToken(id="1").get_token()
+    # Whatever happens to the lease, the find works.
+    if found != ["planted-refresh-1"]:
+        raise AssertionError(found)
+
+
+ACTS = {
+    act.__name__: act for act in (update, replace, insert, delete, delete_all, lease, backup, open_new, migrate, close)
+}
 WITHOUT_A_STORE = ("open_new", "migrate")
 
 
@@ -93,7 +121,7 @@ def seed(act: str, folder: Path) -> None:
         return
     with CustomStoreSQLite(folder / "tokens.db") as store:
         for number, user in enumerate(USERS, 1):
-            store.save_token(login(user, number))
+            store.save_token(login(user, number, **({"expires_in": "1"} if act == "lease" else {})))
         if act == "close":
             update(store, folder)
 
@@ -106,29 +134,6 @@ def rows_of(path: Path) -> list[object]:
     sound = connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     connection.close()
     return [sound, rows]
-
-
-def in_child(work: Callable[[], object]) -> tuple[int, str]:
-    """Do it in a child; return how that ended and what it wrote."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        signal.alarm(ANSWER_WITHIN)
-        status = 1
-        try:
-            os.write(writing, json.dumps(work()).encode())
-            status = 0
-        except BaseException as error:  # noqa: BLE001 - the test is told
-            os.write(writing, json.dumps(f"{type(error).__name__}: {error}").encode())
-        finally:
-            os._exit(status)
-    os.close(writing)
-    told = b""
-    while part := os.read(reading, 65536):
-        told += part
-    os.close(reading)
-    return os.waitpid(child, 0)[1], told.decode()
 
 
 def look(folder: Path) -> dict[str, object]:

@@ -10,7 +10,7 @@ use super::{busy, file, sql};
 use crate::store::wait::Deadline;
 use crate::store::{Place, Result};
 
-/// Opens the file as every connection of ours needs it, without reading it.
+/// Opens the file as every connection of ours needs it.
 pub(super) fn connect(path: &Path, place: &Place) -> Result<Connection> {
     let set_up = || -> rusqlite::Result<Connection> {
         // Without CREATE: `file::ensure` makes files, private ones. Without a mutex: a connection has a lock of ours.
@@ -19,6 +19,7 @@ pub(super) fn connect(path: &Path, place: &Place) -> Result<Connection> {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.busy_handler(Some(busy::handler))?;
         connection.set_prepared_statement_cache_capacity(sql::STATEMENTS);
+        // Some of these make SQLite read the file, and it can be damaged.
         connection.pragma_update(None, "secure_delete", true)?;
         // Without WAL a commit is durable only once the folder forgot the journal, too.
         connection.pragma_update(None, "synchronous", "EXTRA")?;

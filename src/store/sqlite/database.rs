@@ -29,7 +29,7 @@ use super::guard::{self, Guards};
 use super::schema::{self, Contents};
 use super::trouble::trouble;
 use crate::store::wait::Deadline;
-use crate::store::{Place, Result};
+use crate::store::{Error, Place, Result};
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,8 +99,7 @@ impl Database {
                 return Ok(database);
             }
             if FileId::of(&database.path) == Some(id) {
-                let cure = "use the name that is in use already: two names would mean two logs of changes";
-                return Err(file::bad(&path, "is a hard link to a file that is in use under another name", cure));
+                return Err(second_name(&path));
             }
             // It was renamed, and its connections still write beside its old name.
             database.abandon(deadline)?;
@@ -156,6 +155,9 @@ impl Database {
         let is_first = !guards.are_shared();
         if is_first {
             let shm = file::beside(&self.path, "-shm");
+            if guards.serve_another_name(&shm) {
+                return Err(second_name(&self.path));
+            }
             guards.part_from_stray_log(&self.wal_path, &shm);
             // Beside a journal it may say what is still to be taken back, and that takes the file alone.
             let has_wal = || guards.says_wal() && !file::beside(&self.path, "-journal").exists();
@@ -211,17 +213,14 @@ impl Database {
         guards: Option<&Guards>,
         work: impl FnOnce(&mut Connection) -> Result<()>,
     ) -> Result<Connection> {
-        let mut connection = connect(&self.path, &self.place)?;
-        match work(&mut connection) {
-            Ok(()) => Ok(connection),
-            Err(error) => {
-                drop(connection);
-                if let Some(guards) = guards {
-                    guards.remove_empty_log(&self.wal_path, &file::beside(&self.path, "-shm"));
-                }
-                Err(error)
-            }
+        let made = connect(&self.path, &self.place).and_then(|mut connection| {
+            work(&mut connection)?;
+            Ok(connection)
+        });
+        if let (Err(_), Some(guards)) = (&made, guards) {
+            guards.remove_empty_log(&self.wal_path, &file::beside(&self.path, "-shm"));
         }
+        made
     }
 
     /// Closes all connections, that they can be opened anew.
@@ -372,6 +371,11 @@ fn close(open: Option<Open>) {
         // Our parent's. Closing it here could change locks that the parent works with.
         mem::forget(open);
     }
+}
+
+fn second_name(path: &Path) -> Error {
+    let cure = "use the name that is in use already: two names would mean two logs of changes";
+    file::bad(path, "is a hard link to a file that is in use under another name", cure)
 }
 
 /// How long the tidying of a file that is closed waits for those who write just now, before it is left to them.

@@ -88,6 +88,13 @@ pub(super) fn beside(database: &Path, ending: &str) -> PathBuf {
 /// The smallest page of SQLite's, and so the length of the shortest database, in bytes.
 const SHORTEST: u64 = 512;
 
+/// Does the database end within a page of this size? SQLite takes what is missing of the last one for zeros. While there
+/// is a log, what is missing may stand there.
+pub(super) fn is_cut_short(path: &Path, page: u32) -> bool {
+    let length = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+    length(path) % u64::from(page.max(1)) != 0 && length(&beside(path, "-wal")) == 0
+}
+
 /// Has `make` fill a new file, its owner's alone, and puts it in place at once, unless there is one already.
 ///
 /// Not made where it stands: what SQLite writes there without WAL, other code of this process would take for what a crash

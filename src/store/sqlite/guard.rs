@@ -169,6 +169,23 @@ impl Guards {
         }
     }
 
+    /// Does another process have the database open under another name, a hard link? Its log is beside that name, and
+    /// neither of us would see what the other writes. For who is `opening`.
+    #[cfg(target_os = "linux")]
+    pub(super) fn serve_another_name(&self, shm: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let names = self.database.as_ref().and_then(|database| database.metadata().ok()).map_or(1, |file| file.nlink());
+        names > 1
+            && !self.are_alone()
+            && open(shm).is_none_or(|shm| lock(Some(&shm), Kind::Exclusive, DEAD_MANS_SWITCH) != Outcome::Taken)
+    }
+
+    /// Not to be told here.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn serve_another_name(&self, _: &Path) -> bool {
+        false
+    }
+
     /// Removes the `-wal` and `-shm` beside this file, which nobody has open, if somebody uses them: for another file, then,
     /// which had this name before. SQLite would replay what stands there into this one, and share its memory with those
     /// who go on writing into the other. For who is `opening`.
@@ -428,6 +445,20 @@ mod tests {
         others.share(&files.shm, Deadline::now()).unwrap();
         part(&files.database);
         assert!(!files.wal.exists() && !files.shm.exists());
+    }
+
+    #[test]
+    fn a_hard_link_to_a_file_in_use_has_another_log() {
+        let files = files();
+        let link = files.database.with_file_name("link");
+        fs::hard_link(&files.database, &link).unwrap();
+        let serves_another = |database: &Path, shm: &Path| Guards::of(database).serve_another_name(shm);
+        assert!(!serves_another(&link, &files.wal), "nobody uses it");
+        let _one = shared(&files);
+        assert!(serves_another(&link, &files.wal));
+        assert!(!serves_another(&files.database, &files.shm));
+        fs::remove_file(&link).unwrap();
+        assert!(!serves_another(&files.database, &files.wal), "it has one name");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
 
+use super::file;
 use super::trouble::{damaged, trouble};
 use crate::domain::Field;
 use crate::store::{Error, Place, Result};
@@ -32,9 +33,13 @@ pub(super) fn inspect(connection: &Connection, place: &Place) -> Result<Contents
         let objects = moment.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
         let mut columns = moment.prepare("SELECT lower(name) FROM pragma_table_info('oauthtoken')")?;
         let columns = columns.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
-        Ok((numbers, objects, columns))
+        let page = moment.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0))?;
+        Ok((numbers, objects, columns, place.path().is_some_and(|path| file::is_cut_short(path, page))))
     };
-    let ((application, version), objects, columns) = read().map_err(|error| trouble(place, &error))?;
+    let ((application, version), objects, columns, is_cut_short) = read().map_err(|error| trouble(place, &error))?;
+    if is_cut_short {
+        return Err(damaged(place, "its last page is not whole"));
+    }
     let refuse =
         |what: String, cure| Err(Error::BadFile { path: place.path().map(Into::into).unwrap_or_default(), what, cure });
     let known = i32::try_from(STEPS.len()).unwrap_or(i32::MAX);

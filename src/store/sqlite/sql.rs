@@ -6,32 +6,46 @@ use std::cell::Cell;
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params_from_iter};
 
-use super::trouble::trouble;
+use super::trouble::{damaged, trouble};
 use crate::domain::lease::Lease;
 use crate::domain::{Field, Key, Row, Token};
 use crate::store::{Change, Error, Place, Result, Rows};
 
-macro_rules! select {
-    ($where:literal) => {
+macro_rules! columns {
+    () => {
+        "stored.id, stored.user_name, stored.client_id, stored.client_secret, stored.refresh_token, \
+         stored.access_token, stored.grant_token, stored.expiry_time, stored.redirect_url, stored.api_domain, \
+         stored.saved_order, stored.saved_at"
+    };
+}
+
+/// The index finds a row's number, and the row itself says whether it is the right one. (Otherwise SQLite takes the
+/// index's word for it, and by a damaged one somebody would get another's tokens.)
+macro_rules! select_by {
+    ($column:literal) => {
         concat!(
-            "SELECT id, user_name, client_id, client_secret, refresh_token, access_token, grant_token, expiry_time, \
-             redirect_url, api_domain, saved_order, saved_at FROM oauthtoken ",
-            $where
+            "SELECT ",
+            columns!(),
+            ", stored.",
+            $column,
+            " = ?1 FROM oauthtoken AS found LEFT JOIN oauthtoken AS stored ON stored.rowid = found.rowid WHERE found.",
+            $column,
+            " = ?1"
         )
     };
 }
 
 const fn by_key(key: Key) -> &'static str {
     match key {
-        Key::UserName => select!("WHERE user_name = ?1"),
-        Key::Id => select!("WHERE id = ?1"),
-        Key::GrantToken => select!("WHERE grant_token = ?1"),
-        Key::RefreshToken => select!("WHERE refresh_token = ?1"),
-        Key::AccessToken => select!("WHERE access_token = ?1"),
+        Key::UserName => select_by!("user_name"),
+        Key::Id => select_by!("id"),
+        Key::GrantToken => select_by!("grant_token"),
+        Key::RefreshToken => select_by!("refresh_token"),
+        Key::AccessToken => select_by!("access_token"),
     }
 }
 
-const EACH: &str = select!("ORDER BY rowid");
+const EACH: &str = concat!("SELECT ", columns!(), " FROM oauthtoken AS stored ORDER BY rowid");
 const COUNT: &str = "SELECT count(*) FROM oauthtoken";
 const LAST_ID: &str = "SELECT last_id FROM zoho_token_store";
 const NEXT_ORDER: &str = "UPDATE zoho_token_store SET last_order = last_order + 1 RETURNING last_order";
@@ -107,6 +121,11 @@ impl<'c> Sql<'c> {
         Ok(())
     }
 
+    /// Not by an index that leads to another's row: what is there would be lost.
+    fn is_safe_to_change(&self, id: &str) -> Result<()> {
+        self.by_key(Key::Id, id).map(drop)
+    }
+
     fn delete_with(&self, sql: &str, id: Option<&str>) -> Result<()> {
         let mut statement = self.prepare(sql)?;
         let gone = statement.execute(params_from_iter(id)).map_err(|error| trouble(self.place, &error))?;
@@ -120,6 +139,10 @@ impl<'c> Sql<'c> {
         let mut values = [const { None }; Field::COUNT];
         for field in Field::ALL {
             values[field as usize] = self.text(field, row)?;
+        }
+        if values[Field::Id as usize].is_none() {
+            // The table has no such rows: it is a part of the log that is missing, and read as zeros.
+            return Err(damaged(self.place, "a row without an id"));
         }
         let token = Token::from_fn(|field| values[field as usize].as_deref());
         let number = |column| row.get::<_, Option<i64>>(column).map_err(|error| trouble(self.place, &error));
@@ -154,6 +177,9 @@ impl Rows for Sql<'_> {
         let mut found = statement.query([value]).map_err(|error| trouble(self.place, &error))?;
         let mut rows = Vec::new();
         while let Some(row) = found.next().map_err(|error| trouble(self.place, &error))? {
+            if row.get(Field::COUNT + 2) != Ok(Some(true)) {
+                return Err(damaged(self.place, "an index leads to another row"));
+            }
             rows.push(self.read(row)?);
         }
         Ok(rows)
@@ -200,11 +226,13 @@ impl Change for Sql<'_> {
     }
 
     fn update(&mut self, token: Token<'_>, now: i64) -> Result<()> {
+        self.is_safe_to_change(token.get(Field::Id).unwrap_or_default())?;
         let order = self.number(NEXT_ORDER)?;
         self.bind_row(UPDATE, token, order, Some(now))
     }
 
     fn delete(&mut self, id: &str) -> Result<()> {
+        self.is_safe_to_change(id)?;
         self.delete_with(DELETE, Some(id))
     }
 

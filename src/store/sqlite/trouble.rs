@@ -2,7 +2,7 @@
 //! only the name of its code.
 
 use rusqlite::ErrorCode;
-use rusqlite::ffi::{SQLITE_IOERR_DELETE_NOENT, code_to_str};
+use rusqlite::ffi::{SQLITE_ERROR, SQLITE_IOERR_DELETE_NOENT, code_to_str};
 
 use super::busy;
 use super::file::not_a_database;
@@ -11,12 +11,11 @@ use crate::store::{Error, Place};
 /// The [`Error`] for what happened at `place`.
 pub(super) fn trouble(place: &Place, error: &rusqlite::Error) -> Error {
     let refused = |what: String, cure| Error::Refused { place: place.clone(), what, cure };
-    let rusqlite::Error::SqliteFailure(failure, _) = error else {
-        return refused(
-            "its tables are not the ones this library made".to_owned(),
-            "restore a backup, or move the file away",
-        );
+    let not_our_tables = || {
+        let what = "its tables are not the ones this library made".to_owned();
+        refused(what, "restore a backup, or move the file away")
     };
+    let rusqlite::Error::SqliteFailure(failure, _) = error else { return not_our_tables() };
     if failure.extended_code == SQLITE_IOERR_DELETE_NOENT {
         // Somebody removed our journal: for the one of a file that had the same name before. Our turn comes again.
         return busy::deadline().busy(place);
@@ -43,6 +42,8 @@ pub(super) fn trouble(place: &Place, error: &rusqlite::Error) -> Error {
             format!("the system reported an error ({what})"),
             "look at the disk and the system's log, and try again",
         ),
+        // Our statements are right where our tables are.
+        (ErrorCode::Unknown, Some(_)) if failure.extended_code == SQLITE_ERROR => not_our_tables(),
         _ => refused(format!("SQLite refused ({what})"), "try again, and report it if it stays"),
     }
 }

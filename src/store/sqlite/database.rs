@@ -93,7 +93,8 @@ impl Database {
             ErrorKind::NotFound => deadline.busy(&place),
             _ => file::refused(&path, &error),
         })?;
-        let id = pin.id(&path).ok_or_else(|| deadline.busy(&place))?;
+        // Since `file::ensure` has looked at it, something else may have come here: it looks again, and says what it is.
+        let id = pin.id(&path).filter(|_| path.is_file()).ok_or_else(|| deadline.busy(&place))?;
         for database in databases.iter().filter_map(Weak::upgrade).filter(|database| database.id == id) {
             if database.path == path {
                 return Ok(database);
@@ -106,7 +107,6 @@ impl Database {
             database.abandon(deadline)?;
         }
         let wal_path = file::beside(&path, "-wal");
-        guard::part_from_stray_log(&path, &wal_path, &file::beside(&path, "-shm"));
         let database = Arc::new(Self {
             id,
             _pin: pin,
@@ -143,6 +143,7 @@ impl Database {
     /// Opens a connection: inspects the file, migrates it if it is older, and uses WAL if it can be had.
     pub(super) fn open(&self, role: Role, journal: Journal) -> Result<Open> {
         let failed = |error| trouble(&self.place, &error);
+        self.part_from_stray_log()?;
         let mut connection = self.connect(role, journal, false)?;
         let wal = is_wal(&connection).map_err(failed)?;
         let Some((guards, fresh)) = self.guards(wal) else {
@@ -177,11 +178,22 @@ impl Database {
         }
     }
 
+    /// What lies beside the file can be another one's log, whenever no connection of ours keeps it there: the path may have
+    /// named that one since we last looked.
+    fn part_from_stray_log(&self) -> Result<()> {
+        let deadline = busy::deadline();
+        let kept = deadline.lock(&self.guards).ok_or_else(|| deadline.busy(&self.place))?;
+        if kept.upgrade().is_none_or(|guards| !guards.are_ours()) {
+            guard::part_from_stray_log(&self.path, &self.wal_path, &file::beside(&self.path, "-shm"));
+        }
+        Ok(())
+    }
+
     /// The locks that both connections share, and whether they were taken just now. `None`: not to be had, or not for
     /// this file.
     fn guards(&self, wal: bool) -> Option<(Arc<Guards>, bool)> {
         let mut kept = busy::deadline().lock(&self.guards)?;
-        if let Some(guards) = kept.upgrade().filter(|guards| guards.are_ours(wal)) {
+        if let Some(guards) = kept.upgrade().filter(|guards| guards.are_ours() && guards.are_for(wal)) {
             return Some((guards, false));
         }
         let shm = file::beside(&self.path, "-shm");
@@ -210,8 +222,15 @@ impl Database {
 
     /// Closes all connections, that they can be opened anew.
     pub(super) fn retire(&self, deadline: Deadline) -> Result<()> {
+        if FileId::of(&self.path) != Some(self.id) {
+            return self.abandon(deadline);
+        }
         for role in [Role::Writer, Role::Reader] {
             let mut slot = deadline.lock(self.slot(role)).ok_or_else(|| deadline.busy(&self.place))?;
+            // A `-wal` that is left alone must hold nothing: until we are back, the file may have been replaced.
+            if let Some(open) = slot.as_ref().filter(|open| self.has_its_wal(open)) {
+                busy::until(Deadline::now(), || open.bring_in());
+            }
             close(slot.take(), false);
         }
         Ok(())
@@ -270,6 +289,10 @@ impl Open {
 
 impl Drop for Database {
     fn drop(&mut self) {
+        if FileId::of(&self.path) != Some(self.id) {
+            // Nobody else may come who brings in what we have written.
+            let _ = self.abandon(Deadline::after(FOR_TIDYING));
+        }
         for role in [Role::Reader, Role::Writer] {
             let open = match role {
                 Role::Reader => self.reader.get_mut().take(),
@@ -311,10 +334,6 @@ pub(super) fn let_go(deadline: Deadline) {
     let all = || Some(deadline.lock(&DATABASES)?.iter().filter_map(Weak::upgrade).collect());
     let databases: Vec<Arc<Database>> = all().unwrap_or_default();
     for database in databases {
-        // A `-wal` that is left alone must hold nothing: until we are back, the file may have been replaced.
-        if let Some(open) = deadline.lock(&database.writer).as_deref().and_then(Option::as_ref) {
-            busy::until(Deadline::now(), || open.bring_in());
-        }
         let _ = database.retire(deadline);
     }
 }

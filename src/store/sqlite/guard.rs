@@ -10,6 +10,8 @@
 //! own included. So as long as connections are open we hold, on handles of ours:
 //! - what every connection in WAL mode holds anyway: a shared lock on the database (it keeps the `-wal` from being deleted)
 //!   and one on the `-shm`'s "dead man's switch" (it keeps the `-shm` from being truncated);
+//! - one on the `-shm` that only this library knows and that says which file its log belongs to: a path can name one file,
+//!   then another and then the first again, and somebody may still use the log of the other one;
 //! - during a change an exclusive lock that only this library knows, so that two of its processes never write at once.
 //!
 //! What they do not cover: a writer that is not this library's, in another process, in the very moment (well under a
@@ -26,7 +28,7 @@ pub(super) use nothing::{Guards, is_in_use, part_from_stray_log};
 #[cfg(target_os = "linux")]
 mod linux {
     use std::fs::File;
-    use std::os::unix::fs::FileExt;
+    use std::os::unix::fs::{FileExt, MetadataExt};
     use std::path::Path;
     use std::process;
 
@@ -40,6 +42,8 @@ mod linux {
     const SHARED: (i64, i64) = (0x4000_0002, 510);
     /// `UNIX_SHM_DMS` of SQLite's Unix VFS.
     const DEAD_MANS_SWITCH: (i64, i64) = (128, 1);
+    /// In the `-shm`, far behind all that SQLite locks there: a place for each file that the log can belong to.
+    const OWNERS: (i64, i64) = (1 << 32, 1 << 32);
     /// In the page that SQLite keeps free for locks, behind its own.
     const OUR_TURN: (i64, i64) = (0x4000_0400, 1);
     /// Where SQLite's file format says how the file is written and read, and what it says of a file in WAL mode.
@@ -55,7 +59,7 @@ mod linux {
 
     impl Guards {
         /// Takes them, while a connection is open; without WAL (no `-shm`) only the right to wait for a turn. `None`: the
-        /// path names another file by now, one without WAL.
+        /// path names another file by now, one without WAL, or the log is another file's.
         ///
         /// Whoever makes such a file needs it exclusively, and our locks would be in the way: so long that we would wait
         /// for each other. Once we have them, nobody can change what the file says of itself here.
@@ -66,7 +70,11 @@ mod linux {
             let guards = Self { database, shm: shm_file, wal: shm.is_some(), process: process::id() };
             // Only who closes the file last has it exclusively, for a moment.
             while guards.wal && guards.shared(libc::F_RDLCK) == Err(Errno::EAGAIN) && deadline.sleep() {}
-            (!guards.wal || guards.database.as_ref().is_none_or(is_in_wal_mode)).then_some(guards)
+            let fits = guards.database.as_ref().is_none_or(|database| {
+                !guards.wal
+                    || (is_in_wal_mode(database) && !guards.shm.as_ref().is_some_and(|shm| is_anothers(database, shm)))
+            });
+            fits.then_some(guards)
         }
 
         /// Gives them back, that the last connection may tidy up.
@@ -74,9 +82,14 @@ mod linux {
             let _ = self.shared(libc::F_UNLCK);
         }
 
-        /// Did this process take them, for this mode? What was inherited over a fork is one lock with the parent's.
-        pub(in crate::store::sqlite) fn are_ours(&self, wal: bool) -> bool {
-            self.process == process::id() && self.wal == wal
+        /// Did this process take them? What was inherited over a fork is one lock with the parent's.
+        pub(in crate::store::sqlite) fn are_ours(&self) -> bool {
+            self.process == process::id()
+        }
+
+        /// Were they taken for this mode?
+        pub(in crate::store::sqlite) fn are_for(&self, wal: bool) -> bool {
+            self.wal == wal
         }
 
         /// Waits for this process's turn to write. `None`: not in time.
@@ -91,8 +104,23 @@ mod linux {
 
         fn shared(&self, kind: i32) -> Result<(), Errno> {
             lock(self.database.as_ref(), kind, SHARED)?;
-            lock(self.shm.as_ref(), kind, DEAD_MANS_SWITCH)
+            lock(self.shm.as_ref(), kind, DEAD_MANS_SWITCH)?;
+            self.database.as_ref().map_or(Ok(()), |database| lock(self.shm.as_ref(), kind, (owner(database), 1)))
         }
+    }
+
+    /// This file's place among the owners of a log.
+    fn owner(database: &File) -> i64 {
+        let number = database.metadata().map_or(0, |file| file.ino());
+        OWNERS.0 + i64::try_from(number % OWNERS.1.unsigned_abs()).unwrap_or_default()
+    }
+
+    /// Does this library use the log for another file than this one?
+    fn is_anothers(database: &File, shm: &File) -> bool {
+        let (place, end) = (owner(database), OWNERS.0 + OWNERS.1);
+        // A length of zero would mean "to the end".
+        let others = [(OWNERS.0 - 1, place - OWNERS.0 + 1), (place + 1, end - place)];
+        others.into_iter().any(|range| is_locked(shm, range))
     }
 
     fn is_in_wal_mode(file: &File) -> bool {
@@ -106,9 +134,9 @@ mod linux {
         lock(Some(&file), libc::F_WRLCK, SHARED) == Err(Errno::EAGAIN)
     }
 
-    /// Removes the `-wal` and `-shm` beside a database that nobody has open, if somebody uses them: for another file, then,
-    /// which had this name before. SQLite would replay what stands there into this one, and share its memory with those who
-    /// go on writing into the other.
+    /// Removes the `-wal` and `-shm` beside a database if somebody uses them for another file, which had this name before.
+    /// SQLite would replay what stands there into this one, and share its memory with those who go on writing into the
+    /// other. For another file they are in use if nobody has this one open, or if one of this library's says so.
     ///
     /// Not to be called by who has connections to the file: closing the handles here drops their locks.
     pub(in crate::store::sqlite) fn part_from_stray_log(database: &Path, wal: &Path, shm: &Path) {
@@ -119,7 +147,8 @@ mod linux {
         let (Some(database), Some(shm_file)) = (open(database), open(shm)) else { return };
         // Whoever opens the file locks it before it looks for a log: so as long as this lock is held, no log is its own.
         let is_ours = lock(Some(&database), libc::F_WRLCK, SHARED).is_ok();
-        if is_ours && lock(Some(&shm_file), libc::F_WRLCK, DEAD_MANS_SWITCH) == Err(Errno::EAGAIN) {
+        let is_used = || lock(Some(&shm_file), libc::F_WRLCK, DEAD_MANS_SWITCH) == Err(Errno::EAGAIN);
+        if (is_ours && is_used()) || is_anothers(&database, &shm_file) {
             let _ = std::fs::remove_file(wal);
             let _ = std::fs::remove_file(shm);
         }
@@ -134,16 +163,25 @@ mod linux {
         }
     }
 
-    fn lock(file: Option<&File>, kind: i32, (start, length): (i64, i64)) -> Result<(), Errno> {
+    fn lock(file: Option<&File>, kind: i32, range: (i64, i64)) -> Result<(), Errno> {
         let Some(file) = file else { return Ok(()) };
-        let range = libc::flock {
+        fcntl(file, FcntlArg::F_OFD_SETLK(&description(kind, range))).map(drop)
+    }
+
+    /// Does anybody else hold a lock in this range? Takes none.
+    fn is_locked(file: &File, range: (i64, i64)) -> bool {
+        let mut found = description(libc::F_WRLCK, range);
+        fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && i32::from(found.l_type) != libc::F_UNLCK
+    }
+
+    fn description(kind: i32, (start, length): (i64, i64)) -> libc::flock {
+        libc::flock {
             l_type: i16::try_from(kind).unwrap_or_default(),
             l_whence: 0, // from the file's beginning
             l_start: start,
             l_len: length,
             l_pid: 0,
-        };
-        fcntl(file, FcntlArg::F_OFD_SETLK(&range)).map(drop)
+        }
     }
 
     #[cfg(test)]
@@ -193,7 +231,7 @@ mod linux {
             let folder = tempfile::tempdir().unwrap();
             let path = |name| folder.path().join(name);
             let [database, other, wal, shm] = ["database", "other", "wal", "shm"].map(path);
-            for file in [&database, &other, &wal, &shm] {
+            for file in [&database, &other, &wal, &shm, &path("its own shm")] {
                 std::fs::write(file, [2; 512]).unwrap();
             }
             part_from_stray_log(&database, &wal, &shm);
@@ -202,7 +240,17 @@ mod linux {
             part_from_stray_log(&database, &wal, &shm);
             assert!(wal.exists() && shm.exists(), "it is this file's");
             drop(own);
+            let others = take(&other, &shm);
+            part_from_stray_log(&database, &wal, &shm);
+            assert!(!wal.exists() && !shm.exists());
+            drop(others);
+
+            // Though somebody has it open: with a log that is gone, for the path named another file meanwhile.
+            let _open = take(&database, &path("its own shm"));
+            std::fs::write(&wal, []).unwrap();
+            std::fs::write(&shm, []).unwrap();
             let _others = take(&other, &shm);
+            assert!(Guards::take(&database, Some(&shm), Deadline::now()).is_none());
             part_from_stray_log(&database, &wal, &shm);
             assert!(!wal.exists() && !shm.exists());
         }
@@ -242,7 +290,11 @@ mod nothing {
 
         pub(in crate::store::sqlite) fn release(&self) {}
 
-        pub(in crate::store::sqlite) fn are_ours(&self, _: bool) -> bool {
+        pub(in crate::store::sqlite) fn are_ours(&self) -> bool {
+            true
+        }
+
+        pub(in crate::store::sqlite) fn are_for(&self, _: bool) -> bool {
             true
         }
 

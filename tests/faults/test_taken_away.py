@@ -18,7 +18,9 @@ def users(path):
     '''What another SQLite finds in a file, which has to be sound.'''
     connection = sqlite3.connect(path)
     verdict = connection.execute("PRAGMA integrity_check").fetchall()
-    found = sorted(name for (name,) in connection.execute("SELECT user_name FROM oauthtoken"))
+    made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'oauthtoken'").fetchone()
+    # A file can go before anything is in it.
+    found = sorted(name for (name,) in connection.execute("SELECT user_name FROM oauthtoken")) if made else []
     connection.close()
     assert verdict == [("ok",)], f"{path}: {verdict}"
     assert len(found) == len(set(found)), f"{path}: {found}"
@@ -260,13 +262,15 @@ print(json.dumps([users(moved), users(path) if path.exists() else [], sorted(os.
 WALK = """
 import contextlib, random
 seed, steps, pause = sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-lots, ended, clock = random.Random(seed), multiprocessing.Event(), time.monotonic  # the same for all processes
+lots, clock = random.Random(seed), time.monotonic  # the same for all processes
+opened, ended = multiprocessing.Semaphore(0), multiprocessing.Event()
 
 def open_store():
     return CustomStoreSQLite(path, busy_timeout=children.PATIENCE)
 
 def save(number):
     chance, told, store = random.Random(f"{seed} {number}"), [], open_store()
+    opened.release()
     while not ended.is_set():
         user = f"user{number}.{len(told)}"
         begun, found, error = clock(), None, None
@@ -338,6 +342,8 @@ def step(number):
 savers = [children.Helper(save) for _ in range(3)]
 for number, saver in enumerate(savers):
     saver.begin(number)
+for _ in savers:
+    assert opened.acquire(timeout=children.PATIENCE)
 for number in range(steps):
     time.sleep(lots.random() * pause)
     step(number)

@@ -86,34 +86,6 @@ children.at_once(6, work)
     assert rows_seen_elsewhere(path) == everything(301)
 
 
-def test_a_store_made_before_a_fork_works_in_parent_and_children(path):
-    """Contract 7: gunicorn's preload and multiprocessing: parent, children and children of children save."""
-    code = """
-import children
-
-store = CustomStoreSQLite(sys.argv[1], busy_timeout=30)
-store.save_token(login("before@example.com", 0))
-
-def save(who):
-    for number in range(30):
-        store.save_token(login(f"{who}.{number}@example.com", hash((who, number)) % 10**9))
-        assert store.find_token(token("before@example.com")).get_id() == "1"
-
-def child():
-    grandchildren = [children.fork(lambda: save("grandchild")), children.fork(lambda: None)]
-    save("child")
-    children.join(grandchildren)
-
-forked = [children.fork(child), children.fork(lambda: save("sibling")), children.fork(lambda: None)]
-save("parent")
-children.join(forked)
-print(len(store))
-store.close()
-"""
-    assert run_program(code, path) == "121\n"
-    assert rows_seen_elsewhere(path) == everything(121)
-
-
 def test_a_fork_in_the_middle_of_other_threads_saves_leaves_a_store_that_works(make, path):
     """Contract 7: a child can use the store whatever the parent's other threads were doing."""
     kind = type(make()).__name__
@@ -189,80 +161,6 @@ children.join([children.fork(lambda: store.save_token(login("child@example.com",
 print(len(store))
 """
     assert run_program(code, path) == "2\n"
-
-
-@pytest.mark.parametrize("change", ["delete", "replace", "rename"])
-def test_all_running_stores_follow_a_file_that_is_taken_away(path, change):
-    """Contract 7: the file deleted, renamed or replaced: the next call works on the file that the path names."""
-    other = path.with_name("other.db")
-    with CustomStoreSQLite(other) as store:
-        store.save_token(login("other@example.com", 1))
-    code = """
-store = CustomStoreSQLite(sys.argv[1], busy_timeout=30)
-print("ready", flush=True)
-for line in sys.stdin:
-    user = line.strip()
-    store.save_token(login(user, hash(user) % 10**9))
-    print(sorted(values(made)["user"] for made in store.get_tokens()), flush=True)
-"""
-    programs = [start(code, path) for _ in range(3)]
-
-    def save(program, user):
-        program.stdin.write(f"{user}\n")
-        program.stdin.flush()
-        return program.stdout.readline()
-
-    for number, program in enumerate(programs):
-        save(program, f"before{number}@example.com")
-    if change == "delete":
-        path.unlink()
-    elif change == "replace":
-        other.replace(path)
-    else:
-        path.rename(path.with_name("renamed.db"))
-    expected = ["other@example.com"] if change == "replace" else []
-    for number, program in enumerate(programs):
-        expected.append(f"after{number}@example.com")
-        assert save(program, f"after{number}@example.com") == f"{sorted(expected)}\n"
-    for program in programs:
-        program.communicate(timeout=30)
-        assert program.returncode == 0
-    assert rows_seen_elsewhere(path) == everything(len(expected))
-    if change == "rename":
-        assert rows_seen_elsewhere(path.with_name("renamed.db")) == everything(3)
-
-
-def test_other_code_that_opens_and_closes_the_file_costs_no_acknowledged_save(path):
-    """Contract 7: `sqlite3.connect(path).close()` and `shutil.copy(path)` in the process drop its POSIX locks."""
-    code = """
-import children, shutil, sqlite3
-
-def foreign(stop):
-    while not stop.is_set():
-        connection = sqlite3.connect(sys.argv[1])
-        connection.execute("select count(*) from sqlite_master").fetchone()
-        connection.close()
-        shutil.copy(sys.argv[1], f"{sys.argv[1]}-copy-{os.getpid()}")
-
-def work(child):
-    stop = threading.Event()
-    thread = threading.Thread(target=foreign, args=(stop,))
-    thread.start()
-    try:
-        for number in range(60):
-            # Opened and closed each time, so that some process closes the file last again and again.
-            with CustomStoreSQLite(sys.argv[1], busy_timeout=30) as store:
-                store.save_token(login(f"user{child}.{number}@example.com", 1000 * child + number))
-            kept.save_token(login(f"kept{child}.{number}@example.com", 100_000 + 1000 * child + number))
-    finally:
-        stop.set()
-        thread.join(30)
-
-kept = CustomStoreSQLite(sys.argv[1], busy_timeout=30)
-children.at_once(3, work)
-"""
-    run_program(code, path)
-    assert rows_seen_elsewhere(path) == everything(360)
 
 
 def test_a_killed_process_has_lost_nothing_it_was_told_is_saved(path):
@@ -344,32 +242,6 @@ finally:
     run_program(code, path, timeout=60)
 
 
-def test_a_fork_while_a_save_waits_for_another_program_leaves_both_to_go_on(path):
-    """Contract 7: parent and child work, whatever an operation was waiting for."""
-    code = """
-import children, warnings
-warnings.simplefilter("ignore", DeprecationWarning)
-store = CustomStoreSQLite(sys.argv[1], busy_timeout=60)
-store.save_token(login("before@example.com", 0))
-print("ready", flush=True)
-sys.stdin.readline()
-waiting = threading.Thread(target=store.save_token, args=(login("waiting@example.com", 1),))
-waiting.start()
-child = children.fork(lambda: store.save_token(login("child@example.com", 2)))
-print("forked", flush=True)
-waiting.join(60)
-children.join([child])
-"""
-    program = start(code, path)
-    with another_program_holding(path, "begin immediate"):
-        program.stdin.write("go\n")
-        program.stdin.flush()
-        assert program.stdout.readline() == "forked\n"
-    program.communicate(timeout=60)
-    assert program.returncode == 0
-    assert rows_seen_elsewhere(path) == everything(3)
-
-
 def test_no_save_waits_for_a_reader_who_keeps_old_pages(path):
     """Contract 9: traces are wiped once nobody reads them; until then saving goes on."""
     with CustomStoreSQLite(path) as store:
@@ -380,33 +252,6 @@ def test_no_save_waits_for_a_reader_who_keeps_old_pages(path):
                 store.save_token(login("user2@example.com", 2, access_token=f"planted-renewed-{number}"))
         store.save_token(login("user2@example.com", 2))
         assert not any(b"planted-refresh-0" in file.read_bytes() for file in path.parent.iterdir())
-
-
-@pytest.mark.parametrize("first", ["the running program", "a new one"])
-def test_a_backup_restored_under_running_stores_is_what_they_work_on(path, first):
-    """Contract 7: replaced by a backup, with forks before; what is saved afterwards is there, whoever comes first."""
-    code = """
-import children
-store = CustomStoreSQLite(sys.argv[1], busy_timeout=30)
-store.save_token(login("later@example.com", 2))
-children.join([children.fork(lambda: None)])
-store.save_token(login("latest@example.com", 4))
-print("ready", flush=True)
-for line in sys.stdin:
-    store.save_token(login(line.strip(), 3))
-    print(sorted(values(made)["user"] for made in store.get_tokens()), flush=True)
-"""
-    backup = path.with_name("backup.db")
-    with CustomStoreSQLite(path) as store:
-        store.save_token(login("base@example.com", 1))
-        store.backup(backup)
-    program = start(code, path)
-    backup.replace(path)
-    if first == "a new one":
-        assert run_program("print(len(CustomStoreSQLite(sys.argv[1])))", path) == "1\n"
-    output, _ = program.communicate("after@example.com\n", timeout=30)
-    assert output == "['after@example.com', 'base@example.com']\n"
-    assert rows_seen_elsewhere(path) == everything(2)
 
 
 def test_a_link_that_leads_elsewhere_costs_the_file_it_led_to_nothing(path):

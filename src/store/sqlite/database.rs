@@ -93,7 +93,8 @@ impl Database {
             ErrorKind::NotFound => deadline.busy(&place),
             _ => file::refused(&path, &error),
         })?;
-        let id = pin.id(&path).ok_or_else(|| deadline.busy(&place))?;
+        // Since `file::ensure` has looked at it, something else may have come here: it looks again, and says what it is.
+        let id = pin.id(&path).filter(|_| path.is_file()).ok_or_else(|| deadline.busy(&place))?;
         for database in databases.iter().filter_map(Weak::upgrade).filter(|database| database.id == id) {
             if database.path == path {
                 return Ok(database);
@@ -225,8 +226,15 @@ impl Database {
 
     /// Closes all connections, that they can be opened anew.
     pub(super) fn retire(&self, deadline: Deadline) -> Result<()> {
+        if FileId::of(&self.path) != Some(self.id) {
+            return self.abandon(deadline);
+        }
         for role in [Role::Writer, Role::Reader] {
             let mut slot = deadline.lock(self.slot(role)).ok_or_else(|| deadline.busy(&self.place))?;
+            // A `-wal` that is left alone must hold nothing: until we are back, the file may have been replaced.
+            if let Some(open) = slot.as_ref().filter(|open| self.has_its_wal(open)) {
+                busy::until(Deadline::now(), || open.bring_in());
+            }
             close(slot.take());
         }
         Ok(())
@@ -316,6 +324,10 @@ impl Open {
 
 impl Drop for Database {
     fn drop(&mut self) {
+        if FileId::of(&self.path) != Some(self.id) {
+            // Nobody else may come who brings in what we have written.
+            let _ = self.abandon(Deadline::after(FOR_TIDYING));
+        }
         let (mut reader, writer) = (self.reader.get_mut().take(), self.writer.get_mut().take());
         let last = writer.or_else(|| reader.take());
         close(reader);
@@ -386,10 +398,6 @@ pub(super) fn let_go(deadline: Deadline) {
     let all = || Some(deadline.lock(&DATABASES)?.iter().filter_map(Weak::upgrade).collect());
     let databases: Vec<Arc<Database>> = all().unwrap_or_default();
     for database in databases {
-        // A `-wal` that is left alone must hold nothing: until we are back, the file may have been replaced.
-        if let Some(open) = deadline.lock(&database.writer).as_deref().and_then(Option::as_ref) {
-            busy::until(Deadline::now(), || open.bring_in());
-        }
         let _ = database.retire(deadline);
     }
 }

@@ -12,6 +12,8 @@
 //! - in WAL mode, from before SQLite opens the `-wal` until it is closed, what every such connection holds: a shared lock
 //!   on the database (it keeps the `-wal` from being deleted) and one on the `-shm`'s "dead man's switch" (it keeps the
 //!   `-shm` from being truncated);
+//! - one on the `-shm` that only this library knows and that says which file its log belongs to: a path can name one file,
+//!   then another and then the first again, and somebody may still use the log of the other one;
 //! - two exclusive locks that only this library knows: one while the file is opened, made, migrated or tidied up, and one
 //!   during a change; without WAL during a read, too.
 //!
@@ -39,6 +41,8 @@ type Range = (i64, i64);
 const SHARED: Range = (0x4000_0002, 510);
 /// `UNIX_SHM_DMS` of SQLite's Unix VFS.
 const DEAD_MANS_SWITCH: Range = (128, 1);
+/// In the `-shm`, far behind all that SQLite locks there: a place for each file that the log can belong to.
+const OWNERS: Range = (1 << 32, 1 << 32);
 /// In the page that SQLite keeps free for locks, behind its own.
 const OUR_TURN: Range = (0x4000_0400, 1);
 const OPENING: Range = (0x4000_0401, 1);
@@ -119,7 +123,7 @@ impl Guards {
     }
 
     /// Takes the shared locks, before SQLite opens the `-wal`: for a file in WAL mode, by who is opening it. `None`: not
-    /// in time.
+    /// in time, or the log is another file's.
     pub(super) fn share(&self, shm: &Path, deadline: Deadline) -> Option<()> {
         // Only another program that closes the file last has it exclusively, for a moment.
         for range in [USING, SHARED] {
@@ -139,6 +143,12 @@ impl Guards {
         }
         while lock(shm.as_ref(), Kind::Shared, DEAD_MANS_SWITCH) == Outcome::Taken {
             if !deadline.sleep() {
+                return None;
+            }
+        }
+        if let (Some(database), Some(shm)) = (self.database.as_ref(), shm.as_ref()) {
+            lock(Some(shm), Kind::Shared, (owner(database), 1));
+            if is_anothers(database, shm) {
                 return None;
             }
         }
@@ -186,21 +196,24 @@ impl Guards {
         false
     }
 
-    /// Removes the `-wal` and `-shm` beside this file, which nobody has open, if somebody uses them: for another file, then,
-    /// which had this name before. SQLite would replay what stands there into this one, and share its memory with those
-    /// who go on writing into the other. For who is `opening`.
+    /// Removes the `-wal` and `-shm` beside this file if somebody uses them for another one, which had this name before.
+    /// SQLite would replay what stands there into this one, and share its memory with those who go on writing into the
+    /// other. For another file they are in use if nobody has this one open, or if one of this library's says so. For who is
+    /// `opening`.
     pub(super) fn part_from_stray_log(&self, wal: &Path, shm: &Path) {
         if fs::metadata(wal).is_err() {
             return;
         }
-        let Some(shm_file) = open(shm) else { return };
+        let (Some(database), Some(shm_file)) = (self.database.as_ref(), open(shm)) else { return };
         // Whoever uses the file has locked it: so as long as this lock is held, no log is its own.
-        if lock(self.database.as_ref(), Kind::Exclusive, SHARED) == Outcome::Locked {
-            if lock(Some(&shm_file), Kind::Exclusive, DEAD_MANS_SWITCH) == Outcome::Taken {
-                let _ = fs::remove_file(wal);
-                let _ = fs::remove_file(shm);
-            }
-            lock(self.database.as_ref(), Kind::Unlock, SHARED);
+        let is_unused = lock(Some(database), Kind::Exclusive, SHARED) == Outcome::Locked;
+        let is_used = || lock(Some(&shm_file), Kind::Exclusive, DEAD_MANS_SWITCH) == Outcome::Taken;
+        if (is_unused && is_used()) || is_anothers(database, &shm_file) {
+            let _ = fs::remove_file(wal);
+            let _ = fs::remove_file(shm);
+        }
+        if is_unused {
+            lock(Some(database), Kind::Unlock, SHARED);
         }
     }
 }
@@ -273,29 +286,69 @@ enum Outcome {
 }
 
 #[cfg(target_os = "linux")]
-fn lock(file: Option<&File>, kind: Kind, (start, length): Range) -> Outcome {
+fn lock(file: Option<&File>, kind: Kind, range: Range) -> Outcome {
     use nix::errno::Errno;
     use nix::fcntl::{FcntlArg, fcntl};
-    use nix::libc;
 
     let Some(file) = file else { return Outcome::Impossible };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&description(kind, range))) {
+        Ok(_) => Outcome::Locked,
+        Err(Errno::EAGAIN | Errno::EACCES) => Outcome::Taken,
+        Err(_) => Outcome::Impossible,
+    }
+}
+
+/// This file's place among the owners of a log.
+#[cfg(target_os = "linux")]
+fn owner(database: &File) -> i64 {
+    use std::os::unix::fs::MetadataExt;
+    let number = database.metadata().map_or(0, |file| file.ino());
+    OWNERS.0 + i64::try_from(number % OWNERS.1.unsigned_abs()).unwrap_or_default()
+}
+
+/// Does this library use the log for another file than this one?
+#[cfg(target_os = "linux")]
+fn is_anothers(database: &File, shm: &File) -> bool {
+    let (place, end) = (owner(database), OWNERS.0 + OWNERS.1);
+    // A length of zero would mean "to the end".
+    let others = [(OWNERS.0 - 1, place - OWNERS.0 + 1), (place + 1, end - place)];
+    others.into_iter().any(|range| is_locked(shm, range))
+}
+
+/// Does anybody else hold a lock in this range? Takes none.
+#[cfg(target_os = "linux")]
+fn is_locked(file: &File, range: Range) -> bool {
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
+    let mut found = description(Kind::Exclusive, range);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && i32::from(found.l_type) != libc::F_UNLCK
+}
+
+#[cfg(target_os = "linux")]
+fn description(kind: Kind, (start, length): Range) -> nix::libc::flock {
+    use nix::libc;
     let kind = match kind {
         Kind::Shared => libc::F_RDLCK,
         Kind::Exclusive => libc::F_WRLCK,
         Kind::Unlock => libc::F_UNLCK,
     };
-    let range = libc::flock {
+    libc::flock {
         l_type: i16::try_from(kind).unwrap_or_default(),
         l_whence: 0, // from the file's beginning
         l_start: start,
         l_len: length,
         l_pid: 0,
-    };
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&range)) {
-        Ok(_) => Outcome::Locked,
-        Err(Errno::EAGAIN | Errno::EACCES) => Outcome::Taken,
-        Err(_) => Outcome::Impossible,
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn owner(_: &File) -> i64 {
+    OWNERS.0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_anothers(_: &File, _: &File) -> bool {
+    false
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -443,6 +496,19 @@ mod tests {
         fs::write(&other, [2; 512]).unwrap();
         let others = Guards::of(&other);
         others.share(&files.shm, Deadline::now()).unwrap();
+        part(&files.database);
+        assert!(!files.wal.exists() && !files.shm.exists());
+        drop(others);
+
+        // Though somebody has it open: with a log that is gone, for the path named another file meanwhile.
+        let open = Guards::of(&files.database);
+        open.share(&files.database.with_file_name("its own shm"), Deadline::now()).unwrap();
+        for file in [&files.wal, &files.shm] {
+            fs::write(file, "").unwrap();
+        }
+        let others = Guards::of(&other);
+        others.share(&files.shm, Deadline::now()).unwrap();
+        assert!(Guards::of(&files.database).share(&files.shm, Deadline::now()).is_none());
         part(&files.database);
         assert!(!files.wal.exists() && !files.shm.exists());
     }

@@ -19,13 +19,14 @@
 //! (outside Linux) SQLite's own have to do.
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{Guards, is_in_use, part_from_stray_log};
+pub(super) use linux::{Guards, claim, is_in_use, part_from_stray_log};
 #[cfg(not(target_os = "linux"))]
-pub(super) use nothing::{Guards, is_in_use, part_from_stray_log};
+pub(super) use nothing::{Guards, claim, is_in_use, part_from_stray_log};
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::fs::File;
+    use std::io;
     use std::os::unix::fs::FileExt;
     use std::path::Path;
     use std::process;
@@ -104,6 +105,14 @@ mod linux {
     pub(in crate::store::sqlite) fn is_in_use(path: &Path) -> bool {
         let Ok(file) = File::options().read(true).write(true).open(path) else { return false };
         lock(Some(&file), libc::F_WRLCK, SHARED) == Err(Errno::EAGAIN)
+    }
+
+    /// Claims a draft for as long as the handle is open. `false`: it is somebody's. An error: there are no such locks here.
+    pub(in crate::store::sqlite) fn claim(draft: &File) -> io::Result<bool> {
+        match lock(Some(draft), libc::F_WRLCK, OUR_TURN) {
+            Err(Errno::EAGAIN) => Ok(false),
+            result => Ok(result.map(|()| true)?),
+        }
     }
 
     /// Removes the `-wal` and `-shm` beside a database that nobody has open, if somebody uses them: for another file, then,
@@ -229,6 +238,8 @@ mod linux {
 
 #[cfg(not(target_os = "linux"))]
 mod nothing {
+    use std::fs::File;
+    use std::io;
     use std::path::Path;
 
     use crate::store::wait::Deadline;
@@ -252,6 +263,10 @@ mod nothing {
     }
 
     pub(in crate::store::sqlite) struct Turn;
+
+    pub(in crate::store::sqlite) fn claim(_: &File) -> io::Result<bool> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Where an open file cannot be replaced, nobody's `-wal` is left behind.
     pub(in crate::store::sqlite) fn is_in_use(_: &Path) -> bool {

@@ -75,16 +75,36 @@ def run_python(code: str, *arguments: object, timeout: float = 60, check: bool =
     return done.stdout
 
 
-def run_program(code: str, *arguments: object, timeout: float = 90) -> str:
-    """Run a program that has these helpers, the SDK and the package imported, and return what it printed."""
-    imports = """
+# What these programs have imported: these helpers, the SDK and the package.
+IMPORTS = """
 import os, sys, threading, time
 sys.path.insert(0, ".")
 from support import login, token, values
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
 """
-    return run_python(imports + code, *arguments, timeout=timeout)
+
+
+def run_program(code: str, *arguments: object, timeout: float = 90) -> str:
+    """Run a program that has these helpers, the SDK and the package imported, and return what it printed."""
+    return run_python(IMPORTS + code, *arguments, timeout=timeout)
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start such a program and wait for its first line, "ready"."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", IMPORTS + code, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parent,
+    )
+    assert process.stdout is not None
+    if (line := process.stdout.readline()) != "ready\n":
+        process.kill()
+        process.communicate()
+        pytest.fail(f"the program did not begin: {line!r}")
+    return process
 
 
 # What a program begins with to go on as a user that permissions apply to: they do not to root.

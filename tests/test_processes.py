@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
-from support import login, run_program, token, values
+from support import login, run_program, start, token, values
 from zoho_token_store import CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
@@ -29,22 +26,6 @@ def rows_seen_elsewhere(path):
 
 def everything(count):
     return [f"({count}, {count}, {count})", "ok"]
-
-
-def start(code, *arguments):
-    """Start a program and wait for its first line."""
-    imports = (
-        "import os, sys, threading\nsys.path.insert(0, '.')\nfrom support import *\nfrom zoho_token_store import *\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", imports + code, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parent,
-    )
-    assert process.stdout.readline() == "ready\n"
-    return process
 
 
 @contextlib.contextmanager

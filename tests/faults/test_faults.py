@@ -21,15 +21,6 @@ SAVES = ("update", "replace", "insert")
 DELETES = ("delete", "delete_all")
 
 
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory):
-    """`faults.c`, compiled: with the compiler that has built SQLite into the extension."""
-    made = tmp_path_factory.mktemp("faults") / "faults.so"
-    compiler = os.environ.get("CC", "cc")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", made, HERE / "faults.c", "-ldl"], check=True, timeout=60)
-    return made
-
-
 @pytest.fixture
 def suffer(shim, tmp_path, extent):
     """Run `victim.py` and return what it saw."""

@@ -89,6 +89,7 @@ def run_python(
     return done.stdout
 
 
+# What these programs have imported: these helpers, the SDK and the package.
 IMPORTS = """
 import os, sys, threading, time
 sys.path.insert(0, ".")
@@ -103,7 +104,7 @@ def run_program(code: str, *arguments: object, timeout: float = 90, preload: Pat
     return run_python(IMPORTS + code, *arguments, timeout=timeout, preload=preload)
 
 
-HELPERS = "import os, sys, threading\nsys.path.insert(0, '.')\nfrom support import *\nfrom zoho_token_store import *\n"
+HELPERS = IMPORTS + "from support import *\nfrom zoho_token_store import *\n"
 
 
 def start(code: str, *arguments: object, imports: str = HELPERS) -> subprocess.Popen[str]:
@@ -115,7 +116,11 @@ def start(code: str, *arguments: object, imports: str = HELPERS) -> subprocess.P
         text=True,
         cwd=Path(__file__).parent,
     )
-    assert process.stdout.readline() == "ready\n"
+    assert process.stdout is not None
+    if (line := process.stdout.readline()) != "ready\n":
+        process.kill()
+        process.communicate()
+        pytest.fail(f"the program did not begin: {line!r}")
     return process
 
 

@@ -7,7 +7,7 @@ import shutil
 import stat
 
 import pytest
-from support import DATA, PLANTED, UNPRIVILEGED, login, run_program, run_python, token, values
+from support import DATA, UNPRIVILEGED, login, run_program, run_python, token, values
 from zoho_token_store import CustomStoreSQLite
 
 # What a program does that has never heard of this library: the sample's kind of statements, with Python's sqlite3.
@@ -153,27 +153,3 @@ except SDKException as error:
         assert "give this user" in printed
     folder.chmod(0o755)
     assert list(folder.iterdir()) == []
-
-
-def test_a_full_disk_is_a_clear_error_and_room_is_enough_to_go_on(tmp_path):
-    """Contract 6: a save that finds no room changes nothing and loses nothing; contract 5: as it was before."""
-    code = """
-import resource, signal
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-store = CustomStoreSQLite(sys.argv[1])
-store.save_token(login("before@example.com", 1))
-soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
-try:
-    store.save_token(login("large@example.com", 2, access_token="planted" * 20_000))
-except SDKException as error:
-    print(error.args[1])
-print(len(store))
-resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-store.save_token(login("large@example.com", 2, access_token="planted" * 20_000))
-print(len(store))
-"""
-    printed = run_program(code, tmp_path / "tokens.db").splitlines()
-    assert "nothing was changed and nothing stored is lost" in printed[0]
-    assert PLANTED not in printed[0]
-    assert printed[1:] == ["1", "2"]

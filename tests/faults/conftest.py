@@ -17,3 +17,9 @@ def shim(tmp_path_factory):
     compiler = os.environ.get("CC", "cc")
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", made, source, "-ldl"], check=True, timeout=60)
     return made
+
+
+@pytest.fixture
+def preload(shim, monkeypatch):
+    """Have the programs that a test runs start with the shim in front of libc."""
+    monkeypatch.setenv("LD_PRELOAD", str(shim))

@@ -7,6 +7,7 @@
  *   faults_power(folder)         after the n-th sync, folder/n is what a power cut would leave at the least: each file as
  *                                of its last sync, and the names as of the folder's last sync
  *   faults_filesystem(number)    statfs calls every file system by this number
+ *   faults_no_shared_memory(yes) no file of the folder can be mapped, as on some file systems
  *   faults_count()               deeds so far;  faults_deed(n): what the n-th was ("fdatasync tokens.db-wal")
  *   faults_syncs()               syncs so far, since faults_power
  *
@@ -22,8 +23,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -33,7 +36,7 @@ static char folder[PATH_MAX];
 static char power[PATH_MAX];
 static char deeds[MOST][96];
 static long count, kill_at, fail_at, filesystem;
-static int half, only, fail_with, inside, syncs;
+static int half, only, fail_with, inside, syncs, unshared;
 
 void faults_watch(const char *path) {
     snprintf(folder, sizeof folder, "%s/", path);
@@ -43,6 +46,7 @@ void faults_kill(long at, int halfway) { kill_at = at; half = halfway; }
 void faults_fail(long at, int error, int only_this) { fail_at = at; fail_with = error; only = only_this; }
 void faults_power(const char *path) { snprintf(power, sizeof power, "%s", path); syncs = 0; }
 void faults_filesystem(long number) { filesystem = number; }
+void faults_no_shared_memory(int yes) { unshared = yes; }
 int faults_syncs(void) { return syncs; }
 long faults_count(void) { return count; }
 const char *faults_deed(long at) { return at >= 1 && at <= count && at <= MOST ? deeds[at - 1] : ""; }
@@ -230,3 +234,15 @@ int linkat(int one, const char *from, int other, const char *to, int flags) {
     }
 STATFS(statfs, statfs)
 STATFS(statfs64, statfs64)
+
+#define MAPS(NAME, OFFSET)                                                                                             \
+    void *NAME(void *at, size_t size, int protection, int flags, int fd, OFFSET offset) {                              \
+        char path[PATH_MAX];                                                                                           \
+        if (unshared && fd >= 0 && name_of(fd, path)) {                                                                \
+            errno = ENODEV;                                                                                            \
+            return MAP_FAILED;                                                                                         \
+        }                                                                                                              \
+        return (void *)syscall(SYS_mmap, at, size, protection, flags, fd, offset);                                     \
+    }
+MAPS(mmap, off_t)
+MAPS(mmap64, off64_t)

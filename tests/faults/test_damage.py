@@ -70,9 +70,15 @@ def use(folder, damage):
     store = ask(lambda: CustomStoreSQLite(folder / "tokens.db", busy_timeout=2))
     if store is None:
         return {"refused": told[0]}
-    if running:
-        spoil(folder, *damage)
     last = moments[-1]
+    if running:
+        # The log was emptied at the opening: the same saves once more fill it again.
+        name, _, at, _ = damage
+        for row in [*last.values()] * 20:
+            if (folder / name).stat().st_size > at:
+                break
+            store.save_token(token(row["user"], access_token=row["access_token"], expires_in=row["expires_in"]))
+        spoil(folder, *damage)
     rows = ask(lambda: [values(made) for made in store.get_tokens()])
     there = rows and {row.get("id"): row for row in rows}
     seen = {"moments": [there == moment for moment in moments], "rows": None}

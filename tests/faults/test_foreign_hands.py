@@ -153,3 +153,28 @@ with CustomStoreSQLite(path) as store:
 judge(3)
 """
     judge(run_forked(PROGRAM + code, path, extent.of(20, 200), statement, timeout=110))
+
+
+def test_code_that_is_at_the_file_while_it_is_made_and_closed_costs_nothing_either(tmp_path, extent):
+    """Contract 7: not even where all stores begin at once on no file, with one foreign thread each, and end one by one."""
+    code = """
+def look_and_copy_if_there():
+    with contextlib.suppress(sqlite3.Error, OSError):
+        connection = sqlite3.connect(f"file:{path}?mode=rw", uri=True)
+        with contextlib.closing(connection):
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        shutil.copy(path, f"{path}-copy-{os.getpid()}")
+
+def work(child):
+    with meanwhile(look_and_copy_if_there), CustomStoreSQLite(path, busy_timeout=children.PATIENCE) as store:
+        for number in range(count):
+            save(child, number, store)
+
+for round in range(int(sys.argv[3])):
+    path = f"{sys.argv[1]}-{round}"
+    children.at_once(4, work)
+    judge(4)
+"""
+    printed = run_forked(PROGRAM + code, tmp_path / "tokens.db", 5, extent.of(12, 100))
+    for line in printed.splitlines():
+        judge(line)

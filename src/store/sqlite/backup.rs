@@ -8,7 +8,7 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 
 use super::connect::connect;
-use super::file::{self, FileId, beside};
+use super::file::{self, Draft, FileId, beside};
 use super::schema::{self, Contents};
 use super::trouble::trouble;
 use crate::store::{Place, Result};
@@ -20,9 +20,9 @@ pub(super) fn write(source: &Connection, place: &Place, target: &Path) -> Result
     if !folder.is_dir() {
         return Err(file::bad(target, "is in a folder that does not exist", "make the folder first"));
     }
-    let draft = file::draft_beside(target).map_err(|error| file::refused(target, &error))?;
-    copy(source, place, &draft)?;
-    draft.persist(target).map_err(|error| file::refused(target, &error.error))?;
+    let draft = Draft::beside(target).map_err(|error| file::refused(target, &error))?;
+    copy(source, place, draft.path())?;
+    draft.persist(target).map_err(|error| file::refused(target, &error))?;
     file::sync_folder(target).map_err(|error| file::refused(target, &error))
 }
 

@@ -21,6 +21,8 @@ pub(super) fn connect(path: &Path, place: &Place) -> Result<Connection> {
         connection.set_prepared_statement_cache_capacity(sql::STATEMENTS);
         // Some of these make SQLite read the file, and it can be damaged.
         connection.pragma_update(None, "secure_delete", true)?;
+        // No copy of a row in a temporary file.
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
         // Without WAL a commit is durable only once the folder forgot the journal, too.
         connection.pragma_update(None, "synchronous", "EXTRA")?;
         Ok(connection)
@@ -68,16 +70,17 @@ pub(super) fn leave_wal(connection: &Connection) {
 /// Can processes share memory by files in this folder? SQLite finds out only after it has switched, and then nobody can
 /// read the file: so it is tried on another one, once in the life of a file.
 fn shared_memory_works(path: &Path) -> bool {
-    let Ok(probe) = file::draft_beside(path) else { return false };
+    let Ok(draft) = file::Draft::beside(path) else { return false };
+    let probe = draft.path();
     let try_out = || -> rusqlite::Result<()> {
-        let connection = Connection::open(&probe)?;
+        let connection = Connection::open(probe)?;
         connection.pragma_update(None, "synchronous", "OFF")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
     };
     let works = try_out().is_ok();
     for ending in ["-wal", "-shm"] {
-        let _ = std::fs::remove_file(file::beside(&probe, ending));
+        let _ = std::fs::remove_file(file::beside(probe, ending));
     }
     works
 }

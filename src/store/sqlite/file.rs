@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
 
+use super::guard;
 use crate::store::{Error, Place, Result};
 
 /// Which file it is, whatever it is called. Not given out again while the file is open somewhere.
@@ -78,6 +79,11 @@ impl Pin {
     }
 }
 
+/// How long the file is, in bytes; 0 if there is none.
+pub(super) fn length(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |file| file.len())
+}
+
 /// The path of a file that SQLite keeps beside the database.
 pub(super) fn beside(database: &Path, ending: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
@@ -91,8 +97,7 @@ const SHORTEST: u64 = 512;
 /// Does the database end within a page of this size? SQLite takes what is missing of the last one for zeros. While there
 /// is a log, what is missing may stand there.
 pub(super) fn is_cut_short(path: &Path, page: u32) -> bool {
-    let length = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
-    length(path) % u64::from(page.max(1)) != 0 && length(&beside(path, "-wal")) == 0
+    !length(path).is_multiple_of(u64::from(page.max(1))) && length(&beside(path, "-wal")) == 0
 }
 
 /// Has `make` fill a new file, its owner's alone, and puts it in place at once, unless there is one already.
@@ -112,11 +117,11 @@ pub(super) fn ensure(path: &Path, make: impl Fn(&Path) -> Result<()>) -> Result<
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(refused(path, &error)),
         }
-        let placed = match draft_beside(path) {
+        let placed = match Draft::beside(path) {
             Ok(draft) => {
-                make(&draft)?;
+                make(draft.path())?;
                 // Unlike a rename, this takes no file's place that came meanwhile.
-                let linked = fs::hard_link(&draft, path);
+                let linked = fs::hard_link(draft.path(), path);
                 drop(draft);
                 linked.and_then(|()| sync_folder(path))
             }
@@ -163,10 +168,58 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A new file beside `path`, its owner's alone, that is gone when this is dropped. No handle to it is open.
-pub(super) fn draft_beside(path: &Path) -> io::Result<TempPath> {
-    let folder = path.parent().unwrap_or(path);
-    Ok(tempfile::Builder::new().prefix(".zoho-token-store-").tempfile_in(folder)?.into_temp_path())
+/// A file in the making, its owner's alone, that is gone when this is dropped; or, if its process is killed, when the
+/// next one comes: see [`remove_stale_drafts`].
+pub(super) struct Draft {
+    path: TempPath,
+    /// Locked, to say that it is in use. Closed last, for closing it drops SQLite's locks.
+    _claim: fs::File,
+}
+
+const DRAFT: (&str, &str) = (".zoho-token-store-", ".draft");
+
+impl Draft {
+    /// A new one beside `path`.
+    pub(super) fn beside(path: &Path) -> io::Result<Self> {
+        remove_stale_drafts(path);
+        let folder = path.parent().unwrap_or(path);
+        loop {
+            let made = tempfile::Builder::new().prefix(DRAFT.0).suffix(DRAFT.1).tempfile_in(folder)?;
+            let (claim, path) = made.into_parts();
+            // Until it was claimed, another process may have taken it for a stale one.
+            if guard::claim(&claim).unwrap_or(true) && path.exists() {
+                return Ok(Self { path, _claim: claim });
+            }
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Moves it into the place of `target`, at once.
+    pub(super) fn persist(self, target: &Path) -> io::Result<()> {
+        self.path.persist(target).map_err(|error| error.error)
+    }
+}
+
+/// Removes what killed processes left half made beside `path`: a backup's holds every token.
+pub(super) fn remove_stale_drafts(path: &Path) {
+    let Some(files) = path.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return };
+    let is_drafts = |name: &str| name.strip_prefix(DRAFT.0).is_some_and(|rest| rest.ends_with(DRAFT.1));
+    for file in files.flatten().filter(|file| file.file_name().to_str().is_some_and(is_drafts)) {
+        let draft = file.path();
+        if !file.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
+        let Ok(claim) = OpenOptions::new().read(true).write(true).open(&draft) else { continue };
+        // While it is ours nobody can claim it, so it is nobody's.
+        if guard::claim(&claim).unwrap_or(false) {
+            for ending in ["-journal", "-wal", "-shm", ""] {
+                let _ = fs::remove_file(beside(&draft, ending));
+            }
+        }
+    }
 }
 
 /// May anybody but the owner read or write it?
@@ -246,7 +299,7 @@ pub(super) fn refused(path: &Path, error: &io::Error) -> Error {
         _ => {
             return Error::Refused {
                 place: Place::File(path.to_owned()),
-                what: format!("the system reported an error ({})", error.kind()),
+                what: format!("the system reported an error ({error})"),
                 cure: "look at the disk and the path, and try again",
             };
         }
@@ -317,6 +370,25 @@ mod tests {
         assert!(fcntl(&other, FcntlArg::F_OFD_SETLK(&whole)).is_err());
         drop(open());
         assert!(fcntl(&other, FcntlArg::F_OFD_SETLK(&whole)).is_ok(), "as closing any other handle does");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_draft_is_removed_once_nobody_makes_it_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backup.db");
+        let kept = folder.path().join(".zoho-token-store-of-mine.db");
+        create(&kept).unwrap();
+        let names = || fs::read_dir(folder.path()).unwrap().count();
+        let draft = Draft::beside(&path).unwrap();
+        remove_stale_drafts(&path);
+        assert_eq!(names(), 2, "it is being made");
+        let Draft { path: left, _claim: claim } = draft;
+        let left = left.keep().unwrap();
+        create(&beside(&left, "-wal")).unwrap();
+        drop(claim);
+        remove_stale_drafts(&path);
+        assert_eq!((names(), kept.exists()), (1, true));
     }
 
     #[test]

@@ -228,6 +228,15 @@ pub(super) fn if_unused(path: &Path, work: impl FnOnce()) {
     }
 }
 
+/// Claims a draft for as long as the handle is open. `Some(false)`: it is somebody's. `None`: there are no such locks here.
+pub(super) fn claim(draft: &File) -> Option<bool> {
+    match lock(Some(draft), Kind::Exclusive, OUR_TURN) {
+        Outcome::Locked => Some(true),
+        Outcome::Taken => Some(false),
+        Outcome::Impossible => None,
+    }
+}
+
 /// The right to do what only one may do at a time. Ends with its owner.
 pub(super) struct Turn<'a> {
     database: Option<&'a File>,

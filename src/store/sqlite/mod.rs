@@ -57,6 +57,7 @@ impl Sqlite {
         let place = Place::File(path.to_owned());
         let sqlite =
             Self { path: path.to_owned(), place, journal, current: Mutex::new(None), closed: AtomicBool::new(false) };
+        file::remove_stale_drafts(path);
         // Both, so that the first find does not pay for it.
         sqlite.with(Role::Writer, deadline, |_, _| Ok(Some(())))?;
         sqlite.with(Role::Reader, deadline, |_, _| Ok(Some(())))?;
@@ -105,6 +106,11 @@ impl Sqlite {
                             self.reaches_the_file(&database, open)
                         });
                         if (there && !error.is_busy()) || !again {
+                            if slot.as_ref().is_some_and(Open::is_read_only) {
+                                // The file may be given back to us: the next change looks again whether it can write.
+                                drop(slot);
+                                let _ = database.retire(deadline);
+                            }
                             return Err(error);
                         }
                     }
@@ -224,9 +230,9 @@ impl Backend for Sqlite {
             match done {
                 Some(true) => database.wipe_traces(open, Deadline::after(busy::FOR_TRACES)),
                 // Somebody was reading when they were left. No save waits for that.
-                Some(false) if database.has_traces.load(Ordering::Relaxed) => {
-                    database.wipe_traces(open, Deadline::now());
-                }
+                Some(false) if database.has_traces() => database.wipe_left_traces(open, Deadline::now()),
+                // The access tokens that saves replace are good for an hour: their traces are wiped many at a time.
+                Some(false) if database.has_long_log() => database.empty_log(open, Deadline::now()),
                 _ => {}
             }
             Ok(done.map(drop))

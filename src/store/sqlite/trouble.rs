@@ -40,7 +40,7 @@ pub(super) fn trouble(place: &Place, error: &rusqlite::Error) -> Error {
         (ErrorCode::OutOfMemory, _) => refused("out of memory".to_owned(), "free some and try again"),
         (ErrorCode::SystemIoFailure, _) => refused(
             format!("the system reported an error ({what})"),
-            "look at the disk and the system's log, and try again",
+            "look at the disk, its quota and the system's log, and try again",
         ),
         // Our statements are right where our tables are.
         (ErrorCode::Unknown, Some(_)) if failure.extended_code == SQLITE_ERROR => not_our_tables(),

@@ -156,7 +156,7 @@ judge(3)
 
 
 def test_code_that_is_at_the_file_while_it_is_made_and_closed_costs_nothing_either(tmp_path, extent):
-    """Contract 7: not even where all stores begin at once on no file, each beside a foreign thread, and end one by one."""
+    """Contract 7: not even where all stores begin at once on no file, each beside foreign code, and end one by one."""
     code = """
 def look_and_copy_if_there():
     with contextlib.suppress(sqlite3.Error, OSError):

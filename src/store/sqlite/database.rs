@@ -163,8 +163,10 @@ impl Database {
                 return Err(second_name(&self.path));
             }
             guards.part_from_stray_log(&self.wal_path, &shm);
-            // Beside a journal it may say what is still to be taken back, and that takes the file alone.
-            let has_wal = || guards.says_wal() && !file::beside(&self.path, "-journal").exists();
+            // Beside a journal the file may say what is still to be taken back, and that takes the file alone. Beside a log
+            // that is not empty SQLite does not ask it.
+            let says_wal = || guards.says_wal() || file::length(&self.wal_path) > 0;
+            let has_wal = || says_wal() && !file::beside(&self.path, "-journal").exists();
             if !has_wal() || file::network(&self.path).is_some() {
                 let _turn = guards.turn(deadline).ok_or_else(busy)?;
                 let mut connection = connect(&self.path, &self.place)?;

@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import errno
 import importlib.metadata
+import itertools
 import json
 import logging
 import os
@@ -172,8 +173,8 @@ def is_whole(kind: Kind, folder: Path, before: Rows, changed: str) -> bool:
 CHANGES = ((update, user(2)), (insert, user(USERS)), (delete, user(3)))
 
 
-def killed(kind: Kind, home: Path) -> str:
-    """Kill it before and in the middle of each write, sync, truncation, unlinking and renaming of three changes."""
+def at_each_deed(kind: Kind, home: Path, faults: list[Callable[[int], None]]) -> str:
+    """Make three changes, with each fault at each of their deeds, and count what of the rows is not whole."""
     folder = home / "seed"
     folder.mkdir()
     _, before = seeded(kind, folder)
@@ -181,44 +182,30 @@ def killed(kind: Kind, home: Path) -> str:
     for act, changed in CHANGES:
         with copy_of(folder) as copied:
             count = deeds_of(kind, copied, act)
-        for at, half in [(at, half) for at in range(1, count + 1) for half in (0, 1)]:
+        for at, fault in itertools.product(range(1, count + 1), faults):
             with copy_of(folder) as copied:
 
-                def work(at: int = at, half: int = half, copied: Path = copied, act: Callable = act) -> None:
+                def work(at: int = at, fault: Callable = fault, copied: Path = copied, act: Callable = act) -> None:
                     store = kind.open(copied / "tokens")
                     SHIM.faults_watch(str(copied).encode())
-                    SHIM.faults_kill(ctypes.c_long(at), half)
+                    fault(at)
                     act(store)
 
                 in_child(work)
                 tries += 1
                 lost += not is_whole(kind, copied, before, changed)
     return of(lost, tries)
+
+
+def killed(kind: Kind, home: Path) -> str:
+    """Kill it before and in the middle of each deed."""
+    halves = [lambda at, half=half: SHIM.faults_kill(ctypes.c_long(at), half) for half in (0, 1)]
+    return at_each_deed(kind, home, halves)
 
 
 def full(kind: Kind, home: Path) -> str:
-    """Have no room on the disk, from each deed of three changes on."""
-    folder = home / "seed"
-    folder.mkdir()
-    _, before = seeded(kind, folder)
-    tries = lost = 0
-    for act, changed in CHANGES:
-        with copy_of(folder) as copied:
-            count = deeds_of(kind, copied, act)
-        for at in range(1, count + 1):
-            with copy_of(folder) as copied:
-
-                def work(at: int = at, copied: Path = copied, act: Callable = act) -> bool:
-                    store = kind.open(copied / "tokens")
-                    SHIM.faults_watch(str(copied).encode())
-                    SHIM.faults_fail(ctypes.c_long(at), errno.ENOSPC, 0)
-                    act(store)
-                    return True
-
-                in_child(work)
-                tries += 1
-                lost += not is_whole(kind, copied, before, changed)
-    return of(lost, tries)
+    """Have no room on the disk, from each deed on."""
+    return at_each_deed(kind, home, [lambda at: SHIM.faults_fail(ctypes.c_long(at), errno.ENOSPC, 0)])
 
 
 def power(kind: Kind, home: Path) -> str:

@@ -201,3 +201,30 @@ UNPRIVILEGED = """
 if os.name == "posix" and os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 """
+
+
+# A program's last word on what its savers were to leave in the file, as Python's SQLite finds it.
+JUDGE = """
+import json, sqlite3
+
+def judge(wanted):
+    connection = sqlite3.connect(path)
+    verdict = connection.execute("PRAGMA integrity_check").fetchall()
+    users = [user for (user,) in connection.execute("SELECT user_name FROM oauthtoken")]
+    connection.close()
+    wanted = set(wanted)
+    print(json.dumps([verdict, sorted(wanted - set(users)), len(users) - len(wanted)]))
+"""
+
+
+def judge(told: str) -> None:
+    """Check such a line: the file is sound, and holds what it was to hold and nothing else."""
+    verdict, lost, more = json.loads(told)
+    assert verdict == [["ok"]]
+    assert lost == []
+    assert more == 0
+
+
+def judge_last(printed: str) -> None:
+    """Check the last line of what a program has printed."""
+    judge(printed.splitlines()[-1])

@@ -44,7 +44,9 @@ def test_the_readmes_first_screen_has_the_two_commands():
         assert any(line.strip().startswith(command) for line in first_screen)
 
 
-@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "docs/contract.md", "docs/lease.md", "docs/reliability.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "CHANGELOG.md", "docs/contract.md", "docs/lease.md", "docs/reliability.md"]
+)
 def test_links_lead_somewhere(document):
     """A link to a file of the repository leads to one."""
     text = (ROOT / document).read_text(encoding="utf-8")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from support import run_forked, run_program
+from support import JUDGE, judge_last, run_forked, run_program
 
 # Whoever saves says what it was told is saved; at the end another SQLite has to find it.
-PROGRAM = """
+PROGRAM = (
+    JUDGE
+    + """
 import children, json, multiprocessing, sqlite3, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, about forking with threads: that is the point
 path, count = sys.argv[1], int(sys.argv[2])
@@ -22,22 +24,10 @@ def save_all(store, who):
         save(store, who, number)
         assert store.find_token(token(f"{who}.{number}"))
 
-def judge(*savers, once=()):
-    connection = sqlite3.connect(path)
-    verdict = connection.execute("PRAGMA integrity_check").fetchall()
-    users = [user for (user,) in connection.execute("SELECT user_name FROM oauthtoken")]
-    connection.close()
-    wanted = {f"{who}.{number}" for who in savers for number in range(count)} | set(once)
-    print(json.dumps([verdict, sorted(wanted - set(users)), len(users) - len(wanted)]))
+def judge_all(*savers, once=()):
+    judge([f"{who}.{number}" for who in savers for number in range(count)] + list(once))
 """
-
-
-def judge(printed):
-    *_, last = printed.splitlines()
-    verdict, lost, more = json.loads(last)
-    assert verdict == [["ok"]]
-    assert lost == []
-    assert more == 0
+)
 
 
 def test_a_server_that_loads_first_forks_workers_that_fork_and_are_replaced(path, extent):
@@ -60,9 +50,9 @@ children.join(successors)
 assert store.find_token(token("successor-child1.0"))
 store.close()
 names = ["worker0", "worker1", "successor"]
-judge("master", *names, *(f"{name}-child{n}" for name in names for n in range(2)), once=["before.0", "after.0"])
+judge_all("master", *names, *(f"{name}-child{n}" for name in names for n in range(2)), once=["before.0", "after.0"])
 """
-    judge(run_forked(PROGRAM + code, path, extent.of(25, 100)))
+    judge_last(run_forked(PROGRAM + code, path, extent.of(25, 100)))
 
 
 def test_a_pool_forks_its_workers_from_a_thread_of_its_own(path, extent):
@@ -80,9 +70,9 @@ with multiprocessing.get_context("fork").Pool(3, maxtasksperchild=5) as pool:
     assert asked.get(children.PATIENCE) == [f"pool.{number}" for number in range(count)]
     pool.close()
     pool.join()
-judge("pool", "program")
+judge_all("pool", "program")
 """
-    judge(run_forked(PROGRAM + code, path, extent.of(25, 100)))
+    judge_last(run_forked(PROGRAM + code, path, extent.of(25, 100)))
 
 
 def test_a_fork_in_the_middle_of_a_transaction_is_in_nobodys_way(path, extent):
@@ -116,9 +106,9 @@ for turn in range(rounds):
     assert not importing.is_alive()
 once = [f"{who}.{turn}" for who in ("child", "parent") for turn in range(rounds)]
 once += [f"import{turn}.{number}" for turn in range(rounds) for number in range(size)]
-judge(once=["before.0", *once])
+judge_all(once=["before.0", *once])
 """
-    judge(run_forked(PROGRAM + code, path, extent.of(25, 100)))
+    judge_last(run_forked(PROGRAM + code, path, extent.of(25, 100)))
 
 
 def test_a_fork_while_others_wait_for_the_file_leaves_all_to_go_on(path, extent):
@@ -155,9 +145,9 @@ for thread in waiting:
     thread.join(children.PATIENCE)
     assert not thread.is_alive()
 children.join([holder, first, second])
-judge("thread0", "thread1", "child", "grandchild", once=["before.0"])
+judge_all("thread0", "thread1", "child", "grandchild", once=["before.0"])
 """
-    judge(run_forked(PROGRAM + code, path, extent.of(25, 100)))
+    judge_last(run_forked(PROGRAM + code, path, extent.of(25, 100)))
 
 
 @pytest.mark.parametrize("holder", ["thread", "process"])
@@ -241,7 +231,7 @@ for number in range(rounds):
         children.join([child])
         assert store.find_token(token("before.0"))
 once = [f"{end}.{number}" for end in ("at once", "as a program", "closed", "used", "child") for number in range(rounds)]
-judge(once=["before.0", *once])
+judge_all(once=["before.0", *once])
 """
     # In a process of its own: a child of a child of the tests' would not end as a program does.
-    judge(run_program(PROGRAM + code, path, extent.of(1, 15)))
+    judge_last(run_program(PROGRAM + code, path, extent.of(1, 15)))

@@ -8,7 +8,8 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 
 use super::connect::connect;
-use super::file::{self, Draft, FileId, beside};
+use super::draft::Draft;
+use super::file::{self, FileId, beside};
 use super::schema::{self, Contents};
 use super::trouble::trouble;
 use crate::store::{Place, Result};

@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::draft::Draft;
 use super::trouble::trouble;
 use super::{busy, file, sql};
 use crate::store::wait::Deadline;
@@ -70,7 +71,7 @@ pub(super) fn leave_wal(connection: &Connection) {
 /// Can processes share memory by files in this folder? SQLite finds out only after it has switched, and then nobody can
 /// read the file: so it is tried on another one, once in the life of a file.
 fn shared_memory_works(path: &Path) -> bool {
-    let Ok(draft) = file::Draft::beside(path) else { return false };
+    let Ok(draft) = Draft::beside(path) else { return false };
     let probe = draft.path();
     let try_out = || -> rusqlite::Result<()> {
         let connection = Connection::open(probe)?;
@@ -93,7 +94,11 @@ mod tests {
     fn wal_is_left_unless_somebody_else_uses_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
-        let make = || Connection::open(&path).unwrap();
+        let make = || {
+            let connection = Connection::open(&path).unwrap();
+            connection.busy_timeout(std::time::Duration::ZERO).unwrap();
+            connection
+        };
         let (one, other) = (make(), make());
         use_wal(&one, &path).unwrap();
         assert!(is_wal(&one).unwrap() && is_wal(&other).unwrap());

@@ -11,7 +11,6 @@
 //!   `-wal`, nobody will read.
 
 use std::io::ErrorKind;
-use std::mem;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,13 +18,16 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode};
 
 use super::busy;
-use super::connect::{connect, leave_wal, use_wal};
+use super::connect::connect;
 use super::file::{self, FileId};
 use super::guard::{self, Guards};
+use super::make::{bring_up_to_date, prepare, read};
+use super::network::network;
+use super::open::{Open, close};
 use super::schema::{self, Contents};
 use super::trouble::trouble;
 use crate::store::wait::Deadline;
@@ -47,16 +49,6 @@ pub enum Journal {
     Wal,
     /// By a rollback journal, as where WAL cannot be had.
     Rollback,
-}
-
-/// A connection, and what has to stay true of it.
-pub(super) struct Open {
-    pub(super) connection: Connection,
-    /// Behind the connection, for it is to be dropped after it.
-    guards: Arc<Guards>,
-    /// The `-wal` it writes into; none where WAL could not be had.
-    wal: Option<FileId>,
-    process: u32,
 }
 
 /// A database file and this process's connections to it.
@@ -167,7 +159,7 @@ impl Database {
             // that is not empty SQLite does not ask it.
             let says_wal = || guards.says_wal() || file::length(&self.wal_path) > 0;
             let has_wal = || says_wal() && !file::beside(&self.path, "-journal").exists();
-            if !has_wal() || file::network(&self.path).is_some() {
+            if !has_wal() || network(&self.path).is_some() {
                 let _turn = guards.turn(deadline).ok_or_else(busy)?;
                 let mut connection = connect(&self.path, &self.place)?;
                 prepare(&mut connection, &self.path, &self.place, journal)?;
@@ -337,51 +329,6 @@ impl Database {
     }
 }
 
-impl Open {
-    /// Can it be read while somebody writes?
-    pub(super) const fn has_wal(&self) -> bool {
-        self.wal.is_some()
-    }
-
-    /// Brings everything in the `-wal` into the file and empties it, if nobody is in the way. Tells whether it did.
-    fn bring_in(&self) -> bool {
-        self.try_to_bring_in() == Some(true)
-    }
-
-    /// The same; `None`: it failed, and to wait for anybody is in vain.
-    fn try_to_bring_in(&self) -> Option<bool> {
-        if self.process != process::id() || self.wal.is_none() {
-            return Some(true);
-        }
-        let blocked = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
-        match blocked {
-            Ok(blocked) => Some(!blocked),
-            Err(error) => (error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)).then_some(false),
-        }
-    }
-
-    /// Was it a file that could only be read?
-    pub(super) fn is_read_only(&self) -> bool {
-        self.connection.is_readonly(rusqlite::MAIN_DB).unwrap_or(false)
-    }
-
-    /// Writes the file anew, in pages that hold nothing but its rows. Tells whether it did.
-    fn rewrite_file(&self) -> bool {
-        self.process == process::id() && self.connection.execute_batch("VACUUM").is_ok()
-    }
-
-    /// Runs what only reads, in turn where writers and readers would be in each other's way. `None`: not in time.
-    pub(super) fn reading<T>(&self, deadline: Deadline, work: impl FnOnce() -> T) -> Option<T> {
-        if self.wal.is_some() { Some(work()) } else { self.in_turn(deadline, work) }
-    }
-
-    /// Waits until nobody else of this library's writes, and runs `work`. `None`: not in time.
-    pub(super) fn in_turn<T>(&self, deadline: Deadline, work: impl FnOnce() -> T) -> Option<T> {
-        let _turn = self.guards.turn(deadline)?;
-        Some(work())
-    }
-}
-
 impl Drop for Database {
     fn drop(&mut self) {
         if FileId::of(&self.path) != Some(self.id) {
@@ -396,52 +343,6 @@ impl Drop for Database {
             Some(open) if tidy(&open) => self.close_last(open),
             last => close(last),
         }
-    }
-}
-
-/// Makes a new file, `draft`, that is to be called `path`.
-pub(super) fn make(draft: &Path, path: &Path, journal: Journal) -> Result<()> {
-    let place = Place::File(path.to_owned());
-    let mut connection = connect(draft, &place)?;
-    prepare(&mut connection, draft, &place, journal)
-}
-
-/// Makes or migrates a file that is not in WAL mode, and has it use WAL from then on if that can be had.
-fn prepare(connection: &mut Connection, path: &Path, place: &Place, journal: Journal) -> Result<()> {
-    let read_only = connection.is_readonly(rusqlite::MAIN_DB).unwrap_or(false);
-    bring_up_to_date(connection, place)?;
-    // What is damaged is refused before the mode is written into it.
-    read(connection, place)?;
-    if read_only {
-        return Ok(());
-    }
-    if file::network(path).is_some() {
-        leave_wal(connection);
-    } else if journal == Journal::Wal {
-        use_wal(connection, path).map_err(|error| trouble(place, &error))?;
-    }
-    Ok(())
-}
-
-fn bring_up_to_date(connection: &mut Connection, place: &Place) -> Result<()> {
-    match schema::inspect(connection, place)? {
-        Contents::Older => schema::migrate(connection, place),
-        Contents::Current => Ok(()),
-    }
-}
-
-fn read(connection: &Connection, place: &Place) -> Result<()> {
-    let read = connection.query_row("SELECT last_id, last_order FROM zoho_token_store", [], |_| Ok(()));
-    read.map_err(|error| trouble(place, &error))
-}
-
-/// Closes a connection, and leaves the `-wal` as it is: SQLite would bring it in and remove it by its name, which can be
-/// another file's by then; so [`connect`] turns that off.
-fn close(open: Option<Open>) {
-    let Some(open) = open else { return };
-    if open.process != process::id() {
-        // Our parent's. Closing it here could change locks that the parent works with.
-        mem::forget(open);
     }
 }
 
@@ -471,6 +372,7 @@ pub(super) fn let_go(deadline: Deadline) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::make::make;
     use super::*;
 
     #[test]

@@ -5,9 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use tempfile::TempPath;
-
-use super::guard;
+use super::draft::Draft;
 use crate::store::{Error, Place, Result};
 
 /// Which file it is, whatever it is called. Not given out again while the file is open somewhere.
@@ -168,60 +166,6 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A file in the making, its owner's alone, that is gone when this is dropped; or, if its process is killed, when the
-/// next one comes: see [`remove_stale_drafts`].
-pub(super) struct Draft {
-    path: TempPath,
-    /// Locked, to say that it is in use. Closed last, for closing it drops SQLite's locks.
-    _claim: fs::File,
-}
-
-const DRAFT: (&str, &str) = (".zoho-token-store-", ".draft");
-
-impl Draft {
-    /// A new one beside `path`.
-    pub(super) fn beside(path: &Path) -> io::Result<Self> {
-        remove_stale_drafts(path);
-        let folder = path.parent().unwrap_or(path);
-        loop {
-            let made = tempfile::Builder::new().prefix(DRAFT.0).suffix(DRAFT.1).tempfile_in(folder)?;
-            let (claim, path) = made.into_parts();
-            // Until it was claimed, another process may have taken it for a stale one.
-            if guard::claim(&claim).unwrap_or(true) && path.exists() {
-                return Ok(Self { path, _claim: claim });
-            }
-        }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Moves it into the place of `target`, at once.
-    pub(super) fn persist(self, target: &Path) -> io::Result<()> {
-        self.path.persist(target).map_err(|error| error.error)
-    }
-}
-
-/// Removes what killed processes left half made beside `path`: a backup's holds every token.
-pub(super) fn remove_stale_drafts(path: &Path) {
-    let Some(files) = path.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return };
-    let is_drafts = |name: &str| name.strip_prefix(DRAFT.0).is_some_and(|rest| rest.ends_with(DRAFT.1));
-    for file in files.flatten().filter(|file| file.file_name().to_str().is_some_and(is_drafts)) {
-        let draft = file.path();
-        if !file.file_type().is_ok_and(|kind| kind.is_file()) {
-            continue;
-        }
-        let Ok(claim) = OpenOptions::new().read(true).write(true).open(&draft) else { continue };
-        // While it is ours nobody can claim it, so it is nobody's.
-        if guard::claim(&claim).unwrap_or(false) {
-            for ending in ["-journal", "-wal", "-shm", ""] {
-                let _ = fs::remove_file(beside(&draft, ending));
-            }
-        }
-    }
-}
-
 /// May anybody but the owner read or write it?
 #[cfg(unix)]
 pub(super) fn is_exposed(path: &Path) -> bool {
@@ -233,43 +177,6 @@ pub(super) fn is_exposed(path: &Path) -> bool {
 #[cfg(not(unix))]
 pub(super) fn is_exposed(_: &Path) -> bool {
     false
-}
-
-/// File systems that more than one machine may use, by Linux's numbers for them (`statfs(2)`, and the file systems' own
-/// headers), and what to call them.
-const NETWORK: [(u32, &str); 12] = [
-    (0x0000_6969, "NFS"),
-    (0x0000_517B, "SMB"),
-    (0xFF53_4D42, "CIFS"),
-    (0xFE53_4D42, "SMB2"),
-    (0x0102_1997, "9P"),
-    (0x5346_414F, "AFS"),
-    (0x7375_7245, "Coda"),
-    (0x00C3_6400, "Ceph"),
-    (0x0BD0_0BD0, "Lustre"),
-    (0x4750_4653, "GPFS"),
-    (0x786F_4256, "a shared folder of VirtualBox"),
-    // Anything at all: sshfs and s3fs as well as a local disk.
-    (0x6573_5546, "FUSE"),
-];
-
-/// What the file system with this number is called, if more than one machine may use it.
-fn network_of(number: u32) -> Option<&'static str> {
-    NETWORK.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
-}
-
-/// What the file system that `path` is on is called, if more than one machine may use it.
-#[cfg(target_os = "linux")]
-pub(super) fn network(path: &Path) -> Option<&'static str> {
-    let found = nix::sys::statfs::statfs(path).ok()?;
-    // Its type differs between platforms, and so does whether it is sign-extended.
-    network_of(u32::try_from(i128::from(found.filesystem_type().0) & 0xFFFF_FFFF).ok()?)
-}
-
-/// Not asked elsewhere.
-#[cfg(not(target_os = "linux"))]
-pub(super) fn network(_: &Path) -> Option<&'static str> {
-    None
 }
 
 /// An error about the path itself.
@@ -370,35 +277,6 @@ mod tests {
         assert!(fcntl(&other, FcntlArg::F_OFD_SETLK(&whole)).is_err());
         drop(open());
         assert!(fcntl(&other, FcntlArg::F_OFD_SETLK(&whole)).is_ok(), "as closing any other handle does");
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_draft_is_removed_once_nobody_makes_it_any_more() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("backup.db");
-        let kept = folder.path().join(".zoho-token-store-of-mine.db");
-        create(&kept).unwrap();
-        let names = || fs::read_dir(folder.path()).unwrap().count();
-        let draft = Draft::beside(&path).unwrap();
-        remove_stale_drafts(&path);
-        assert_eq!(names(), 2, "it is being made");
-        let Draft { path: left, _claim: claim } = draft;
-        let left = left.keep().unwrap();
-        create(&beside(&left, "-wal")).unwrap();
-        drop(claim);
-        remove_stale_drafts(&path);
-        assert_eq!((names(), kept.exists()), (1, true));
-    }
-
-    #[test]
-    fn file_systems_of_a_network_are_known_by_their_numbers() {
-        let [ext4, tmpfs, overlay, btrfs, xfs] = [0xEF53, 0x0102_1994, 0x794C_7630, 0x9123_683E, 0x5846_5342];
-        for local in [ext4, tmpfs, overlay, btrfs, xfs] {
-            assert_eq!(network_of(local), None);
-        }
-        assert_eq!(network_of(0x6969), Some("NFS"));
-        assert_eq!(network_of(0xFF53_4D42), Some("CIFS"));
     }
 
     #[test]

@@ -32,10 +32,8 @@ use std::sync::OnceLock;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::file::FileId;
+use super::lock::{Kind, Outcome, Range, lock};
 use crate::store::wait::Deadline;
-
-/// Bytes of a file that are locked: where they begin, and how many.
-type Range = (i64, i64);
 
 /// `SHARED_FIRST` and `SHARED_SIZE` of SQLite's file format.
 const SHARED: Range = (0x4000_0002, 510);
@@ -278,35 +276,6 @@ fn open_or_make(_: &Path, _: &File) -> Option<File> {
     None
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Shared,
-    Exclusive,
-    Unlock,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Locked,
-    /// Somebody else has it.
-    Taken,
-    /// There is no file, or none that can be locked so.
-    Impossible,
-}
-
-#[cfg(target_os = "linux")]
-fn lock(file: Option<&File>, kind: Kind, range: Range) -> Outcome {
-    use nix::errno::Errno;
-    use nix::fcntl::{FcntlArg, fcntl};
-
-    let Some(file) = file else { return Outcome::Impossible };
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&description(kind, range))) {
-        Ok(_) => Outcome::Locked,
-        Err(Errno::EAGAIN | Errno::EACCES) => Outcome::Taken,
-        Err(_) => Outcome::Impossible,
-    }
-}
-
 /// This file's place among the owners of a log.
 #[cfg(target_os = "linux")]
 fn owner(database: &File) -> i64 {
@@ -321,33 +290,7 @@ fn is_anothers(database: &File, shm: &File) -> bool {
     let (place, end) = (owner(database), OWNERS.0 + OWNERS.1);
     // A length of zero would mean "to the end".
     let others = [(OWNERS.0 - 1, place - OWNERS.0 + 1), (place + 1, end - place)];
-    others.into_iter().any(|range| is_locked(shm, range))
-}
-
-/// Does anybody else hold a lock in this range? Takes none.
-#[cfg(target_os = "linux")]
-fn is_locked(file: &File, range: Range) -> bool {
-    use nix::fcntl::{FcntlArg, fcntl};
-    use nix::libc;
-    let mut found = description(Kind::Exclusive, range);
-    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && i32::from(found.l_type) != libc::F_UNLCK
-}
-
-#[cfg(target_os = "linux")]
-fn description(kind: Kind, (start, length): Range) -> nix::libc::flock {
-    use nix::libc;
-    let kind = match kind {
-        Kind::Shared => libc::F_RDLCK,
-        Kind::Exclusive => libc::F_WRLCK,
-        Kind::Unlock => libc::F_UNLCK,
-    };
-    libc::flock {
-        l_type: i16::try_from(kind).unwrap_or_default(),
-        l_whence: 0, // from the file's beginning
-        l_start: start,
-        l_len: length,
-        l_pid: 0,
-    }
+    others.into_iter().any(|range| super::lock::is_locked(shm, range))
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -358,11 +301,6 @@ fn owner(_: &File) -> i64 {
 #[cfg(not(target_os = "linux"))]
 fn is_anothers(_: &File, _: &File) -> bool {
     false
-}
-
-#[cfg(not(target_os = "linux"))]
-fn lock(_: Option<&File>, _: Kind, _: Range) -> Outcome {
-    Outcome::Impossible
 }
 
 #[cfg(test)]

@@ -1,15 +1,22 @@
 //! Rows in a SQLite file, for any number of threads and processes.
 //!
-//! This file decides which connection to use and when to start over; [`sql`] has the statements, [`schema`] opening and
-//! migrating, [`database`] the connections, [`connect`] how each is set up, [`guard`] the locks that SQLite's lack, [`file`] paths and permissions, [`memory`] the same without a file.
+//! This file decides which connection to use and when to start over; [`sql`] has the statements, [`schema`] and [`make`]
+//! whose a file is, making and migrating it, [`database`] the connections to it, [`open`] and [`connect`] one of them,
+//! [`guard`] and [`lock`] the locks that SQLite's lack, [`file`], [`draft`] and [`network`] paths, [`memory`] the same
+//! without a file.
 
 mod backup;
 mod busy;
 mod connect;
 mod database;
+mod draft;
 mod file;
 mod guard;
+mod lock;
+mod make;
 mod memory;
+mod network;
+mod open;
 mod schema;
 mod sql;
 mod trouble;
@@ -21,8 +28,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use rusqlite::{Transaction, TransactionBehavior};
 
-use self::database::{Database, Open, Role};
+use self::database::{Database, Role};
 use self::file::FileId;
+use self::network::network;
+use self::open::Open;
 use self::sql::Sql;
 use self::trouble::trouble;
 use super::fork;
@@ -57,7 +66,7 @@ impl Sqlite {
         let place = Place::File(path.to_owned());
         let sqlite =
             Self { path: path.to_owned(), place, journal, current: Mutex::new(None), closed: AtomicBool::new(false) };
-        file::remove_stale_drafts(path);
+        draft::remove_stale_drafts(path);
         // Both, so that the first find does not pay for it.
         sqlite.with(Role::Writer, deadline, |_, _| Ok(Some(())))?;
         sqlite.with(Role::Reader, deadline, |_, _| Ok(Some(())))?;
@@ -73,7 +82,7 @@ impl Sqlite {
     /// What the file system that it is on is called, if more than one machine may use that.
     #[must_use]
     pub fn network(&self) -> Option<&'static str> {
-        file::network(&self.path)
+        network(&self.path)
     }
 
     /// Runs `work` on an open connection to the file that the path names now, and again if it was another by the end:
@@ -157,7 +166,7 @@ impl Sqlite {
             database.abandon(deadline)?;
         }
         *current = None;
-        file::ensure(&self.path, |draft| database::make(draft, &self.path, self.journal))?;
+        file::ensure(&self.path, |draft| make::make(draft, &self.path, self.journal))?;
         let database = Database::at(&self.path, deadline)?;
         *current = Some(Arc::clone(&database));
         Ok(database)

@@ -177,7 +177,7 @@ impl Database {
         drop((turn, opening));
         if is_whole {
             let open = Open { connection, guards, wal: wal_id, process: process::id() };
-            if role == Role::Writer && file::length(&self.wal_path) > 0 {
+            if role == Role::Writer && file::length(&self.wal_path) > 0 && file::is_of_whole_pages(&self.path) {
                 // Whoever wrote that may have been killed before its traces were wiped.
                 self.empty_log(&open, Deadline::now());
             }

@@ -92,10 +92,18 @@ pub(super) fn beside(database: &Path, ending: &str) -> PathBuf {
 /// The smallest page of SQLite's, and so the length of the shortest database, in bytes.
 const SHORTEST: u64 = 512;
 
-/// Does the database end within a page of this size? SQLite takes what is missing of the last one for zeros. While there
-/// is a log, what is missing may stand there.
-pub(super) fn is_cut_short(path: &Path, page: u32) -> bool {
-    !length(path).is_multiple_of(u64::from(page.max(1))) && length(&beside(path, "-wal")) == 0
+/// Does the database end within one of its `pages`? SQLite takes what is missing of that for zeros. While there is a log,
+/// what is missing may stand there.
+pub(super) fn is_cut_short(path: &Path, page: u32, pages: u32) -> bool {
+    let (length_of_file, page) = (length(path), u64::from(page.max(1)));
+    !length_of_file.is_multiple_of(page)
+        && length_of_file < u64::from(pages) * page
+        && length(&beside(path, "-wal")) == 0
+}
+
+/// Does it consist of pages, whatever their size is?
+pub(super) fn is_of_whole_pages(path: &Path) -> bool {
+    length(path).is_multiple_of(SHORTEST)
 }
 
 /// Has `make` fill a new file, its owner's alone, and puts it in place at once, unless there is one already.

@@ -34,7 +34,8 @@ pub(super) fn inspect(connection: &Connection, place: &Place) -> Result<Contents
         let mut columns = moment.prepare("SELECT lower(name) FROM pragma_table_info('oauthtoken')")?;
         let columns = columns.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
         let page = moment.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0))?;
-        Ok((numbers, objects, columns, place.path().is_some_and(|path| file::is_cut_short(path, page))))
+        let pages = moment.pragma_query_value(None, "page_count", |row| row.get::<_, u32>(0))?;
+        Ok((numbers, objects, columns, place.path().is_some_and(|path| file::is_cut_short(path, page, pages))))
     };
     let ((application, version), objects, columns, is_cut_short) = read().map_err(|error| trouble(place, &error))?;
     if is_cut_short {

@@ -13,6 +13,8 @@ from typing_extensions import Self, disjoint_base
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 
 __version__: Final[str]
+__profile__: Final[str]
+"""How it was compiled: `"release"` or `"debug"`."""
 
 class StoreError(Exception):
     """Base of the library's own errors.

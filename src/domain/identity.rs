@@ -48,7 +48,7 @@ pub fn keys(token: Token<'_>) -> impl Iterator<Item = (Key, &str)> {
 }
 
 /// Do both sides have a value, and the values differ? An absent value contradicts nothing.
-fn contradicts(key: Key, token: Token<'_>, row: Token<'_>) -> bool {
+fn contradicts(key: Key, token: Token<'_>, row: &Row) -> bool {
     key.agreeing().into_iter().any(|field| match (token.get(field), row.get(field)) {
         (Some(ours), Some(theirs)) => ours != theirs,
         _ => false,
@@ -58,10 +58,10 @@ fn contradicts(key: Key, token: Token<'_>, row: Token<'_>) -> bool {
 /// The row that `token` means among all that `key` found.
 #[must_use]
 pub fn choose(key: Key, token: Token<'_>, found: Vec<Row>) -> Option<Row> {
-    let same = |row: &Row, field| token.has(field) && row.token().get(field) == token.get(field);
+    let same = |row: &Row, field| token.has(field) && row.get(field) == token.get(field);
     found
         .into_iter()
-        .filter(|row| !contradicts(key, token, row.token()))
+        .filter(|row| !contradicts(key, token, row))
         // Of several for a user: the one with the token's id, else those of its client, else all. Of several
         // still, the one saved last. For the other keys only the last step tells rows apart: two rows with one
         // id cannot be, and for them the client is a matter of agreement alone.

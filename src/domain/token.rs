@@ -134,13 +134,25 @@ impl Row {
     /// The ten values.
     #[must_use]
     pub fn token(&self) -> Token<'_> {
-        Token(self.spans.map(|span| span.map(|(start, end)| &self.text[start..end])))
+        Token(Field::ALL.map(|field| self.get(field)))
+    }
+
+    /// One of them, unless it is absent.
+    #[must_use]
+    pub fn get(&self, field: Field) -> Option<&str> {
+        self.spans[field as usize].map(|(start, end)| &self.text[start..end])
     }
 
     /// The row's id.
     #[must_use]
     pub fn id(&self) -> &str {
-        self.token().get(Field::Id).unwrap_or_default()
+        self.get(Field::Id).unwrap_or_default()
+    }
+
+    /// How much memory it takes, in bytes.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        size_of::<Self>() + self.text.len()
     }
 }
 

@@ -5,10 +5,11 @@ use pyo3::exceptions::{PyException, PyImportError, PyMemoryError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDict, PyInt, PyNone, PyString, PyType};
+use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString, PyType};
 
+use super::calls::{Calls, Values};
 use super::error::{Failure, bad_input};
-use crate::domain::{Field, Token};
+use crate::domain::{Field, Row, Token};
 use crate::store::Error;
 
 const PACKAGE: &str = "zohocrmsdk";
@@ -45,9 +46,7 @@ pub(super) struct Sdk {
     user_signature: Py<PyType>,
     exception: Py<PyType>,
     token_store: Py<PyType>,
-    getters: [Py<PyString>; Field::COUNT],
-    setters: [Py<PyString>; Field::COUNT],
-    arguments: [Option<Py<PyString>>; Field::COUNT],
+    calls: Calls,
 }
 
 static SDK: PyOnceLock<Sdk> = PyOnceLock::new();
@@ -81,16 +80,8 @@ impl Sdk {
             missing.set_cause(py, Some(error));
             missing
         })?;
-        let interned = |name: &str| PyString::intern(py, name).unbind();
-        Ok(Self {
-            oauth_token,
-            user_signature,
-            exception,
-            token_store,
-            getters: Field::ALL.map(|field| interned(names(field).0)),
-            setters: Field::ALL.map(|field| interned(names(field).1)),
-            arguments: Field::ALL.map(|field| names(field).2.map(interned)),
-        })
+        let calls = Calls::new(oauth_token.bind(py), user_signature.bind(py), names)?;
+        Ok(Self { oauth_token, user_signature, exception, token_store, calls })
     }
 
     /// Makes `class` a virtual subclass of the SDK's `TokenStore`, which asks for the six methods but does not check
@@ -147,15 +138,22 @@ impl Sdk {
     ///
     /// By its constructor: a token made around it lacks what SDK 6 to 8 look for in it.
     pub(super) fn make<'py>(&self, py: Python<'py>, token: Token<'_>) -> Result<Bound<'py, PyAny>, Failure> {
-        let arguments = PyDict::new(py);
-        for field in Field::ALL {
-            if let (Some(name), Some(value)) = (&self.arguments[field as usize], token.get(field)) {
-                arguments.set_item(name, self.value(py, field, Some(value))?)?;
-            }
-        }
-        let made = self.oauth_token.bind(py).call((), Some(&arguments))?;
-        if token.has(Field::ExpiryTime) {
-            self.set(&made, Field::ExpiryTime, token.get(Field::ExpiryTime))?;
+        Ok(self.calls.make(py, Field::ALL.map(|field| text_of(py, token.get(field))))?)
+    }
+
+    /// New tokens with these rows' values. Texts that one row has in common with the next (the client's, mostly) are one
+    /// object.
+    pub(super) fn make_all<'py>(&self, py: Python<'py>, rows: Vec<Row>) -> Result<Bound<'py, PyList>, Failure> {
+        let _no_collection = NoCollection::new(py)?;
+        let made = PyList::empty(py);
+        let mut last: Option<(Row, Values<'py>)> = None;
+        for row in rows {
+            let values = Field::ALL.map(|field| match &last {
+                Some((last, values)) if last.get(field) == row.get(field) => values[field as usize].clone(),
+                _ => text_of(py, row.get(field)),
+            });
+            made.append(self.calls.make(py, values.clone())?)?;
+            last = Some((row, values));
         }
         Ok(made)
     }
@@ -170,14 +168,13 @@ impl Sdk {
             }
             None => Failure::Python(error),
         };
-        token.call_method1(self.setters[field as usize].bind(py), (value,)).map(drop).map_err(refused)
+        token.call_method1(names(field).1, (value,)).map(drop).map_err(refused)
     }
 
     fn value<'py>(&self, py: Python<'py>, field: Field, value: Option<&str>) -> PyResult<Bound<'py, PyAny>> {
         match (field, value) {
-            (_, None) => Ok(PyNone::get(py).to_owned().into_any()),
             (Field::UserName, Some(name)) => self.user_signature.bind(py).call1((name,)),
-            (_, Some(text)) => Ok(PyString::new(py, text).into_any()),
+            _ => Ok(text_of(py, value)),
         }
     }
 
@@ -192,30 +189,34 @@ impl Sdk {
             )));
         }
         let mut incoming = Incoming { object: object.clone(), values: Default::default(), expiry_was_a_number: false };
+        let got = self.calls.get(object);
         for field in Field::ALL {
-            let value = self.read_field(object, field)?;
+            let value = match &got {
+                Ok(got) => got.get_item(field as usize)?,
+                // Which of them was it? What ends a program is raised again, or was.
+                Err(error) if raised(py, error).is_some() => read_field(object, field)?,
+                Err(error) => return Err(Failure::Python(error.clone_ref(py))),
+            };
+            let value = if field == Field::UserName { self.name(value)? } else { value };
             incoming.expiry_was_a_number |= field == Field::ExpiryTime && value.is_instance_of::<PyInt>();
             incoming.values[field as usize] = text(field, &value)?;
         }
         Ok(incoming)
     }
 
-    fn read_field<'py>(&self, object: &Bound<'py, PyAny>, field: Field) -> Result<Bound<'py, PyAny>, Failure> {
-        let py = object.py();
-        let get = |object: &Bound<'py, PyAny>, getter: &Bound<'py, PyString>| {
-            object.call_method0(getter).map_err(|error| unreadable(py, field, error))
-        };
-        let value = get(object, self.getters[field as usize].bind(py))?;
-        if field != Field::UserName || value.is_none() {
-            return Ok(value);
+    /// The name in a token's `UserSignature`, if it has one.
+    fn name<'py>(&self, signature: Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>, Failure> {
+        let py = signature.py();
+        if signature.is_none() {
+            return Ok(signature);
         }
-        if !value.is_instance(self.user_signature.bind(py)).unwrap_or(false) {
+        if !signature.is_instance(self.user_signature.bind(py)).unwrap_or(false) {
             return Err(bad_input(format!(
                 "the token's user_signature is of type {}, not a UserSignature",
-                type_name(&value)
+                type_name(&signature)
             )));
         }
-        get(&value, intern!(py, "get_name"))
+        signature.call_method0(intern!(py, "get_name")).map_err(|error| unreadable(py, Field::UserName, error))
     }
 }
 
@@ -238,16 +239,61 @@ impl<'py> Incoming<'py> {
         if self.token().get(Field::Id) == Some(id) { Ok(()) } else { sdk.set(&self.object, Field::Id, Some(id)) }
     }
 
-    /// Writes into the object what differs from what was read, and hands it back.
-    pub(super) fn fill(&self, sdk: &Sdk, completed: Token<'_>) -> Result<Bound<'py, PyAny>, Failure> {
-        let asked = self.token();
-        for field in Field::ALL {
+    /// Writes into the object what differs from `asked`, which was read from it, and hands it back.
+    pub(super) fn fill(&self, sdk: &Sdk, asked: Token<'_>, completed: Token<'_>) -> Result<Bound<'py, PyAny>, Failure> {
+        let py = self.object.py();
+        let differs = |field: Field| {
             let restate = field == Field::ExpiryTime && self.expiry_was_a_number;
-            if restate || completed.get(field) != asked.get(field) {
-                sdk.set(&self.object, field, completed.get(field))?;
+            restate || completed.get(field) != asked.get(field)
+        };
+        let mut values = Field::ALL.map(|_| py.Ellipsis().into_bound(py));
+        for field in Field::ALL.into_iter().filter(|&field| differs(field)) {
+            values[field as usize] = sdk.value(py, field, completed.get(field))?;
+        }
+        if let Err(error) = sdk.calls.set(&self.object, values) {
+            if raised(py, &error).is_none() {
+                return Err(Failure::Python(error));
             }
+            // Which of them was it?
+            Field::ALL
+                .into_iter()
+                .filter(|&field| differs(field))
+                .try_for_each(|field| sdk.set(&self.object, field, completed.get(field)))?;
         }
         Ok(self.object.clone())
+    }
+}
+
+fn read_field<'py>(token: &Bound<'py, PyAny>, field: Field) -> Result<Bound<'py, PyAny>, Failure> {
+    token.call_method0(names(field).0).map_err(|error| unreadable(token.py(), field, error))
+}
+
+fn text_of<'py>(py: Python<'py>, text: Option<&str>) -> Bound<'py, PyAny> {
+    text.map_or_else(|| py.None().into_bound(py), |text| PyString::new(py, text).into_any())
+}
+
+/// Keeps Python's cyclic collector from looking through ever more new tokens, none of which can be garbage, again and
+/// again: of 100 000 tokens that would be most of the time.
+struct NoCollection<'py>(Option<Bound<'py, PyModule>>);
+
+impl<'py> NoCollection<'py> {
+    fn new(py: Python<'py>) -> PyResult<Self> {
+        let gc = py.import(intern!(py, "gc"))?;
+        if !gc.call_method0(intern!(py, "isenabled"))?.is_truthy()? {
+            return Ok(Self(None));
+        }
+        gc.call_method0(intern!(py, "disable"))?;
+        Ok(Self(Some(gc)))
+    }
+}
+
+impl Drop for NoCollection<'_> {
+    fn drop(&mut self) {
+        if let Some(gc) = &self.0
+            && let Err(error) = gc.call_method0(intern!(gc.py(), "enable"))
+        {
+            error.write_unraisable(gc.py(), None);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! ([`crate::store::Wait::No`]; giving the GIL up costs more than the find), everything else detaches.
 
 mod arguments;
+mod calls;
 mod clock;
 mod convert;
 mod error;
@@ -30,6 +31,7 @@ mod _native {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("__profile__", if cfg!(debug_assertions) { "debug" } else { "release" })?;
         fork::register(module.py())
     }
 }

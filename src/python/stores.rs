@@ -139,7 +139,7 @@ impl TokenStoreBase {
             let asked = incoming.token();
             let Some(found) = opened.find(py, Asked::For(asked))? else { return Ok(None) };
             let completed = found.complete(asked);
-            Ok(Some(incoming.fill(opened.sdk, completed)?))
+            Ok(Some(incoming.fill(opened.sdk, asked, completed)?))
         })
     }
 
@@ -169,11 +169,8 @@ impl TokenStoreBase {
 
     fn get_tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         self.run(py, "get_tokens", |opened| {
-            let tokens = PyList::empty(py);
-            for row in py.detach(|| opened.store.all())? {
-                tokens.append(opened.sdk.make(py, row.token())?)?;
-            }
-            Ok(tokens)
+            let rows = py.detach(|| opened.store.all())?;
+            opened.sdk.make_all(py, rows)
         })
     }
 

@@ -1,6 +1,8 @@
 //! A list of rows in memory: the shortest backend there can be, and the one to read first.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::mem;
 use std::path::Path;
 
 use parking_lot::Mutex;
@@ -10,15 +12,54 @@ use super::{Backend, Change, Place, Result, Rows};
 use crate::domain::lease::Lease;
 use crate::domain::{Key, Row, Token, id};
 
-/// Rows in a `Vec`, the oldest first.
+/// Rows by the order in which they came, the oldest first, and where each can be found.
 pub struct List(Mutex<Records>);
 
 #[derive(Default)]
 struct Records {
-    rows: Vec<Row>,
+    rows: BTreeMap<Number, Row>,
+    /// For each key and value, the rows that have it.
+    index: [HashMap<String, Vec<Number>>; Key::ALL.len()],
+    last_number: Number,
     last_id: i64,
     last_order: i64,
     leases: BTreeMap<String, Lease>,
+}
+
+/// The place of a row in the list; for as long as the list lives, no other row's.
+type Number = u64;
+
+impl Records {
+    /// Puts a row in its place, and gives back which was there.
+    fn put(&mut self, number: Number, row: Row) -> Option<Row> {
+        let before = self.take(number);
+        for key in Key::ALL {
+            if let Some(value) = row.get(key.field()) {
+                self.index[key as usize].entry(value.to_owned()).or_default().push(number);
+            }
+        }
+        self.rows.insert(number, row);
+        before
+    }
+
+    /// Takes the row from its place.
+    fn take(&mut self, number: Number) -> Option<Row> {
+        let row = self.rows.remove(&number)?;
+        for key in Key::ALL {
+            let Some(value) = row.get(key.field()) else { continue };
+            if let Entry::Occupied(mut entry) = self.index[key as usize].entry(value.to_owned()) {
+                entry.get_mut().retain(|&other| other != number);
+                if entry.get().is_empty() {
+                    entry.remove();
+                }
+            }
+        }
+        Some(row)
+    }
+
+    fn numbers(&self, key: Key, value: &str) -> &[Number] {
+        self.index[key as usize].get(value).map_or(&[], Vec::as_slice)
+    }
 }
 
 impl List {
@@ -84,12 +125,11 @@ impl Backend for List {
 
 impl Rows for Records {
     fn by_key(&self, key: Key, value: &str) -> Result<Vec<Row>> {
-        let has = |row: &&Row| row.token().get(key.field()) == Some(value);
-        Ok(self.rows.iter().filter(has).cloned().collect())
+        Ok(self.numbers(key, value).iter().filter_map(|number| self.rows.get(number)).cloned().collect())
     }
 
     fn each(&self, visit: &mut dyn FnMut(Row)) -> Result<()> {
-        self.rows.iter().cloned().for_each(visit);
+        self.rows.values().cloned().for_each(visit);
         Ok(())
     }
 
@@ -110,21 +150,19 @@ struct Draft<'a> {
 }
 
 enum Undo {
-    Insert,
-    Update(usize, Row),
-    Delete(usize, Row),
-    DeleteAll(Vec<Row>),
+    /// What was in a place before.
+    Put(Number, Option<Row>),
+    /// Everything.
+    DeleteAll(BTreeMap<Number, Row>, [HashMap<String, Vec<Number>>; Key::ALL.len()]),
 }
 
 impl Draft<'_> {
     fn take_back(self) {
-        let rows = &mut self.records.rows;
         for step in self.undo.into_iter().rev() {
             match step {
-                Undo::Insert => drop(rows.pop()),
-                Undo::Update(place, row) => rows[place] = row,
-                Undo::Delete(place, row) => rows.insert(place, row),
-                Undo::DeleteAll(all) => *rows = all,
+                Undo::Put(number, Some(row)) => drop(self.records.put(number, row)),
+                Undo::Put(number, None) => drop(self.records.take(number)),
+                Undo::DeleteAll(rows, index) => (self.records.rows, self.records.index) = (rows, index),
             }
         }
         (self.records.last_id, self.records.last_order) = self.counters;
@@ -135,8 +173,13 @@ impl Draft<'_> {
         self.records.last_order
     }
 
-    fn position(&self, id: Option<&str>) -> Option<usize> {
-        self.records.rows.iter().position(|row| Some(row.id()) == id)
+    fn place_of(&self, id: &str) -> Option<Number> {
+        self.records.numbers(Key::Id, id).first().copied()
+    }
+
+    fn put(&mut self, number: Number, row: Row) {
+        let before = self.records.put(number, row);
+        self.undo.push(Undo::Put(number, before));
     }
 }
 
@@ -171,29 +214,30 @@ impl Change for Draft<'_> {
     fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()> {
         let row = Row::new(token, self.next_order(), Some(now));
         self.raise_last_id(id::number(row.id()).unwrap_or(0))?;
-        self.records.rows.push(row);
-        self.undo.push(Undo::Insert);
+        self.records.last_number += 1;
+        self.put(self.records.last_number, row);
         Ok(())
     }
 
-    fn update(&mut self, token: Token<'_>, now: i64) -> Result<()> {
-        let row = Row::new(token, self.next_order(), Some(now));
-        if let Some(place) = self.position(Some(row.id())) {
-            let old = std::mem::replace(&mut self.records.rows[place], row);
-            self.undo.push(Undo::Update(place, old));
+    fn update(&mut self, row: &Row, token: Token<'_>, now: i64) -> Result<()> {
+        if let Some(number) = self.place_of(row.id()) {
+            let row = Row::new(token, self.next_order(), Some(now));
+            self.put(number, row);
         }
         Ok(())
     }
 
     fn delete(&mut self, id: &str) -> Result<()> {
-        if let Some(place) = self.position(Some(id)) {
-            self.undo.push(Undo::Delete(place, self.records.rows.remove(place)));
+        if let Some(number) = self.place_of(id) {
+            let row = self.records.take(number);
+            self.undo.push(Undo::Put(number, row));
         }
         Ok(())
     }
 
     fn delete_all(&mut self) -> Result<()> {
-        self.undo.push(Undo::DeleteAll(std::mem::take(&mut self.records.rows)));
+        let (rows, index) = (mem::take(&mut self.records.rows), mem::take(&mut self.records.index));
+        self.undo.push(Undo::DeleteAll(rows, index));
         Ok(())
     }
 

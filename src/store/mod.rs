@@ -48,8 +48,8 @@ pub trait Change: Rows {
     /// Adds a row with the token's values and id, saved at `now`, last of all.
     fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()>;
 
-    /// Replaces the values of the row with the token's id, saved at `now`, last of all.
-    fn update(&mut self, token: Token<'_>, now: i64) -> Result<()>;
+    /// Replaces the values of `row`, which was found in this change, saved at `now`, last of all.
+    fn update(&mut self, row: &Row, token: Token<'_>, now: i64) -> Result<()>;
 
     /// Deletes the row, if there is one.
     fn delete(&mut self, id: &str) -> Result<()>;
@@ -304,8 +304,8 @@ fn save(change: &mut dyn Change, token: Token<'_>, now: i64, place: &Place) -> R
         if merge::replaces_lasting_secret(row.token(), updated) {
             change.leave_no_trace();
         }
-        change.update(updated, now)?;
-        let is_fresh = access.is_some() && access != row.token().get(Field::AccessToken);
+        change.update(&row, updated, now)?;
+        let is_fresh = access.is_some() && access != row.get(Field::AccessToken);
         return Ok(Saved { id: row.id().to_owned(), is_fresh });
     }
     if !merge::is_worth_a_row(token) {

@@ -240,7 +240,8 @@ mod promises {
         backend.write(deadline(), &mut |change| change.insert(token("id=1 refresh_token=r"), NOW)).unwrap();
         let failed = backend.write(deadline(), &mut |change| {
             change.insert(token("id=2 refresh_token=s"), NOW)?;
-            change.update(token("id=1 refresh_token=t"), NOW)?;
+            let row = change.by_key(Key::Id, "1")?.remove(0);
+            change.update(&row, token("id=1 refresh_token=t"), NOW)?;
             change.delete("1")?;
             change.delete_all()?;
             change.insert(token("id=3 refresh_token=u"), NOW)?;

@@ -386,8 +386,8 @@ impl Change for FaultyChange<'_> {
         self.0.insert(token, now)
     }
 
-    fn update(&mut self, token: Token<'_>, now: i64) -> Result<()> {
-        self.0.update(token, now)
+    fn update(&mut self, row: &Row, token: Token<'_>, now: i64) -> Result<()> {
+        self.0.update(row, token, now)
     }
 
     fn delete(&mut self, id: &str) -> Result<()> {

@@ -10,6 +10,7 @@
 //!   drops all POSIX locks of the process) and another process then closes it last. What is committed into such a
 //!   `-wal`, nobody will read.
 
+use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -58,6 +59,7 @@ pub(super) struct Database {
     _pin: file::Pin,
     path: PathBuf,
     wal_path: PathBuf,
+    shm_path: PathBuf,
     place: Place,
     reader: Mutex<Option<Open>>,
     writer: Mutex<Option<Open>>,
@@ -99,11 +101,11 @@ impl Database {
             // It was renamed, and its connections still write beside its old name.
             database.abandon(deadline)?;
         }
-        let wal_path = file::beside(&path, "-wal");
         let database = Arc::new(Self {
             id,
             _pin: pin,
-            wal_path,
+            wal_path: file::beside(&path, "-wal"),
+            shm_path: file::beside(&path, "-shm"),
             path,
             place,
             reader: Mutex::new(None),
@@ -126,7 +128,7 @@ impl Database {
 
     /// May `open` be used: by this process, on the `-wal` that others use, outside of any transaction?
     pub(super) fn is_current(&self, open: &Open) -> bool {
-        open.process == process::id() && self.has_its_wal(open) && open.connection.is_autocommit()
+        open.is_ours() && self.has_its_wal(open) && open.connection.is_autocommit()
     }
 
     /// Is the `-wal` that `open` writes into the one that others read?
@@ -150,11 +152,10 @@ impl Database {
         let opening = guards.opening(deadline).ok_or_else(busy)?;
         let is_first = !guards.are_shared();
         if is_first {
-            let shm = file::beside(&self.path, "-shm");
-            if guards.serve_another_name(&shm) {
+            if guards.serve_another_name(&self.shm_path) {
                 return Err(second_name(&self.path));
             }
-            guards.part_from_stray_log(&self.wal_path, &shm);
+            guards.part_from_stray_log(&self.wal_path, &self.shm_path);
             // Beside a journal the file may say what is still to be taken back, and that takes the file alone. Beside a log
             // that is not empty SQLite does not ask it.
             let says_wal = || guards.says_wal() || file::length(&self.wal_path) > 0;
@@ -165,7 +166,7 @@ impl Database {
                 prepare(&mut connection, &self.path, &self.place, journal)?;
             }
             if has_wal() {
-                guards.share(&shm, deadline).ok_or_else(busy)?;
+                guards.share(&self.shm_path, deadline).ok_or_else(busy)?;
             }
         }
         // Without WAL no other process may write meanwhile: it would be taken for one that was killed while it wrote.
@@ -173,10 +174,13 @@ impl Database {
         let turn = if wal { None } else { Some(guards.turn(deadline).ok_or_else(busy)?) };
         let connection = self.connect(role, &guards, is_first)?;
         let wal_id = FileId::of(&self.wal_path);
-        let is_whole = wal == wal_id.is_some() && guards.are_of(self.id) && FileId::of(&self.path) == Some(self.id);
+        let is_whole = wal == wal_id.is_some()
+            && guards.are_of(self.id)
+            && guards.have_memory(&self.shm_path)
+            && FileId::of(&self.path) == Some(self.id);
         drop((turn, opening));
         if is_whole {
-            let open = Open { connection, guards, wal: wal_id, process: process::id() };
+            let open = Open { connection, guards, wal: wal_id, process: process::id(), recent: RefCell::default() };
             if role == Role::Writer && file::length(&self.wal_path) > 0 && file::is_of_whole_pages(&self.path) {
                 // Whoever wrote that may have been killed before its traces were wiped.
                 self.empty_log(&open, Deadline::now());
@@ -221,7 +225,7 @@ impl Database {
             Ok(connection)
         });
         if let (Err(_), Some(guards)) = (&made, guards) {
-            guards.remove_empty_log(&self.wal_path, &file::beside(&self.path, "-shm"));
+            guards.remove_empty_log(&self.wal_path, &self.shm_path);
         }
         made
     }
@@ -252,11 +256,11 @@ impl Database {
             let Some(open) = slot.take() else { continue };
             // If the file lives on under another name it is to be whole there.
             busy::until(Deadline::after(busy::FOR_TRACES), || open.bring_in());
-            if open.process == process::id() && open.wal.is_some() && FileId::of(&self.path) != Some(self.id) {
+            if open.is_ours() && open.wal.is_some() && FileId::of(&self.path) != Some(self.id) {
                 guard::if_unused(&self.path, || {
                     if self.has_its_wal(&open) {
                         let _ = std::fs::remove_file(&self.wal_path);
-                        let _ = std::fs::remove_file(file::beside(&self.path, "-shm"));
+                        let _ = std::fs::remove_file(&self.shm_path);
                     }
                 });
             }
@@ -283,7 +287,7 @@ impl Database {
         }
         drop(open);
         if tidy {
-            guards.remove_empty_log(&self.wal_path, &file::beside(&self.path, "-shm"));
+            guards.remove_empty_log(&self.wal_path, &self.shm_path);
         }
     }
 
@@ -308,11 +312,6 @@ impl Database {
     /// Is anything left to be wiped that could not be?
     pub(super) fn has_traces(&self) -> bool {
         self.file_has_traces.load(Ordering::Relaxed) || self.log_has_traces.load(Ordering::Relaxed)
-    }
-
-    /// Has the `-wal` become so long that it is to be emptied, whatever it holds?
-    pub(super) fn has_long_log(&self) -> bool {
-        file::length(&self.wal_path) > LONGEST_LOG
     }
 
     /// Empties the `-wal`, in which old pages stay readable, or remembers that it has to be done.
@@ -354,9 +353,6 @@ fn second_name(path: &Path) -> Error {
 /// The largest file that is rewritten after each delete, in bytes: some 10 000 rows, which takes 60 ms. Of 100 000 rows it
 /// would take 0.6 s, in which nobody could save.
 const LARGEST_REWRITTEN: u64 = 4 << 20;
-
-/// The longest `-wal` that a save leaves behind, in bytes: some 60 saves. To empty it takes as long as 8 saves.
-const LONGEST_LOG: u64 = 1 << 20;
 
 /// How long the tidying of a file that is closed waits for those who write just now, before it is left to them.
 const FOR_TIDYING: Duration = Duration::from_secs(1);

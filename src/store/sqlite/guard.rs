@@ -51,6 +51,15 @@ const USING: Range = (0x4000_0402, 1);
 /// How many bytes at the beginning of the `-shm` say what of the `-wal` counts: zeros are as good as none.
 const INDEX_HEADER: usize = 136;
 
+/// SQLite keeps two copies of it, and changes one after the other. Here it says whether it counts.
+const INDEX_COPY: usize = 48;
+const INDEX_IS_INIT: usize = 12;
+
+/// What stands at the beginning of the `-shm` and is another after each commit, by whatever program: SQLite itself knows
+/// by it whether the pages that it remembers are still the right ones ("walformat", 2.1).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct State([u8; INDEX_COPY]);
+
 /// Where SQLite's file format says how a file is written and read, and what it says of one in WAL mode.
 const VERSIONS: u64 = 18;
 const WAL: [u8; 2] = [2, 2];
@@ -152,6 +161,30 @@ impl Guards {
         }
         let _ = self.shared.set(shm);
         Some(())
+    }
+
+    /// The state of the database, as its readers see it. `None`: it is being changed just now, or there is no memory in
+    /// which it could be seen.
+    #[cfg(unix)]
+    pub(super) fn state(&self) -> Option<State> {
+        use std::os::unix::fs::FileExt;
+        let memory = self.shared.get()?.as_ref()?;
+        let mut copies = [0; 2 * INDEX_COPY];
+        memory.read_exact_at(&mut copies, 0).ok()?;
+        let (one, other) = copies.split_at(INDEX_COPY);
+        if one == other && one[INDEX_IS_INIT] == 1 { one.try_into().ok().map(State) } else { None }
+    }
+
+    /// Not to be told here.
+    #[cfg(not(unix))]
+    pub(super) fn state(&self) -> Option<State> {
+        None
+    }
+
+    /// Is the memory that this process has locked the one that the path names? There may be none.
+    pub(super) fn have_memory(&self, shm: &Path) -> bool {
+        let memory = self.shared.get().and_then(Option::as_ref);
+        memory.is_none_or(|memory| FileId::of_handle(memory).is_none_or(|id| FileId::of(shm) == Some(id)))
     }
 
     /// Is this the only process of this library's that has the file open? For who is `opening`: none comes meanwhile.

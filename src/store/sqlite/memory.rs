@@ -6,6 +6,7 @@ use std::path::Path;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use super::recent::Recent;
 use super::sql::{STATEMENTS, Sql};
 use super::trouble::trouble;
 use super::{backup, busy, schema};
@@ -14,7 +15,13 @@ use crate::store::wait::Deadline;
 use crate::store::{Backend, Change, Error, Place, Result, Rows};
 
 /// A SQLite database in memory.
-pub struct Memory(Mutex<Option<Connection>>);
+pub struct Memory(Mutex<Option<Open>>);
+
+struct Open {
+    connection: Connection,
+    /// Since the last change: nobody else can make one.
+    recent: Recent<()>,
+}
 
 const PLACE: Place = Place::Memory;
 
@@ -24,13 +31,13 @@ impl Memory {
         let mut connection = Connection::open_in_memory().map_err(|error| trouble(&PLACE, &error))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         schema::migrate(&mut connection, &PLACE)?;
-        Ok(Self(Mutex::new(Some(connection))))
+        Ok(Self(Mutex::new(Some(Open { connection, recent: Recent::default() }))))
     }
 
     /// Adds rows as they are, with their own ids, order and times; `last_id` was the highest number of any.
     pub(in crate::store) fn fill(&mut self, rows: &dyn Rows, last_id: i64) -> Result<()> {
-        let Some(connection) = self.0.get_mut() else { return Ok(()) };
-        let transaction = connection.transaction().map_err(|error| trouble(&PLACE, &error))?;
+        let Some(open) = self.0.get_mut() else { return Ok(()) };
+        let transaction = open.connection.transaction().map_err(|error| trouble(&PLACE, &error))?;
         let mut sql = Sql::new(&transaction, &PLACE);
         let mut result = Ok(());
         rows.each(&mut |row| {
@@ -43,7 +50,7 @@ impl Memory {
         transaction.commit().map_err(|error| trouble(&PLACE, &error))
     }
 
-    fn lock(&self, deadline: Deadline) -> Result<MutexGuard<'_, Option<Connection>>> {
+    fn lock(&self, deadline: Deadline) -> Result<MutexGuard<'_, Option<Open>>> {
         deadline.lock(&self.0).ok_or_else(|| deadline.busy(&PLACE))
     }
 
@@ -53,10 +60,13 @@ impl Memory {
         deadline: Deadline,
         work: impl FnOnce(&mut Sql<'_>) -> Result<T>,
     ) -> Result<T> {
-        let slot = self.lock(deadline)?;
-        let connection = slot.as_ref().ok_or(Error::Closed(PLACE))?;
+        let mut slot = self.lock(deadline)?;
+        let Open { connection, recent } = slot.as_mut().ok_or(Error::Closed(PLACE))?;
         let begin = |behavior| Transaction::new_unchecked(connection, behavior);
         let transaction = behavior.map(begin).transpose().map_err(|error| trouble(&PLACE, &error))?;
+        if transaction.is_some() {
+            *recent = Recent::default();
+        }
         let result = work(&mut Sql::new(connection, &PLACE))?;
         transaction.map_or(Ok(()), Transaction::commit).map_err(|error| trouble(&PLACE, &error))?;
         Ok(result)
@@ -69,7 +79,14 @@ impl Backend for Memory {
     }
 
     fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>> {
-        self.with(None, deadline, |sql| sql.by_key(key, value))
+        let mut slot = self.lock(deadline)?;
+        let Open { connection, recent } = slot.as_mut().ok_or(Error::Closed(PLACE))?;
+        if let Some(rows) = recent.get(&(), key, value) {
+            return Ok(rows);
+        }
+        let rows = Sql::new(connection, &PLACE).by_key(key, value)?;
+        recent.keep((), key, value, &rows);
+        Ok(rows)
     }
 
     fn read(&self, deadline: Deadline, work: &mut dyn FnMut(&dyn Rows) -> Result<()>) -> Result<()> {
@@ -82,7 +99,7 @@ impl Backend for Memory {
 
     fn backup(&self, target: &Path, deadline: Deadline) -> Result<()> {
         let slot = self.lock(deadline)?;
-        let connection = slot.as_ref().ok_or(Error::Closed(PLACE))?;
+        let Open { connection, .. } = slot.as_ref().ok_or(Error::Closed(PLACE))?;
         busy::until(deadline, || backup::write(connection, &PLACE, target))
     }
 

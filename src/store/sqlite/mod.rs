@@ -17,6 +17,7 @@ mod make;
 mod memory;
 mod network;
 mod open;
+mod recent;
 mod schema;
 mod sql;
 mod trouble;
@@ -172,6 +173,18 @@ impl Sqlite {
         Ok(database)
     }
 
+    /// What the key has found in the file that the path names now, if nothing was changed there since. Asks no SQLite, and
+    /// waits for nobody; so what a forked child has from its parent is as good here.
+    ///
+    /// The `-wal` is not looked at. Nobody removes it as long as our locks are held; but for somebody who does so by hand,
+    /// and then a find that needs SQLite notices, and so does every change.
+    fn recent(&self, key: Key, value: &str) -> Option<Vec<Row>> {
+        let database = Arc::clone(self.current.try_lock()?.as_ref()?);
+        let slot = database.slot(Role::Reader).try_lock()?;
+        let open = slot.as_ref().filter(|_| FileId::of(&self.path) == Some(database.id))?;
+        open.recent.borrow().get(&open.guards.state()?, key, value)
+    }
+
     /// Opening a file takes its time, even if nobody is in the way.
     fn take_time(&self, deadline: Deadline) -> Result<()> {
         if deadline.has_time() { Ok(()) } else { Err(deadline.busy(&self.place)) }
@@ -215,9 +228,17 @@ impl Backend for Sqlite {
     }
 
     fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>> {
+        if let Some(rows) = self.recent(key, value) {
+            return Ok(rows);
+        }
         self.with(Role::Reader, deadline, |_, open| {
+            let state = open.guards.state();
             let found = open.reading(deadline, || Sql::new(&open.connection, &self.place).by_key(key, value));
-            found.ok_or_else(|| deadline.busy(&self.place))?.map(Some)
+            let rows = found.ok_or_else(|| deadline.busy(&self.place))??;
+            if let Some(state) = state {
+                open.recent.borrow_mut().keep(state, key, value, &rows);
+            }
+            Ok(Some(rows))
         })
     }
 
@@ -240,8 +261,6 @@ impl Backend for Sqlite {
                 Some(true) => database.wipe_traces(open, Deadline::after(busy::FOR_TRACES)),
                 // Somebody was reading when they were left. No save waits for that.
                 Some(false) if database.has_traces() => database.wipe_left_traces(open, Deadline::now()),
-                // The access tokens that saves replace are good for an hour: their traces are wiped many at a time.
-                Some(false) if database.has_long_log() => database.empty_log(open, Deadline::now()),
                 _ => {}
             }
             Ok(done.map(drop))

@@ -1,12 +1,14 @@
 //! An open connection, and what has to stay true of it.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::{mem, process};
 
 use rusqlite::{Connection, ErrorCode};
 
 use super::file::FileId;
-use super::guard::Guards;
+use super::guard::{Guards, State};
+use super::recent::Recent;
 use crate::store::wait::Deadline;
 
 /// A connection, and what has to stay true of it.
@@ -17,9 +19,16 @@ pub(super) struct Open {
     /// The `-wal` it writes into; none where WAL could not be had.
     pub(super) wal: Option<FileId>,
     pub(super) process: u32,
+    /// What this connection has found since the last change by anybody.
+    pub(super) recent: RefCell<Recent<State>>,
 }
 
 impl Open {
+    /// Did this process open it?
+    pub(super) fn is_ours(&self) -> bool {
+        self.process == process::id()
+    }
+
     /// Can it be read while somebody writes?
     pub(super) const fn has_wal(&self) -> bool {
         self.wal.is_some()
@@ -32,7 +41,7 @@ impl Open {
 
     /// The same; `None`: it failed, and to wait for anybody is in vain.
     pub(super) fn try_to_bring_in(&self) -> Option<bool> {
-        if self.process != process::id() || self.wal.is_none() {
+        if !self.is_ours() || self.wal.is_none() {
             return Some(true);
         }
         let blocked = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
@@ -49,7 +58,7 @@ impl Open {
 
     /// Writes the file anew, in pages that hold nothing but its rows. Tells whether it did.
     pub(super) fn rewrite_file(&self) -> bool {
-        self.process == process::id() && self.connection.execute_batch("VACUUM").is_ok()
+        self.is_ours() && self.connection.execute_batch("VACUUM").is_ok()
     }
 
     /// Runs what only reads, in turn where writers and readers would be in each other's way. `None`: not in time.
@@ -68,7 +77,7 @@ impl Open {
 /// another file's by then; so [`super::connect`] turns that off.
 pub(super) fn close(open: Option<Open>) {
     let Some(open) = open else { return };
-    if open.process != process::id() {
+    if !open.is_ours() {
         // Our parent's. Closing it here could change locks that the parent works with.
         mem::forget(open);
     }

@@ -48,15 +48,19 @@ const fn by_key(key: Key) -> &'static str {
 const EACH: &str = concat!("SELECT ", columns!(), " FROM oauthtoken AS stored ORDER BY rowid");
 const COUNT: &str = "SELECT count(*) FROM oauthtoken";
 const LAST_ID: &str = "SELECT last_id FROM zoho_token_store";
-const NEXT_ORDER: &str = "UPDATE zoho_token_store SET last_order = last_order + 1 RETURNING last_order";
+const LAST_ORDER: &str = "SELECT last_order FROM zoho_token_store";
 const RAISE_LAST_ID: &str = "UPDATE zoho_token_store SET last_id = max(last_id, ?1)";
 const RAISE_ORDER: &str = "UPDATE zoho_token_store SET last_order = max(last_order, ?1)";
 const INSERT: &str = "INSERT INTO oauthtoken (id, user_name, client_id, client_secret, refresh_token, access_token, \
      grant_token, expiry_time, redirect_url, api_domain, saved_order, saved_at) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+/// With the order, which no index has: the index of the ids may be damaged, and lead to another's row.
 const UPDATE: &str = "UPDATE oauthtoken SET user_name = ?2, client_id = ?3, client_secret = ?4, refresh_token = ?5, \
      access_token = ?6, grant_token = ?7, expiry_time = ?8, redirect_url = ?9, api_domain = ?10, saved_order = ?11, \
-     saved_at = ?12 WHERE id = ?1";
+     saved_at = ?12 WHERE id = ?1 AND ifnull(saved_order, 0) = ?13";
+/// For a row that gets nothing but another access token: what is not set need not be written, nor its index.
+const REFRESH: &str = "UPDATE oauthtoken SET access_token = ?2, expiry_time = ?3, saved_order = ?4, saved_at = ?5 \
+     WHERE id = ?1 AND ifnull(saved_order, 0) = ?6";
 const DELETE: &str = "DELETE FROM oauthtoken WHERE id = ?1";
 const DELETE_ALL: &str = "DELETE FROM oauthtoken";
 
@@ -90,8 +94,15 @@ impl<'c> Sql<'c> {
 
     /// Adds a row as it is, with its own order and time.
     pub(super) fn copy(&self, row: &Row) -> Result<()> {
-        self.bind_row(INSERT, row.token(), row.saved_order, row.saved_at)?;
+        self.bind_row(INSERT, row.token(), row.saved_order, row.saved_at, None)?;
         self.raise(RAISE_ORDER, row.saved_order)
+    }
+
+    /// The place of the next save among all saves.
+    fn next_order(&self) -> Result<i64> {
+        let order = self.number(LAST_ORDER)?.saturating_add(1);
+        self.raise(RAISE_ORDER, order)?;
+        Ok(order)
     }
 
     fn raise(&self, sql: &str, to: i64) -> Result<()> {
@@ -107,7 +118,15 @@ impl<'c> Sql<'c> {
         self.prepare(sql)?.query_row([], |row| row.get(0)).map_err(|error| trouble(self.place, &error))
     }
 
-    fn bind_row(&self, sql: &str, token: Token<'_>, order: i64, saved_at: Option<i64>) -> Result<()> {
+    /// Tells how many rows it changed. Instead of which it is: the `before` of [`UPDATE`].
+    fn bind_row(
+        &self,
+        sql: &str,
+        token: Token<'_>,
+        order: i64,
+        saved_at: Option<i64>,
+        before: Option<i64>,
+    ) -> Result<usize> {
         let mut statement = self.prepare(sql)?;
         let mut bind = || -> rusqlite::Result<usize> {
             for field in Field::ALL {
@@ -115,14 +134,16 @@ impl<'c> Sql<'c> {
             }
             statement.raw_bind_parameter(Field::COUNT + 1, order)?;
             statement.raw_bind_parameter(Field::COUNT + 2, saved_at)?;
+            if before.is_some() {
+                statement.raw_bind_parameter(Field::COUNT + 3, before)?;
+            }
             statement.raw_execute()
         };
-        bind().map_err(|error| trouble(self.place, &error))?;
-        Ok(())
+        bind().map_err(|error| trouble(self.place, &error))
     }
 
     /// Not by an index that leads to another's row: what is there would be lost.
-    fn is_safe_to_change(&self, id: &str) -> Result<()> {
+    fn is_safe_to_delete(&self, id: &str) -> Result<()> {
         self.by_key(Key::Id, id).map(drop)
     }
 
@@ -165,6 +186,12 @@ impl<'c> Sql<'c> {
             },
         }
     }
+}
+
+/// Do they differ in access token and expiry, if in anything?
+fn is_refresh(before: Token<'_>, after: Token<'_>) -> bool {
+    let [access, expiry] = [Field::AccessToken, Field::ExpiryTime].map(|field| (field, after.get(field)));
+    before.with(access.0, access.1).with(expiry.0, expiry.1) == after
 }
 
 fn id_of(row: &rusqlite::Row<'_>) -> String {
@@ -221,18 +248,24 @@ impl Change for Sql<'_> {
     }
 
     fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()> {
-        let order = self.number(NEXT_ORDER)?;
-        self.bind_row(INSERT, token, order, Some(now))
+        self.bind_row(INSERT, token, self.next_order()?, Some(now), None)?;
+        Ok(())
     }
 
-    fn update(&mut self, token: Token<'_>, now: i64) -> Result<()> {
-        self.is_safe_to_change(token.get(Field::Id).unwrap_or_default())?;
-        let order = self.number(NEXT_ORDER)?;
-        self.bind_row(UPDATE, token, order, Some(now))
+    fn update(&mut self, row: &Row, token: Token<'_>, now: i64) -> Result<()> {
+        let order = self.next_order()?;
+        let updated = if is_refresh(row.token(), token) {
+            let [access, expiry] = [Field::AccessToken, Field::ExpiryTime].map(|field| token.get(field));
+            let values = (row.id(), access, expiry, order, now, row.saved_order);
+            self.prepare(REFRESH)?.execute(values).map_err(|error| trouble(self.place, &error))?
+        } else {
+            self.bind_row(UPDATE, token, order, Some(now), Some(row.saved_order))?
+        };
+        if updated == 1 { Ok(()) } else { Err(damaged(self.place, "an index leads to another row")) }
     }
 
     fn delete(&mut self, id: &str) -> Result<()> {
-        self.is_safe_to_change(id)?;
+        self.is_safe_to_delete(id)?;
         self.delete_with(DELETE, Some(id))
     }
 

@@ -86,6 +86,36 @@ children.at_once(6, work)
     assert rows_seen_elsewhere(path) == everything(301)
 
 
+def test_a_find_sees_what_another_process_has_saved_however_often_it_was_asked_for(path):
+    """Contract 2: what was found before is remembered until anybody saves, and not a save longer."""
+    code = """
+import children
+
+store = CustomStoreSQLite(sys.argv[1], busy_timeout=30)
+store.save_token(login("ada@example.com"))
+store.save_token(login("bob@example.com", 2))
+saved, tell = os.pipe()
+heard, answer = os.pipe()
+
+def save():
+    for number in range(300):
+        store.save_token(login("ada@example.com" if number % 3 else "bob@example.com", access_token=f"made-up {number}"))
+        os.write(tell, b"x")
+        os.read(heard, 1)
+
+child = children.fork(save)
+for number in range(300):
+    user = "ada@example.com" if number % 3 else "bob@example.com"
+    os.read(saved, 1)
+    for _ in range(3):
+        found = store.find_token(token(user)).get_access_token()
+        assert found == f"made-up {number}", (number, found)
+    os.write(answer, b"x")
+children.join([child])
+"""
+    run_program(code, path)
+
+
 def test_a_fork_in_the_middle_of_other_threads_saves_leaves_a_store_that_works(make, path):
     """Contract 7: a child can use the store whatever the parent's other threads were doing."""
     kind = type(make()).__name__

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::held::{Held, Leases, Turn};
 use super::wait::Deadline;
-use super::{Found, Place, Result, Rows, Saved, Store, present, save};
+use super::{Found, Lent, Place, Result, Rows, Store, present};
 use crate::domain::lease::{self, Asker, Decision, Key, Lease};
 use crate::domain::{Row, Token, identity};
 
@@ -177,25 +177,17 @@ impl Store {
         owner: &str,
         call: Option<usize>,
     ) -> Result<(String, Vec<Key>)> {
-        let held: Vec<(Key, Lease)> = self.leases.with(|held| {
+        let held: Vec<Lent> = self.leases.with(|held| {
             let is_meant = |held: &&Held| held.lease.owner == owner && call.is_none_or(|call| call == held.call);
             let mine = held.iter().filter(is_meant);
             mine.map(|held| (held.key.clone(), held.lease.clone())).collect()
         });
-        let mut saved = Saved { id: String::new(), is_fresh: false };
         let mut trouble = false;
-        let result = self.write(|change| {
-            saved = save(change, token, now, self.place())?;
-            for (key, lease) in held.iter().filter(|_| saved.is_fresh) {
-                trouble |= change.give_back(key.as_str(), &lease.owner).is_err();
-            }
-            Ok(())
-        });
-        if result.is_err() && trouble {
-            // The lease's trouble can be so bad that it takes the transaction with it. It does not take the token.
-            return Ok((self.save(token, now)?, Vec::new()));
-        }
-        result?;
+        let saved = match self.save_with_others(token, now, &held, &mut trouble) {
+            // A lease's trouble can be so bad that it takes the transaction with it. It does not take the token.
+            Err(_) if trouble => return Ok((self.save(token, now)?, Vec::new())),
+            saved => saved?,
+        };
         if !saved.is_fresh {
             return Ok((saved.id, Vec::new()));
         }

@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod fork;
+mod group;
 pub mod held;
 pub mod lease;
 pub mod list;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use crate::domain::lease::Lease;
 use crate::domain::{Field, Key, Row, Token, id, identity, merge, purge};
 pub use error::{Error, Place, Result};
+use group::Group;
 use wait::Deadline;
 
 /// The rows of a store at one moment.
@@ -118,6 +120,7 @@ impl Found {
 pub struct Store {
     backend: Box<dyn Backend>,
     patience: Duration,
+    saves: Group<Save, Saved>,
     leases: held::Leases,
     closed: AtomicBool,
 }
@@ -126,7 +129,13 @@ impl Store {
     /// A store over `backend` that waits for others at most `patience`, without refresh leases.
     #[must_use]
     pub fn new(backend: Box<dyn Backend>, patience: Duration) -> Self {
-        Self { backend, patience, leases: held::Leases::default(), closed: AtomicBool::new(false) }
+        Self {
+            backend,
+            patience,
+            saves: Group::default(),
+            leases: held::Leases::default(),
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// How messages name it.
@@ -185,7 +194,26 @@ impl Store {
 
     /// Saves the token at `now` (milliseconds since the epoch) and returns its row's id (contract 5).
     pub fn save(&self, token: Token<'_>, now: i64) -> Result<String> {
-        Ok(self.import(&[token], now)?.pop().unwrap_or_default())
+        Ok(self.save_with_others(token, now, &[], &mut false)?.id)
+    }
+
+    /// The same, in one change with what others save at this moment; a fresh access token gives the leases back. Notes
+    /// whether there was trouble with any.
+    fn save_with_others(&self, token: Token<'_>, now: i64, held: &[Lent], trouble: &mut bool) -> Result<Saved> {
+        self.enter(self.deadline(Wait::Yes), |backend, deadline| {
+            let save = Save { token: Row::new(token, 0, None), now, held: held.to_vec() };
+            self.saves.run(save, deadline, self.place(), |all| {
+                let mut saved = Vec::new();
+                backend.write(deadline, &mut |change| {
+                    saved.clear();
+                    all.iter().try_for_each(|one| {
+                        saved.push(one.make(change, self.place(), trouble)?);
+                        Ok(())
+                    })
+                })?;
+                Ok(saved)
+            })
+        })
     }
 
     /// Saves each token, all of them or none, and returns their rows' ids.
@@ -289,7 +317,28 @@ fn present(id: Option<&str>) -> Option<&str> {
     id.filter(|id| !id.is_empty())
 }
 
+/// A token to be saved by whoever has its turn.
+struct Save {
+    token: Row,
+    now: i64,
+    held: Vec<Lent>,
+}
+
+/// A lease that a save may give back, and its key.
+type Lent = (crate::domain::lease::Key, Lease);
+
+impl Save {
+    fn make(&self, change: &mut dyn Change, place: &Place, trouble: &mut bool) -> Result<Saved> {
+        let saved = save(change, self.token.token(), self.now, place)?;
+        for (key, lease) in self.held.iter().filter(|_| saved.is_fresh) {
+            *trouble |= change.give_back(key.as_str(), &lease.owner).is_err();
+        }
+        Ok(saved)
+    }
+}
+
 /// What came of saving a token.
+#[derive(Clone)]
 struct Saved {
     id: String,
     /// Did it bring an access token that its row did not have?

@@ -315,6 +315,48 @@ fn two_stores_of_one_process_follow_a_replaced_file_together() {
 }
 
 #[test]
+fn what_another_program_changes_is_found_at_once_however_often_it_was_asked_for() {
+    let folder = Folder::new();
+    let path = folder.path("tokens.db");
+    let store = open(&path);
+    save(&store, "r");
+    save(&store, "other");
+    // Each find twice: the second is answered from what the first one found.
+    let found = |key: &str| -> Option<String> {
+        let [one, again] = [(); 2].map(|()| {
+            let found = store.find(refresh(key), Wait::Yes).unwrap();
+            found.map(|found| found.row().get(Field::AccessToken).unwrap_or("none").to_owned())
+        });
+        assert_eq!(one, again);
+        one
+    };
+    let other = Connection::open(&path).unwrap();
+    let set = |access: &str| {
+        other.execute("UPDATE oauthtoken SET access_token = ?1 WHERE refresh_token = 'r'", [access]).unwrap();
+    };
+    assert_eq!(found("r").as_deref(), Some("none"));
+    for access in ["a", "b", "c"] {
+        set(access);
+        assert_eq!(found("r").as_deref(), Some(access));
+        // What begins the log anew, or rewrites the file, changes no row.
+        for tidying in ["PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(PASSIVE)"] {
+            other.execute_batch(tidying).unwrap();
+            assert_eq!(found("r").as_deref(), Some(access));
+        }
+    }
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    set("not yet");
+    assert_eq!(found("r").as_deref(), Some("c"));
+    other.execute_batch("COMMIT").unwrap();
+    assert_eq!(found("r").as_deref(), Some("not yet"));
+    assert_eq!(found("new"), None);
+    other.execute("UPDATE oauthtoken SET refresh_token = 'new' WHERE refresh_token = 'r'", []).unwrap();
+    assert_eq!((found("new").as_deref(), found("r")), (Some("not yet"), None));
+    other.execute_batch("DELETE FROM oauthtoken").unwrap();
+    assert_eq!((found("new"), found("other")), (None, None));
+}
+
+#[test]
 fn a_save_does_not_go_into_a_log_that_nobody_reads() {
     let folder = Folder::new();
     let path = folder.path("tokens.db");

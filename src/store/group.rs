@@ -7,15 +7,22 @@ use std::mem;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::wait::Deadline;
 use super::{Place, Result};
 
 /// What is to be done with others' `Job`s, and what comes of each: `Done`.
 pub(super) struct Group<Job, Done> {
-    waiting: Mutex<Vec<Arc<Waiting<Job, Done>>>>,
-    turn: Mutex<()>,
+    state: Mutex<State<Job, Done>>,
+    /// Somebody's turn has ended.
+    ended: Condvar,
+}
+
+struct State<Job, Done> {
+    /// Those with whom nobody has begun.
+    waiting: Vec<Arc<Waiting<Job, Done>>>,
+    is_busy: bool,
 }
 
 struct Waiting<Job, Done> {
@@ -29,7 +36,7 @@ const FOR_ANOTHERS_TURN: Duration = Duration::from_secs(1);
 
 impl<Job, Done> Default for Group<Job, Done> {
     fn default() -> Self {
-        Self { waiting: Mutex::default(), turn: Mutex::default() }
+        Self { state: Mutex::new(State { waiting: Vec::new(), is_busy: false }), ended: Condvar::new() }
     }
 }
 
@@ -45,25 +52,27 @@ impl<Job, Done: Clone> Group<Job, Done> {
         mut all: impl FnMut(&[&Job]) -> Result<Vec<Done>>,
     ) -> Result<Done> {
         let mine = Arc::new(Waiting { job, done: OnceLock::new() });
-        self.waiting.lock().push(Arc::clone(&mine));
-        let _turn = match deadline.lock(&self.turn) {
-            Some(turn) => turn,
-            None if self.take_back(&mine) => return Err(deadline.busy(place)),
-            // Somebody is doing it, and nobody can say yet what will come of it.
-            None => loop {
-                if let Some(turn) = Deadline::after(FOR_ANOTHERS_TURN).lock(&self.turn) {
-                    break turn;
-                }
-            },
-        };
-        if mine.done.get().is_none() {
-            let together = mem::take(&mut *self.waiting.lock());
-            if together.len() > 1 {
-                let jobs: Vec<&Job> = together.iter().map(|waiting| &waiting.job).collect();
-                let mut done = all(&jobs).ok().map(Vec::into_iter);
-                for waiting in &together {
-                    let _ = waiting.done.set(done.as_mut().and_then(Iterator::next));
-                }
+        let mut state = deadline.lock(&self.state).ok_or_else(|| deadline.busy(place))?;
+        state.waiting.push(Arc::clone(&mine));
+        while state.is_busy {
+            self.ended.wait_for(&mut state, deadline.left().unwrap_or(FOR_ANOTHERS_TURN));
+            if let Some(Some(done)) = mine.done.get() {
+                return Ok(done.clone());
+            }
+            // Whoever has begun with it says what came of it.
+            if deadline.left().is_none() && state.take_back(&mine) {
+                return Err(deadline.busy(place));
+            }
+        }
+        let together = if mine.done.get().is_none() { mem::take(&mut state.waiting) } else { Vec::new() };
+        state.is_busy = true;
+        drop(state);
+        let _turn = Turn(self);
+        if together.len() > 1 {
+            let jobs: Vec<&Job> = together.iter().map(|waiting| &waiting.job).collect();
+            let mut done = all(&jobs).ok().map(Vec::into_iter);
+            for waiting in &together {
+                let _ = waiting.done.set(done.as_mut().and_then(Iterator::next));
             }
         }
         match mine.done.get() {
@@ -71,13 +80,23 @@ impl<Job, Done: Clone> Group<Job, Done> {
             _ => all(&[&mine.job])?.pop().ok_or_else(|| deadline.busy(place)),
         }
     }
+}
 
+impl<Job, Done> State<Job, Done> {
     /// Tells whether nobody has begun with it.
-    fn take_back(&self, mine: &Arc<Waiting<Job, Done>>) -> bool {
-        let mut waiting = self.waiting.lock();
-        let before = waiting.len();
-        waiting.retain(|other| !Arc::ptr_eq(other, mine));
-        waiting.len() < before
+    fn take_back(&mut self, mine: &Arc<Waiting<Job, Done>>) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|other| !Arc::ptr_eq(other, mine));
+        self.waiting.len() < before
+    }
+}
+
+struct Turn<'a, Job, Done>(&'a Group<Job, Done>);
+
+impl<Job, Done> Drop for Turn<'_, Job, Done> {
+    fn drop(&mut self) {
+        self.0.state.lock().is_busy = false;
+        self.0.ended.notify_all();
     }
 }
 
@@ -115,7 +134,7 @@ mod tests {
                     }));
                 }
                 let deadline = Deadline::after(IN_TIME);
-                while group.waiting.lock().len() < others as usize && deadline.sleep() {}
+                while group.state.lock().waiting.len() < others as usize && deadline.sleep() {}
                 Ok(twice(jobs))
             })
             .unwrap();
@@ -144,10 +163,12 @@ mod tests {
     #[test]
     fn who_waits_in_vain_was_not_served() {
         let group = Group::default();
-        let turn = group.turn.lock();
-        let late = group.run(1, Deadline::now(), &Place::Memory, |jobs| Ok(twice(jobs)));
-        assert!(late.is_err_and(|error| error.is_busy()));
-        drop(turn);
+        let late = || group.run(1, Deadline::now(), &Place::Memory, |jobs| Ok(twice(jobs)));
+        let first = run(&group, 0, |jobs| {
+            assert!(late().is_err_and(|error| error.is_busy()));
+            Ok(twice(jobs))
+        });
+        assert_eq!(first.ok(), Some(0));
         let jobs = |jobs: &[&u32]| {
             assert_eq!(jobs, [&2]);
             Ok(twice(jobs))

@@ -67,7 +67,9 @@ impl Memory {
         if transaction.is_some() {
             *recent = Recent::default();
         }
-        let result = work(&mut Sql::new(connection, &PLACE))?;
+        let mut sql = Sql::new(connection, &PLACE);
+        let result = work(&mut sql)?;
+        sql.end()?;
         transaction.map_or(Ok(()), Transaction::commit).map_err(|error| trouble(&PLACE, &error))?;
         Ok(result)
     }

@@ -204,6 +204,7 @@ impl Sqlite {
             Transaction::new_unchecked(&open.connection, TransactionBehavior::Immediate).map_err(failed)?;
         let mut sql = Sql::new(&open.connection, &self.place);
         work(&mut sql)?;
+        sql.end()?;
         if !self.reaches_the_file(database, open) {
             return Ok(None);
         }

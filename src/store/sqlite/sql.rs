@@ -85,11 +85,13 @@ pub(super) struct Sql<'c> {
     place: &'c Place,
     /// Old versions of what was changed hold secrets.
     pub(super) leaves_traces: Cell<bool>,
+    /// The place of this change's last save among all saves, once there was one.
+    last_order: Cell<Option<i64>>,
 }
 
 impl<'c> Sql<'c> {
     pub(super) const fn new(connection: &'c Connection, place: &'c Place) -> Self {
-        Self { connection, place, leaves_traces: Cell::new(false) }
+        Self { connection, place, leaves_traces: Cell::new(false), last_order: Cell::new(None) }
     }
 
     /// Adds a row as it is, with its own order and time.
@@ -98,11 +100,17 @@ impl<'c> Sql<'c> {
         self.raise(RAISE_ORDER, row.saved_order)
     }
 
-    /// The place of the next save among all saves.
+    /// The place of the next save among all saves. Written once for all of this change's, by [`Self::end`].
     fn next_order(&self) -> Result<i64> {
-        let order = self.number(LAST_ORDER)?.saturating_add(1);
-        self.raise(RAISE_ORDER, order)?;
+        let last = self.last_order.get().map_or_else(|| self.number(LAST_ORDER), Ok)?;
+        let order = last.saturating_add(1);
+        self.last_order.set(Some(order));
         Ok(order)
+    }
+
+    /// To be called when the change is made, before it is committed.
+    pub(super) fn end(&self) -> Result<()> {
+        self.last_order.take().map_or(Ok(()), |order| self.raise(RAISE_ORDER, order))
     }
 
     fn raise(&self, sql: &str, to: i64) -> Result<()> {

@@ -13,8 +13,8 @@ pub(super) struct Recent<S> {
     size: usize,
 }
 
-/// The most that is kept, in bytes: some 2 000 rows.
-const LARGEST: usize = 1 << 20;
+/// The most that is kept, in bytes: some 10 000 rows.
+const LARGEST: usize = 8 << 20;
 
 impl<S> Default for Recent<S> {
     fn default() -> Self {
@@ -72,11 +72,11 @@ mod tests {
     #[test]
     fn what_is_kept_has_a_largest_size() {
         let mut recent = Recent::default();
-        for number in 0..20_000 {
+        for number in 0..40_000 {
             recent.keep((), Key::Id, &number.to_string(), &[row("1")]);
             assert!(recent.size <= LARGEST);
         }
-        assert!(recent.get(&(), Key::Id, "19999").is_some());
+        assert!(recent.get(&(), Key::Id, "39999").is_some());
         assert!(recent.get(&(), Key::Id, "0").is_none());
         let large = "x".repeat(LARGEST);
         recent.keep((), Key::Id, &large, &[]);

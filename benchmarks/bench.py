@@ -12,6 +12,7 @@ import contextlib
 import importlib.util
 import json
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -30,6 +31,7 @@ from zoho_token_store import _native
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+HERE = Path(__file__).parent
 MILLION = 10**6
 MEMORY_ROWS = 10**5
 FAST_ROWS = [10, 100]
@@ -56,6 +58,17 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     options.rows = sorted(options.rows or (FAST_ROWS if options.fast else targets.ROWS))
     return options
+
+
+@contextlib.contextmanager
+def in_folder(folder: Path) -> Iterator[None]:
+    """Work there for a while."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def compared(options: argparse.Namespace, left_out: dict[str, str]) -> list[peers.Peer]:
@@ -94,9 +107,11 @@ def measured(bench: Bench, options: argparse.Namespace) -> None:
         bench.memory(FAST_ROWS[-1] if options.fast else MEMORY_ROWS)
 
 
-def told(bench: Bench, verdicts: list[targets.Verdict], facts: dict[str, str]) -> Iterator[str]:
+def told(bench: Bench, verdicts: list[targets.Verdict], facts: dict[str, str], *, fast: bool) -> Iterator[str]:
     """Write it all for reading."""
     names = [peer.name for peer in bench.peers]
+    if fast:
+        yield "A fast run: it shows that everything works, and its figures say little.\n"
     yield ", ".join(f"{name} {value}" for name, value in facts.items()) + "\n"
     for peer in bench.peers:
         yield f"- {peer.name}: {peer.about}" + ("" if peer.durable else "; not durable")
@@ -118,7 +133,8 @@ def main() -> None:
     if _native.__profile__ != "release":
         sys.exit(f"zoho_token_store is a {_native.__profile__} build, which says nothing: make build")
     logging.disable()  # of failures that are counted
-    forkserver.ensure_running()  # from here, not from a folder that is removed
+    with in_folder(HERE):  # it imports the modules that are in its folder, and that folder must stay
+        forkserver.ensure_running()
     effort = measure.FAST if options.fast else measure.FULL
     effort = effort._replace(runs=options.runs or effort.runs)
     crowd_rows = targets.CROWD_ROWS if targets.CROWD_ROWS in options.rows else options.rows[-1]
@@ -138,7 +154,7 @@ def main() -> None:
         left_out["picture"] = "matplotlib is not installed (make bench installs it)"
     elif options.picture:
         report.draw(bench.figures, [peer.name for peer in stores], options.picture)
-    print("\n".join(told(bench, verdicts, facts)))
+    print("\n".join(told(bench, verdicts, facts, fast=options.fast)))
     if options.json:
         whole = report.document(bench.figures, verdicts, {"machine": facts, "left out": left_out})
         options.json.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")

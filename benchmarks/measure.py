@@ -71,7 +71,8 @@ class Figure:
     unit: str = "s"
     runs: list[float] = dataclasses.field(default_factory=list)
     singles: list[float] = dataclasses.field(default_factory=list)
-    failed: int = 0
+    failed: int = 0  # calls
+    lost: int = 0  # rows
 
     @property
     def median(self) -> float | None:
@@ -99,14 +100,16 @@ class Figure:
 class Figures(dict[Key, Figure]):
     """All that was measured."""
 
-    def add(
-        self, key: Key, value: float | None = None, *, singles: Iterable[float] = (), failed: int = 0, unit: str = "s"
-    ) -> None:
+    def add(self, key: Key, value: float, *, singles: Iterable[float] = (), failed: int = 0, unit: str = "s") -> None:
         """Add one run's."""
         figure = self.setdefault(key, Figure(unit))
-        figure.runs += [] if value is None else [value]
+        figure.runs.append(value)
         figure.singles += singles
         figure.failed += failed
+
+    def add_lost(self, key: Key, rows: int) -> None:
+        """Add rows that a run lost."""
+        self.setdefault(key, Figure()).lost += rows
 
     def value(self, key: Key, of: str = "median") -> float | None:
         """Return a number, or `None` if it was not measured."""

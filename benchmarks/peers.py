@@ -45,7 +45,7 @@ class Peer:
 
     @property
     def is_copied(self) -> bool:
-        """Can its folder be filled once and copied?"""
+        """Tell whether its folder can be filled once and copied."""
         return self.kept == "file"
 
     def open(self, home: Path) -> TokenStore:
@@ -296,6 +296,5 @@ def database(address: str, user: str, password: str, name: str) -> Database | st
 def given(spec: str, folder: Path) -> Given:
     """Return a peer of a class that the user names as `module:Class`."""
     module, _, name = spec.partition(":")
-    return Given(
-        name, f"given as {spec}; filled by its `save_token`", module=module, class_name=name, folder=str(folder)
-    )
+    about = f"given as {spec}; filled by its `save_token`"
+    return Given(name, about, module=module, class_name=name, folder=str(folder))

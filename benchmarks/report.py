@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from measure import Key
-from targets import FLOOR, HOT, OURSELVES, PLAIN, REFRESH, SQLITE, UPDATE
+from targets import FLOOR, HOT, PLAIN, REFRESH, SQLITE, UPDATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ def whole(number: int) -> str:
 def quantity(value: float | None, unit: str = "s") -> str:
     """Write a value with its unit."""
     if value is None:
-        return "–"
+        return "-"
     if unit != "s":
         return f"{digits(value)} {unit}".rstrip()
     size, name = next((size, name) for size, name in UNITS if value >= size)
@@ -43,17 +43,18 @@ def quantity(value: float | None, unit: str = "s") -> str:
 
 def ratio(over: float | None, under: float | None) -> str:
     """Write how many times one is the other."""
-    return "–" if over is None or not under else f"{digits(over / under)}×"
+    return "-" if over is None or not under else f"{digits(over / under)} x"
 
 
 def cell(figure: Figure | None) -> str:
     """Write the median of the runs, and the p99."""
     if figure is None or figure.median is None:
-        return "–"
+        return "-"
     told = quantity(figure.median, figure.unit)
     if figure.p99 is not None and figure.unit == "s":
         told += f" ({quantity(figure.p99)})"
-    return told + (f", {figure.failed} failed" if figure.failed else "")
+    told += f", {whole(figure.failed)} failed" if figure.failed else ""
+    return told + (f", {whole(figure.lost)} rows lost" if figure.lost else "")
 
 
 def table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -66,7 +67,8 @@ def table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def judged(verdict: Verdict) -> str:
     """Write a target: whether it is reached, what was measured, the bound."""
     measured = "" if verdict.value is None else f" {digits(verdict.value)}"
-    return f"{verdict.sign}{measured} ({verdict.target.bound} {verdict.target.what})"
+    target = verdict.target
+    return f"{verdict.sign}{measured} ({target.about.peer} {target.bound} {target.what})"
 
 
 def section(figures: Figures, name: str, verdicts: list[Verdict], peers: list[str]) -> str:
@@ -75,7 +77,7 @@ def section(figures: Figures, name: str, verdicts: list[Verdict], peers: list[st
     present = [peer for peer in peers if any(key.peer == peer for key in keys)]
     present += sorted({key.peer for key in keys} - {*present, FLOOR})
     has_floor = any(key.peer == FLOOR for key in keys)
-    headers = ["", "rows", *present, *(["floor", "ours × floor"] if has_floor else []), "plain × ours", "targets"]
+    headers = ["", "rows", *present, *(["floor", "ours : floor"] if has_floor else []), "plain : ours", "targets"]
     lines = []
     for operation, rows in dict.fromkeys((key.operation, key.rows) for key in keys):
         at = Key(name, operation, rows, SQLITE)
@@ -88,11 +90,7 @@ def section(figures: Figures, name: str, verdicts: list[Verdict], peers: list[st
                 *(cell(figures.get(at._replace(peer=peer))) for peer in present),
                 *([quantity(floor), ratio(ours, floor)] if has_floor else []),
                 ratio(plain, ours),
-                "; ".join(
-                    judged(verdict)
-                    + ("" if verdict.target.about.peer in (SQLITE, OURSELVES) else f" {verdict.target.about.peer}")
-                    for verdict in about
-                ),
+                "; ".join(map(judged, about)),
             ]
         )
     return f"## {name.capitalize()}\n\n{table(headers, lines)}\n"
@@ -107,7 +105,7 @@ def ratios(figures: Figures, peers: list[str]) -> str:
         at = Key(HOT, operation, rows, SQLITE)
         plain, floor = (figures.value(at._replace(peer=peer)) for peer in (PLAIN, FLOOR))
         times = [figures.value(at._replace(peer=peer)) for peer in present]
-        told = (f"{ratio(plain, time)} · {ratio(time, floor)}" if time else "–" for time in times)
+        told = (f"{ratio(plain, time)} · {ratio(time, floor)}" if time else "-" for time in times)
         lines.append([operation, whole(rows), *told])
     return (
         "## Hot, as ratios\n\nHow many times faster than plain · how many times the floor\n\n"
@@ -124,7 +122,7 @@ def summary(verdicts: list[Verdict]) -> str:
         if verdict.reached is False:
             about = verdict.target.about
             rows = f" at {whole(about.rows)} rows" if about.rows else ""
-            told += f"\n- {about.peer}, {about.section}, {about.operation}{rows}: {judged(verdict)}"
+            told += f"\n- {about.section}, {about.operation}{rows}: {judged(verdict)}"
     return f"## Targets\n\n{told}\n"
 
 
@@ -141,12 +139,10 @@ def draw(figures: Figures, peers: list[str], picture: Path) -> None:
             if not keys or None in values:
                 continue
             ours = peer.startswith("CustomStore")
-            style = {"color": "#2a7f62", "linewidth": 2} if ours else {"color": f"C{place}", "linewidth": 1}
-            style |= {"linestyle": ":", "color": "#555555"} if peer == FLOOR else {"marker": "o", "markersize": 3}
-            style |= (
-                {"linestyle": {"CustomStoreInMemory": "--", "CustomStoreList": "-."}.get(peer, "-")} if ours else {}
-            )
-            panel.loglog([key.rows for key in keys], values, label=peer, **style)
+            colour = "#2a7f62" if ours else "#555555" if peer == FLOOR else f"C{place}"
+            line = {"CustomStoreInMemory": "--", "CustomStoreList": "-.", FLOOR: ":"}.get(peer, "-")
+            counts, width, dot = [key.rows for key in keys], 1 + ours, None if peer == FLOOR else "o"
+            panel.loglog(counts, values, label=peer, color=colour, linestyle=line, linewidth=width, marker=dot, ms=3)
         panel.set_title(operation, fontsize=10, loc="left")
         panel.set_xlabel("rows")
         panel.spines[["top", "right"]].set_visible(False)
@@ -171,6 +167,7 @@ def document(figures: Figures, verdicts: list[Verdict], facts: dict[str, object]
                 "p99": figure.p99,
                 "slowest": figure.slowest,
                 "failed": figure.failed,
+                "lost": figure.lost,
             }
             for key, figure in figures.items()
         ],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import random
 import shutil
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,7 +105,7 @@ class Bench:
         return made
 
     def can(self, stand: Stand, operation: Operation) -> bool:
-        """Try the operation once: is it answered, rightly, and in time?"""
+        """Try the operation once: whether it is answered, rightly and in time."""
         what = f"{operation.name}, {report.whole(stand.rows)} rows"
         rows, pace = self.paces.get((stand.name, operation), (stand.rows, 0.0))
         if pace * stand.rows / rows > TOO_LONG:
@@ -144,7 +146,7 @@ class Bench:
             file = next((stand.home / "tokens.db" for stand in stands if stand.name == targets.SQLITE), None)
             if self.floor is None or file is None:
                 return
-            read = floors.select(self.floor, file, self.effort.batches, self.effort.calls)
+            read = floors.select(self.floor, file, measure.FULL.batches, measure.FULL.calls)
             self.figures.add(Key("floors", "point SELECT in Rust", rows, FLOOR), read)
             self.figures.add(Key("floors", "ten getters and setters in Python", rows, FLOOR), median)
             median = read if operation is MISS else read + median
@@ -153,36 +155,55 @@ class Bench:
         self.figures.add(Key(targets.HOT, operation.name, rows, FLOOR), median)
 
     def crowds(self, stands: list[Stand], rows: int) -> None:
-        """Let several work at once, one peer after the other."""
-        seconds, add = self.effort.crowd, self.figures.add
-        for stand in stands:
+        """Let several work at once, one peer after the other. Who loses rows goes on with a new store."""
+        tasks = [
+            (targets.BUSY, "find", self.beside_a_busy_thread),
+            (targets.SAVING, "find", self.while_others_save),
+            *((targets.CROWD, crowd, partial(self.saves, crowd)) for crowd in crowds.CROWDS),
+        ]
+        for place, (section, what, task) in itertools.product(range(len(stands)), tasks):
+            stand = stands[place]
+            if section not in self.sections or (section == targets.CROWD and stand.peer.kept == "memory"):
+                continue
             try:
-                if targets.BUSY in self.sections:
-                    for what, took in zip(
-                        ("idle", "beside a busy thread"), crowds.idle_and_busy(stand, seconds, self.chance), strict=True
-                    ):
-                        key = Key(targets.BUSY, what, rows, stand.name)
-                        add(key, statistics.median(took), singles=took)
-                if targets.SAVING in self.sections:
-                    took, failed, saves = crowds.find_while_saving(stand, seconds, self.chance)
-                    key = Key(targets.SAVING, "find", rows, stand.name)
-                    add(key, statistics.median(took), singles=took, failed=failed)
-                    add(key._replace(operation="saves of the others"), saves / seconds, unit="/s")
-                if targets.CROWD in self.sections and stand.peer.kept != "memory":
-                    for count in crowds.THREADS:
-                        key = Key(targets.CROWD, f"{count} thread{'s' * (count > 1)}", rows, stand.name)
-                        self.add_saves(key, crowds.saving_threads(stand, count, seconds))
-                    key = Key(targets.CROWD, f"{crowds.PROCESSES} processes", rows, stand.name)
-                    self.add_saves(key, crowds.four_processes(stand, seconds))
+                task(stand, rows)
+                lost = rows - len(stand.store.get_tokens())
             except Exception as error:
-                self.leave_out(stand.name, "in a crowd", peers.in_short(error))
+                self.leave_out(stand.name, f"{section}, {what}", peers.in_short(error))
+                lost = rows
+            if lost > 0:
+                self.figures.add_lost(Key(section, what, rows, stand.name), lost)
+                self.leave(stand)
+                stands[place] = self.stand(stand.peer, rows)
 
-    def add_saves(self, key: Key, saves: crowds.Saves) -> None:
-        """Add what a crowd saved, and how long its saves took."""
+    def beside_a_busy_thread(self, stand: Stand, rows: int) -> None:
+        """Find while another thread computes, and while none does."""
+        found = crowds.idle_and_busy(stand, self.effort.crowd, self.chance)
+        for what, took in zip(("find, idle", "find"), found, strict=True):
+            self.figures.add(Key(targets.BUSY, what, rows, stand.name), statistics.median(took), singles=took)
+
+    def while_others_save(self, stand: Stand, rows: int) -> None:
+        """Find while a thread and a process save."""
+        took, failed, saves = crowds.find_while_saving(stand, self.effort.crowd, self.chance)
+        key = Key(targets.SAVING, "find", rows, stand.name)
+        self.figures.add(key, statistics.median(took), singles=took, failed=failed)
+        others = key._replace(operation="saves of the others")
+        self.figures.add(others, saves.per_second, failed=saves.failed, unit="/s")
+
+    def saves(self, crowd: str, stand: Stand, rows: int) -> None:
+        """Let a crowd save: how many a second, and how long each took."""
+        saves = crowds.saves(stand, crowd, self.effort.crowd)
+        key = Key(targets.CROWD, crowd, rows, stand.name)
         self.figures.add(key, saves.per_second, singles=saves.took, failed=saves.failed, unit="/s")
         for what, of in (("median", statistics.median), ("slowest", max)):
-            if saves.took:
-                self.figures.add(key._replace(operation=f"{key.operation}, {what} save"), of(saves.took))
+            self.figures.add(key._replace(operation=f"{crowd}, {what} save"), of(saves.took))
+
+    @staticmethod
+    def leave(stand: Stand) -> None:
+        """Close a store and remove its files."""
+        os.chdir(ROOT)
+        stand.peer.close(stand.store)
+        shutil.rmtree(stand.home)
 
     def run(self, rows: int) -> None:
         """Measure all that depends on the rows, once."""
@@ -192,10 +213,8 @@ class Bench:
             if rows == self.crowd_rows:
                 self.crowds(stands, rows)
         finally:
-            os.chdir(ROOT)
             for stand in stands:
-                stand.peer.close(stand.store)
-                shutil.rmtree(stand.home)
+                self.leave(stand)
 
     def alone(self) -> None:
         """Measure what needs nobody else: new files, imports, sizes."""

@@ -29,7 +29,12 @@ IMPORTS = {
     "FileStore": "zohocrmsdk.src.com.zoho.api.authenticator.store.file_store",
     "diskcache": "diskcache",
 }
-PROGRAM = "import sys, time; name = sys.argv[1]; begun = time.perf_counter(); __import__(name); print(time.perf_counter() - begun)"
+PROGRAM = """
+import sys, time
+begun = time.perf_counter()
+__import__(sys.argv[1])
+print(time.perf_counter() - begun)
+"""
 
 
 def import_time(module: str) -> float:

@@ -54,7 +54,7 @@ class Verdict(NamedTuple):
     @property
     def sign(self) -> str:
         """Say it in a table."""
-        return {True: "✓", False: "✗", None: "–"}[self.reached]
+        return {True: "✓", False: "✗", None: "-"}[self.reached]
 
 
 def judge(target: Target, figures: Figures) -> Verdict:
@@ -108,11 +108,11 @@ def all_targets(crowd_rows: int = CROWD_ROWS) -> list[Target]:
         for rows in ROWS
         for cold in [Key(COLD, operation, rows, PLAIN)]
     ]
-    busy = Key(BUSY, "beside a busy thread", crowd_rows, SQLITE)
+    busy = Key(BUSY, "find", crowd_rows, SQLITE)
     one, eight = (Key(CROWD, name, crowd_rows, SQLITE) for name in ("1 thread", "8 threads"))
     four = Key(CROWD, "4 processes", crowd_rows, SQLITE)
     found += [
-        Target("times the idle find", busy, busy._replace(operation="idle"), most=1.5),
+        Target("times the idle find", busy, busy._replace(operation="find, idle"), most=1.5),
         Target("s, p99", Key(SAVING, "find", crowd_rows, SQLITE), of="p99", most=0.0003),
         *(Target("times the floor", hot(UPDATE, rows), hot(UPDATE, rows, FLOOR), most=1.3) for rows in ROWS),
         Target("times the saves of one thread", eight, one, least=3),

@@ -11,7 +11,7 @@ from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
 CLIENT = "1000.MADEUPCLIENT0123456789ABCDEFGHIJ"
-SECRET = "made-up-client-secret-0123456789abcdef012345"
+SECRET = "made-up-client-secret-0123456789abcdef012345"  # noqa: S105 - nobody's
 REDIRECT = "https://www.example.com/oauth/callback"
 DOMAIN = "https://www.zohoapis.com"
 EXPIRY = str(int(time.time() * 1000) + 3_600_000)

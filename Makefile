@@ -93,7 +93,7 @@ target/floor: Cargo.toml Cargo.lock benchmarks/floor.rs
 # The wheel is asked for its size alone: any will do.
 bench: $(VENV)/ready-for-benchmarks build floor ## The stores beside their peers, with what is to be reached (25 minutes)
 	@ls dist/*.whl >/dev/null 2>&1 || $(MAKE) wheel
-	$(BIN)/python benchmarks/bench.py --json target/bench.json $(OPTIONS)
+	$(BIN)/python benchmarks/bench.py --million --json target/bench.json --picture target/bench.svg $(OPTIONS)
 
 bench-fast: build floor ## The same in little, to see that it works (20 seconds)
 	$(BIN)/python benchmarks/bench.py --fast $(OPTIONS)

@@ -20,6 +20,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import database
 import machine
 import measure
 import peers
@@ -75,7 +76,7 @@ def compared(options: argparse.Namespace, left_out: dict[str, str]) -> list[peer
     """Return the stores that are here, and note the others."""
     found = list(peers.ALWAYS)
     server = (options.mariadb, options.mariadb_user, options.mariadb_password, options.mariadb_database)
-    for name, peer in (("DBStore", peers.database(*server)), ("diskcache", peers.cache())):
+    for name, peer in (("DBStore", database.answering(*server)), ("diskcache", peers.cache())):
         if isinstance(peer, str):
             left_out[name] = peer
         else:
@@ -90,7 +91,7 @@ def without_leftovers(stores: list[peers.Peer]) -> Iterator[None]:
         yield
     finally:
         for peer in stores:
-            if isinstance(peer, peers.Database):
+            if isinstance(peer, database.Database):
                 peer.drop()
 
 

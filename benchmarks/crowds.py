@@ -33,7 +33,7 @@ PAUSE = 0.0002  # seconds between finds: a thread that never waits would keep th
 READY = 1_000  # tokens that a worker makes beforehand, to save them again and again
 AT_ONCE = 20  # tokens that are made before they are found
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["crowds", "peers"])
+processes.set_forkserver_preload(["crowds", "database"])
 
 
 class Saves(NamedTuple):

@@ -38,7 +38,7 @@ class Effort(NamedTuple):
 
 
 FULL = Effort(runs=3, batch=0.02, calls=2_000, batches=11, singles=400, crowd=1.0, opened=7, imports=11)
-FAST = Effort(runs=1, batch=0.0005, calls=10, batches=3, singles=12, crowd=0.08, opened=2, imports=2)
+FAST = Effort(runs=1, batch=0.0005, calls=10, batches=3, singles=12, crowd=0.05, opened=2, imports=1)
 
 
 class Contender(Protocol):
@@ -114,6 +114,10 @@ class Figures(dict[Key, Figure]):
     def value(self, key: Key, of: str = "median") -> float | None:
         """Return a number, or `None` if it was not measured."""
         return getattr(self[key], of) if key in self else None
+
+    def unit(self, key: Key) -> str | None:
+        """Return what it is counted in."""
+        return self[key].unit if key in self else None
 
 
 def batch(contender: Contender, operation: Operation, chance: Random, count: int) -> float:

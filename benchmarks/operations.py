@@ -61,6 +61,13 @@ class Stand:
             for token in arguments:
                 self.store.delete_token(token.get_id())
 
+    def lost(self) -> int:
+        """Count the rows that are not there any more."""
+        try:
+            return max(0, self.rows - len(self.store.get_tokens()))
+        except Exception:
+            return self.rows  # what is left of the file cannot be read
+
     def check(self, operation: Operation, number: int) -> str:
         """Call once, and say what is wrong with the answer."""
         os.chdir(self.home)

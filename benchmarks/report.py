@@ -77,7 +77,14 @@ def section(figures: Figures, name: str, verdicts: list[Verdict], peers: list[st
     present = [peer for peer in peers if any(key.peer == peer for key in keys)]
     present += sorted({key.peer for key in keys} - {*present, FLOOR})
     has_floor = any(key.peer == FLOOR for key in keys)
-    headers = ["", "rows", *present, *(["floor", "ours : floor"] if has_floor else []), "plain : ours", "targets"]
+    headers = [
+        "",
+        "rows",
+        *present,
+        *(["floor", "times the floor"] if has_floor else []),
+        "faster than plain",
+        "targets",
+    ]
     lines = []
     for operation, rows in dict.fromkeys((key.operation, key.rows) for key in keys):
         at = Key(name, operation, rows, SQLITE)
@@ -89,7 +96,7 @@ def section(figures: Figures, name: str, verdicts: list[Verdict], peers: list[st
                 whole(rows) if rows else "",
                 *(cell(figures.get(at._replace(peer=peer))) for peer in present),
                 *([quantity(floor), ratio(ours, floor)] if has_floor else []),
-                ratio(plain, ours),
+                ratio(ours, plain) if figures.unit(at) == "/s" else ratio(plain, ours),
                 "; ".join(map(judged, about)),
             ]
         )

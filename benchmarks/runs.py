@@ -167,11 +167,9 @@ class Bench:
                 continue
             try:
                 task(stand, rows)
-                lost = rows - len(stand.store.get_tokens())
             except Exception as error:
                 self.leave_out(stand.name, f"{section}, {what}", peers.in_short(error))
-                lost = rows
-            if lost > 0:
+            if lost := stand.lost():
                 self.figures.add_lost(Key(section, what, rows, stand.name), lost)
                 self.leave(stand)
                 stands[place] = self.stand(stand.peer, rows)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import ipaddress
-import itertools
 import socket
 from typing import TYPE_CHECKING, Any
 
-from peers import CHUNK, Peer, in_short, numbered
+from peers import Peer, chunks, in_short, numbered
 from zohocrmsdk.src.com.zoho.api.authenticator.store import DBStore, TokenStore
 
 if TYPE_CHECKING:
@@ -48,9 +47,8 @@ class Database(Peer):
 
     def fill(self, store: Any, home: Path, rows: int) -> None:  # noqa: ANN401, ARG002
         """Insert them in transactions of many."""
-        whole = iter(numbered(rows))
         with self.connect(database=self.database) as connection, connection.cursor() as cursor:
-            while chunk := list(itertools.islice(whole, CHUNK)):
+            for chunk in chunks(numbered(rows), rows):
                 marks = ", ".join(["%s"] * len(chunk[0]))
                 cursor.executemany(f"INSERT INTO {store.get_table_name()} VALUES ({marks})", chunk)
                 connection.commit()

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from operations import Calls, Operation
 
 ENOUGH_FOR_P99 = 100
-FIRST_CALLS = 5
+TOO_SLOW_FOR_P99 = 0.02  # seconds
+FIRST_CALLS, FIRST_SECONDS = 5, 0.2
 OTHER_WORK = 1e-4  # seconds
 DOCUMENT = json.dumps([{"name": f"field {number}", "values": [number, str(number), None]} for number in range(8)])
 
@@ -37,7 +38,7 @@ class Effort(NamedTuple):
     imports: int
 
 
-FULL = Effort(runs=3, batch=0.02, calls=2_000, batches=11, singles=400, crowd=1.0, opened=7, imports=11)
+FULL = Effort(runs=3, batch=0.01, calls=2_000, batches=9, singles=360, crowd=0.6, opened=7, imports=11)
 FAST = Effort(runs=1, batch=0.0005, calls=10, batches=3, singles=12, crowd=0.05, opened=2, imports=1)
 
 
@@ -163,7 +164,7 @@ def after_other_work(contender: Contender, operation: Operation, chance: Random,
 def pace(contender: Contender, operation: Operation, chance: Random) -> float:
     """Return about how many seconds a call takes, once it is warm."""
     took: list[float] = []
-    while len(took) < FIRST_CALLS and sum(took) < 1:
+    while len(took) < FIRST_CALLS and sum(took) < FIRST_SECONDS:
         took += one_by_one(contender, operation, chance, 1)
     return min(took)
 
@@ -173,34 +174,47 @@ def within(seconds: float, each: float, most: int) -> int:
     return max(1, min(most, int(seconds / each)))
 
 
+class Plan(NamedTuple):
+    """How often somebody is called, by the pace: in each batch, in how many batches, and one by one beside each."""
+
+    calls: int
+    rounds: int
+    singles: int
+
+    @classmethod
+    def of(cls, pace: float, effort: Effort) -> Plan:
+        """Divide the time; whoever is slow has few calls, and if they are not too slow, enough for a p99."""
+        calls = within(effort.batch, pace, effort.calls)
+        rounds = within(effort.batch * effort.batches * 2, pace * calls, effort.batches)
+        each = effort.singles // effort.batches
+        few = ENOUGH_FOR_P99 // effort.batches // FULL.runs + 1 if pace < TOO_SLOW_FOR_P99 else 0
+        return cls(calls, rounds, min(each, max(few, int(effort.batch * 2 / pace))))
+
+
 def hot(
     contenders: list[Contender], operation: Operation, effort: Effort, chance: Random
 ) -> dict[str, tuple[float, float, list[float]]]:
     """Time batches, everybody's in turn: the pace, the median of the batches, and the seconds of single calls."""
     paces = {contender.name: pace(contender, operation, chance) for contender in contenders}
-    calls = {name: within(effort.batch, each, effort.calls) for name, each in paces.items()}
-    rounds = {
-        name: within(effort.batch * effort.batches * 2, each * calls[name], effort.batches)
-        for name, each in paces.items()
-    }
+    plans = {name: Plan.of(each, effort) for name, each in paces.items()}
     batches: dict[str, list[float]] = {name: [] for name in paces}
     singles: dict[str, list[float]] = {name: [] for name in paces}
     for number in range(effort.batches):
         for contender in chance.sample(contenders, len(contenders)):
-            name = contender.name
-            if number < rounds[name]:
-                batches[name].append(batch(contender, operation, chance, calls[name]))
-            count = min(effort.singles // effort.batches, int(effort.batch * 2 / paces[name]))
-            singles[name] += one_by_one(contender, operation, chance, count)
+            name, plan = contender.name, plans[contender.name]
+            if number < plan.rounds:
+                batches[name].append(batch(contender, operation, chance, plan.calls))
+                singles[name] += one_by_one(contender, operation, chance, plan.singles)
     return {name: (paces[name], statistics.median(found), singles[name]) for name, found in batches.items()}
 
 
 def cold(contenders: list[Contender], operation: Operation, effort: Effort, chance: Random) -> dict[str, list[float]]:
     """Time single calls after other work, everybody's in turn."""
-    paces = {contender.name: pace(contender, operation, chance) for contender in contenders}
-    singles: dict[str, list[float]] = {name: [] for name in paces}
-    for _ in range(effort.batches):
+    plans = {contender.name: Plan.of(pace(contender, operation, chance), effort) for contender in contenders}
+    singles: dict[str, list[float]] = {name: [] for name in plans}
+    for number in range(effort.batches):
         for contender in chance.sample(contenders, len(contenders)):
-            count = within(effort.batch * 2, paces[contender.name], effort.singles // effort.batches)
-            singles[contender.name] += after_other_work(contender, operation, chance, count)
+            plan = plans[contender.name]
+            if number < plan.rounds:
+                singles[contender.name] += after_other_work(contender, operation, chance, max(1, plan.singles))
     return singles

@@ -10,7 +10,8 @@ import itertools
 import os
 import sqlite3
 import sys
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import stores
 import tokens
@@ -19,16 +20,32 @@ from plain import FIELDS, PlainStore
 from zohocrmsdk.src.com.zoho.api.authenticator.store import FileStore, TokenStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-CHUNK = 10_000  # rows in one transaction
+T = TypeVar("T")
+
+CHUNK = 1_000  # rows in one transaction
+FILL_ROW = 0.0003  # seconds: who needs more for each row it is filled with, and more than FILL in all, is left out
+FILL = 10.0
 NO_MORE = 1_000  # rows of a store that is filled by `save_token`
 
 
 def numbered(rows: int) -> Iterable[tuple[str, ...]]:
     """Return whole rows, the id first."""
     return ((str(number + 1), *tokens.row(number)) for number in range(rows))
+
+
+def chunks(items: Iterable[T], rows: int) -> Iterator[list[T]]:
+    """Divide what a store is filled with, and give up if it takes too long."""
+    deadline = time.monotonic() + max(FILL, FILL_ROW * rows)
+    left = iter(items)
+    filled = 0
+    while chunk := list(itertools.islice(left, CHUNK)):
+        yield chunk
+        filled += len(chunk)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"filling it takes too long: {filled} rows were in when time was up")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +89,7 @@ class Ours(Peer):
 
     def fill(self, store: Any, home: Path, rows: int) -> None:  # noqa: ANN401, ARG002
         """Import tokens."""
-        logins = map(tokens.login, range(rows))
-        while chunk := list(itertools.islice(logins, CHUNK)):
+        for chunk in chunks(map(tokens.login, range(rows)), rows):
             store.import_tokens(chunk)
 
 
@@ -145,8 +161,7 @@ class Cache(Peer):
 
     def fill(self, store: Any, home: Path, rows: int) -> None:  # noqa: ANN401, ARG002
         """Put them in transactions of many."""
-        whole = iter(numbered(rows))
-        while chunk := list(itertools.islice(whole, CHUNK)):
+        for chunk in chunks(numbered(rows), rows):
             with store.cache.transact():
                 for row in chunk:
                     store.put(row)

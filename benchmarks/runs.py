@@ -47,6 +47,7 @@ class Bench:
     chance: random.Random = dataclasses.field(default_factory=lambda: random.Random(7))  # noqa: S311
     figures: Figures = dataclasses.field(default_factory=measure.Figures)
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    gave_up: dict[str, int] = dataclasses.field(default_factory=dict)  # at how many rows somebody cannot be filled
     paces: dict[tuple[str, Operation], tuple[int, float]] = dataclasses.field(default_factory=dict)
     templates: dict[tuple[str, int], tuple[Path, list[str] | None]] = dataclasses.field(default_factory=dict)
 
@@ -96,12 +97,13 @@ class Bench:
         """Make every store that can have so many rows, in an order drawn by lot."""
         made = []
         for peer in self.chance.sample(self.peers, len(self.peers)):
-            if rows > peer.most:
+            if rows > peer.most or rows >= self.gave_up.get(peer.name, rows + 1):
                 continue
             try:
                 made.append(self.stand(peer, rows))
             except Exception as error:
-                self.leave_out(peer.name, f"{report.whole(rows)} rows", peers.in_short(error))
+                self.leave_out(peer.name, f"{report.whole(rows)} rows and more", peers.in_short(error))
+                self.gave_up[peer.name] = rows
         return made
 
     def can(self, stand: Stand, operation: Operation) -> bool:
@@ -234,7 +236,13 @@ class Bench:
     def memory(self, rows: int) -> None:
         """Measure the memory of our three classes and `FileStore`."""
         for peer in self.peers:
-            if peer.name in (*peers.OURS, "FileStore"):
+            if peer.name not in (*peers.OURS, "FileStore"):
+                continue
+            try:
                 template = self.template(peer, rows)[0] if peer.is_copied else None
-                if (megabytes := sizes.memory(peer, template, rows)) is not None:
-                    self.figures.add(Key(targets.SIZES, "memory", rows, peer.name), megabytes, unit="MB")
+                megabytes = sizes.memory(peer, template, rows)
+            except Exception as error:
+                self.leave_out(peer.name, "memory", peers.in_short(error))
+                continue
+            if megabytes is not None:
+                self.figures.add(Key(targets.SIZES, "memory", rows, peer.name), megabytes, unit="MB")

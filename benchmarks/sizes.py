@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import crowds
 import operations
 from measure import one_by_one
+from peers import in_short
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
@@ -57,7 +58,15 @@ def resident() -> int:
 
 
 def grow(answers: Queue, peer: Peer, home: Path, template: Path | None, rows: int) -> None:
-    """Tell how many bytes a store with so many rows takes: filled, or opened on its file, and then found in."""
+    """Tell how many bytes a store takes, or what went wrong."""
+    try:
+        answers.put(grown(peer, home, template, rows))
+    except Exception as error:
+        answers.put(in_short(error))
+
+
+def grown(peer: Peer, home: Path, template: Path | None, rows: int) -> int:
+    """Return the bytes of a store with so many rows: filled, or opened on its file, and then found in."""
     os.chdir(home)
     chance = random.SystemRandom()
     first = home / "first"
@@ -72,7 +81,7 @@ def grow(answers: Queue, peer: Peer, home: Path, template: Path | None, rows: in
         peer.fill(store, home, rows)
     one_by_one(operations.Stand(peer, store, home, rows), operations.FIND_BY_REFRESH_TOKEN, chance, 20)
     gc.collect()
-    answers.put(resident() - before)
+    return resident() - before
 
 
 def memory(peer: Peer, template: Path | None, rows: int) -> float | None:
@@ -84,9 +93,12 @@ def memory(peer: Peer, template: Path | None, rows: int) -> float | None:
         child = crowds.processes.Process(target=grow, args=(answers, peer, Path(home), template, rows), daemon=True)
         child.start()
         try:
-            return answers.get(timeout=crowds.IN_TIME) / 1e6
+            told = answers.get(timeout=crowds.IN_TIME)
         finally:
             child.join(1)
             if child.is_alive():
                 child.kill()
                 child.join(crowds.IN_TIME)
+    if isinstance(told, str):
+        raise RuntimeError(told)  # noqa: TRY004 - another process's error
+    return told / 1e6

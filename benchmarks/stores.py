@@ -182,8 +182,8 @@ class CacheStore(TokenStore):
 
     def get_tokens(self) -> list[OAuthToken]:
         """Return the tokens of all rows."""
-        rows = (self.cache[key] for key in self.cache.iterkeys() if key.startswith("id "))
-        return [fill(OAuthToken(id="x"), row) for row in rows]
+        rows = (self.cache.get(f"id {number}") for number in range(1, self.cache.get("last id", 0) + 1))
+        return [fill(OAuthToken(id="x"), row) for row in rows if row]
 
     def delete_tokens(self) -> None:
         """Delete all rows."""

@@ -20,7 +20,7 @@ SECRETS := planted|1000\.(access|refresh|grant|secret)\.
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
 UV_COMPILE := uv pip compile --quiet --universal --upgrade --python-version 3.10 --custom-compile-command 'make lock'
 
-.PHONY: help setup build demo test test-rust test-python test-sdks test-sdk-8 lint format wheel bench-lease reliability soak fuzz lock clean
+.PHONY: help setup build demo test test-rust test-python test-sdks test-sdk-8 lint format wheel floor bench bench-fast bench-lease reliability soak fuzz lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -82,6 +82,21 @@ lint: build ## Formatters, linters, types, the stub against the module, the wall
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest zoho_token_store._native --ignore-missing-stub --mypy-config-file pyproject.toml
+
+floor: target/floor ## Build the bare point SELECT in Rust, which `make bench` compares with
+
+# It shares no source with the library.
+target/floor: Cargo.toml Cargo.lock benchmarks/floor.rs
+	cargo build --quiet --release --locked --no-default-features --features sqlite --bench floor $(BUILD) --message-format=json \
+	  | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | xargs -I{} cp {} $@
+
+# The wheel is asked for its size alone: any will do.
+bench: $(VENV)/ready-for-benchmarks build floor ## The stores beside their peers, with what is to be reached (25 minutes)
+	@ls dist/*.whl >/dev/null 2>&1 || $(MAKE) wheel
+	$(BIN)/python benchmarks/bench.py --million --json target/bench.json --picture target/bench.svg $(OPTIONS)
+
+bench-fast: build floor ## The same in little, to see that it works (20 seconds)
+	$(BIN)/python benchmarks/bench.py --fast $(OPTIONS)
 
 bench-lease: $(VENV)/ready-for-benchmarks build ## Token calls of many workers at one expiry, with the refresh lease and without
 	cd benchmarks && ../$(BIN)/python refresh_lease.py $(OPTIONS)

@@ -34,7 +34,6 @@ class PlainStore(TokenStore):
         with self._connection() as connection:
             columns = ", ".join(f"{field} TEXT" for field in FIELDS)
             connection.execute(f"CREATE TABLE IF NOT EXISTS tokens (id INTEGER PRIMARY KEY, {columns})")
-            connection.execute("CREATE INDEX IF NOT EXISTS tokens_user_name ON tokens (user_name)")
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:

@@ -1,0 +1,192 @@
+"""What was measured, for reading: tables in Markdown, JSON, and a picture."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from measure import Key
+from targets import FLOOR, HOT, PLAIN, REFRESH, SQLITE, UPDATE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from measure import Figure, Figures
+    from targets import Verdict
+
+UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (0, "ns"))
+
+
+def digits(value: float) -> str:
+    """Write a number with three digits that count."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{places}f}".replace(",", " ")
+
+
+def whole(number: int) -> str:
+    """Write a count."""
+    return f"{number:,}".replace(",", " ")
+
+
+def quantity(value: float | None, unit: str = "s") -> str:
+    """Write a value with its unit."""
+    if value is None:
+        return "-"
+    if unit != "s":
+        return f"{digits(value)} {unit}".rstrip()
+    size, name = next((size, name) for size, name in UNITS if value >= size)
+    return f"{digits(value / (size or 1e-9))} {name}"
+
+
+def ratio(over: float | None, under: float | None) -> str:
+    """Write how many times one is the other."""
+    return "-" if over is None or not under else f"{digits(over / under)} x"
+
+
+def cell(figure: Figure | None) -> str:
+    """Write the median of the runs, and the p99."""
+    if figure is None or figure.median is None:
+        return "-"
+    told = quantity(figure.median, figure.unit)
+    if figure.p99 is not None and figure.unit == "s":
+        told += f" ({quantity(figure.p99)})"
+    told += f", {whole(figure.failed)} failed" if figure.failed else ""
+    return told + (f", {whole(figure.lost)} rows lost" if figure.lost else "")
+
+
+def table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Write a table in Markdown."""
+    headers = list(headers)
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def judged(verdict: Verdict) -> str:
+    """Write a target: whether it is reached, what was measured, the bound."""
+    measured = "" if verdict.value is None else f" {digits(verdict.value)}"
+    target = verdict.target
+    return f"{verdict.sign}{measured} ({target.about.peer} {target.bound} {target.what})"
+
+
+def section(figures: Figures, name: str, verdicts: list[Verdict], peers: list[str]) -> str:
+    """Write one section: a line for each operation and size, a column for each peer."""
+    keys = [key for key in figures if key.section == name]
+    present = [peer for peer in peers if any(key.peer == peer for key in keys)]
+    present += sorted({key.peer for key in keys} - {*present, FLOOR})
+    has_floor = any(key.peer == FLOOR for key in keys)
+    headers = [
+        "",
+        "rows",
+        *present,
+        *(["floor", "times the floor"] if has_floor else []),
+        "faster than plain",
+        "targets",
+    ]
+    lines = []
+    for operation, rows in dict.fromkeys((key.operation, key.rows) for key in keys):
+        at = Key(name, operation, rows, SQLITE)
+        ours, plain, floor = (figures.value(at._replace(peer=peer)) for peer in (SQLITE, PLAIN, FLOOR))
+        about = [verdict for verdict in verdicts if verdict.target.about._replace(peer=SQLITE) == at]
+        lines.append(
+            [
+                operation,
+                whole(rows) if rows else "",
+                *(cell(figures.get(at._replace(peer=peer))) for peer in present),
+                *([quantity(floor), ratio(ours, floor)] if has_floor else []),
+                ratio(ours, plain) if figures.unit(at) == "/s" else ratio(plain, ours),
+                "; ".join(map(judged, about)),
+            ]
+        )
+    return f"## {name.capitalize()}\n\n{table(headers, lines)}\n"
+
+
+def ratios(figures: Figures, peers: list[str]) -> str:
+    """Write how many times plain's and the floor's each peer's hot figures are."""
+    keys = [key for key in figures if key.section == HOT]
+    present = [peer for peer in peers if any(key.peer == peer for key in keys)]
+    lines = []
+    for operation, rows in dict.fromkeys((key.operation, key.rows) for key in keys):
+        at = Key(HOT, operation, rows, SQLITE)
+        plain, floor = (figures.value(at._replace(peer=peer)) for peer in (PLAIN, FLOOR))
+        times = [figures.value(at._replace(peer=peer)) for peer in present]
+        told = (f"{ratio(plain, time)} · {ratio(time, floor)}" if time else "-" for time in times)
+        lines.append([operation, whole(rows), *told])
+    return (
+        "## Hot, as ratios\n\nHow many times faster than plain · how many times the floor\n\n"
+        + table(["", "rows", *present], lines)
+        + "\n"
+    )
+
+
+def summary(verdicts: list[Verdict]) -> str:
+    """Count the targets, and write those that were not reached."""
+    count = {sign: sum(verdict.reached is sign for verdict in verdicts) for sign in (True, False, None)}
+    told = f"{count[True]} targets reached, {count[False]} not, {count[None]} not measured."
+    for verdict in verdicts:
+        if verdict.reached is False:
+            about = verdict.target.about
+            rows = f" at {whole(about.rows)} rows" if about.rows else ""
+            told += f"\n- {about.section}, {about.operation}{rows}: {judged(verdict)}"
+    return f"## Targets\n\n{told}\n"
+
+
+def draw(figures: Figures, peers: list[str], picture: Path) -> None:
+    """Draw the cost of a find and of a save over the rows, on two logarithmic scales."""
+    from matplotlib import pyplot as plt  # only for a picture
+
+    plt.rcParams.update({"svg.hashsalt": "the same input draws the same file", "svg.fonttype": "none"})
+    figure, panels = plt.subplots(1, 2, figsize=(9, 4.2), sharey=True, layout="constrained")
+    for panel, operation in zip(panels, (REFRESH, UPDATE), strict=True):
+        for place, peer in enumerate([*peers, FLOOR]):
+            keys = sorted(key for key in figures if key[:2] == (HOT, operation) and key.peer == peer)
+            values = [figures.value(key) for key in keys]
+            if not keys or None in values:
+                continue
+            ours = peer.startswith("CustomStore")
+            colour = "#2a7f62" if ours else "#555555" if peer == FLOOR else f"C{place}"
+            line = {"CustomStoreInMemory": "--", "CustomStoreList": "-.", FLOOR: ":"}.get(peer, "-")
+            counts, width, dot = [key.rows for key in keys], 1 + ours, None if peer == FLOOR else "o"
+            panel.loglog(counts, values, label=peer, color=colour, linestyle=line, linewidth=width, marker=dot, ms=3)
+        panel.set_title(operation, fontsize=10, loc="left")
+        panel.set_xlabel("rows")
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("seconds of one call, hot")
+    handles = {label: line for panel in panels for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8, frameon=False)
+    figure.savefig(picture, metadata={"Date": None})
+    plt.close(figure)
+
+
+def document(figures: Figures, verdicts: list[Verdict], facts: dict[str, object]) -> dict[str, object]:
+    """Return all of it as what JSON can hold."""
+    return {
+        **facts,
+        "figures": [
+            {
+                **key._asdict(),
+                "unit": figure.unit,
+                "median": figure.median,
+                "runs": figure.runs,
+                "p50": figure.p50,
+                "p99": figure.p99,
+                "slowest": figure.slowest,
+                "failed": figure.failed,
+                "lost": figure.lost,
+            }
+            for key, figure in figures.items()
+        ],
+        "targets": [
+            {
+                "what": verdict.target.what,
+                "over": verdict.target.over._asdict(),
+                "under": verdict.target.under and verdict.target.under._asdict(),
+                "bound": verdict.target.bound,
+                "measured": verdict.value,
+                "reached": verdict.reached,
+            }
+            for verdict in verdicts
+        ],
+    }

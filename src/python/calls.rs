@@ -37,7 +37,7 @@ impl Calls {
         let each = |write: &dyn Fn(Field) -> String| Field::ALL.map(write).join(", ");
         let values = each(&name);
         let get = each(&|field| format!("token.{}()", names(field).0));
-        let set = each(&|field| format!("{0} is ... or token.{1}({0})", name(field), names(field).1));
+        let set = each(&|field| format!("{} is ... or token.{}({})", name(field), names(field).1, value(field)));
         let arguments = arguments(oauth_token, names)?;
         let late = Field::ALL.into_iter().filter(|&field| names(field).2.is_none());
         let late: Vec<_> =
@@ -55,7 +55,7 @@ impl Calls {
         Ok(self.get.bind(token.py()).call1((token,))?.cast_into::<PyTuple>()?)
     }
 
-    /// Calls the setters of all values but `...`.
+    /// Calls the setters of all values but `...`; of the user only the name is given.
     pub(super) fn set<'py>(&self, token: &Bound<'py, PyAny>, values: Values<'py>) -> PyResult<()> {
         let arguments = PyTuple::new(token.py(), std::iter::once(token.clone()).chain(values).collect::<Vec<_>>())?;
         self.set.bind(token.py()).call1(arguments).map(drop)
@@ -71,6 +71,11 @@ fn name(field: Field) -> String {
     format!("v{}", field as usize)
 }
 
+fn value(field: Field) -> String {
+    let name = name(field);
+    if field == Field::UserName { format!("{name} if {name} is None else UserSignature({name})") } else { name }
+}
+
 /// The constructor's arguments by their places as far as these are known, which takes half the time, then by their names.
 fn arguments(oauth_token: &Bound<'_, PyType>, names: Names) -> PyResult<String> {
     let py = oauth_token.py();
@@ -79,10 +84,6 @@ fn arguments(oauth_token: &Bound<'_, PyType>, names: Names) -> PyResult<String> 
     let parameters: Vec<String> = code.getattr(intern!(py, "co_varnames"))?.extract()?;
     let field_of = |parameter: &String| Field::ALL.into_iter().find(|&field| names(field).2 == Some(parameter));
     let in_place: Vec<Field> = parameters.iter().take(count).skip(1).map_while(field_of).collect();
-    let value = |field: Field| match (field, name(field)) {
-        (Field::UserName, name) => format!("{name} if {name} is None else UserSignature({name})"),
-        (_, name) => name,
-    };
     let by_place = in_place.iter().map(|&field| value(field));
     let rest = Field::ALL.into_iter().filter(|field| !in_place.contains(field));
     let by_name = rest.filter_map(|field| Some(format!("{}={}", names(field).2?, value(field))));

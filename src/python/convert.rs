@@ -161,21 +161,14 @@ impl Sdk {
     /// Sets one field of a token.
     fn set(&self, token: &Bound<'_, PyAny>, field: Field, value: Option<&str>) -> Result<(), Failure> {
         let py = token.py();
-        let value = self.value(py, field, value)?;
-        let refused = |error| match raised(py, &error) {
+        let mut values = unchanged(py);
+        values[field as usize] = text_of(py, value);
+        self.calls.set(token, values).map_err(|error| match raised(py, &error) {
             Some(name) => {
                 Failure::Store(Error::BadToken(format!("the token's {} cannot be set ({name})", field.name())))
             }
             None => Failure::Python(error),
-        };
-        token.call_method1(names(field).1, (value,)).map(drop).map_err(refused)
-    }
-
-    fn value<'py>(&self, py: Python<'py>, field: Field, value: Option<&str>) -> PyResult<Bound<'py, PyAny>> {
-        match (field, value) {
-            (Field::UserName, Some(name)) => self.user_signature.bind(py).call1((name,)),
-            _ => Ok(text_of(py, value)),
-        }
+        })
     }
 
     /// Reads all fields of a token of the SDK's. Anything else, and a field that is no text, is bad input.
@@ -246,9 +239,9 @@ impl<'py> Incoming<'py> {
             let restate = field == Field::ExpiryTime && self.expiry_was_a_number;
             restate || completed.get(field) != asked.get(field)
         };
-        let mut values = Field::ALL.map(|_| py.Ellipsis().into_bound(py));
+        let mut values = unchanged(py);
         for field in Field::ALL.into_iter().filter(|&field| differs(field)) {
-            values[field as usize] = sdk.value(py, field, completed.get(field))?;
+            values[field as usize] = text_of(py, completed.get(field));
         }
         if let Err(error) = sdk.calls.set(&self.object, values) {
             if raised(py, &error).is_none() {
@@ -266,6 +259,10 @@ impl<'py> Incoming<'py> {
 
 fn read_field<'py>(token: &Bound<'py, PyAny>, field: Field) -> Result<Bound<'py, PyAny>, Failure> {
     token.call_method0(names(field).0).map_err(|error| unreadable(token.py(), field, error))
+}
+
+fn unchanged(py: Python<'_>) -> Values<'_> {
+    Field::ALL.map(|_| py.Ellipsis().into_bound(py))
 }
 
 fn text_of<'py>(py: Python<'py>, text: Option<&str>) -> Bound<'py, PyAny> {

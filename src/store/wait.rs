@@ -51,8 +51,17 @@ impl Deadline {
     ///
     /// Nor is there when this process is about to fork: see [`fork`].
     pub fn sleep(self) -> bool {
+        self.sleep_for(fastrand::u64(100..1_000))
+    }
+
+    /// The same, for who is the next one: shorter, for nobody else can use what it waits for.
+    pub fn nap(self) -> bool {
+        self.sleep_for(fastrand::u64(10..50))
+    }
+
+    fn sleep_for(self, microseconds: u64) -> bool {
         let Some(left) = self.left().filter(|_| !fork::is_awaited()) else { return false };
-        thread::sleep(left.min(Duration::from_micros(fastrand::u64(100..1_000))));
+        thread::sleep(left.min(Duration::from_micros(microseconds)));
         true
     }
 

@@ -173,16 +173,41 @@ impl Sqlite {
         Ok(database)
     }
 
-    /// What the key has found in the file that the path names now, if nothing was changed there since. Asks no SQLite, and
-    /// waits for nobody; so what a forked child has from its parent is as good here.
-    ///
-    /// The `-wal` is not looked at. Nobody removes it as long as our locks are held; but for somebody who does so by hand,
-    /// and then a find that needs SQLite notices, and so does every change.
-    fn recent(&self, key: Key, value: &str) -> Option<Vec<Row>> {
+    /// What the key finds, if there is an open connection to the file that the path names now, and nobody in the way.
+    fn at_once(&self, key: Key, value: &str) -> Option<Vec<Row>> {
         let database = Arc::clone(self.current.try_lock()?.as_ref()?);
         let slot = database.slot(Role::Reader).try_lock()?;
         let open = slot.as_ref().filter(|_| FileId::of(&self.path) == Some(database.id))?;
-        open.recent.borrow().get(&open.guards.state()?, key, value)
+        self.look(&database, open, key, value, Deadline::now()).ok()?
+    }
+
+    /// What the key finds: what it has found before, if nothing has changed since. `None`: the connection is not to be used
+    /// any more.
+    ///
+    /// What was found before asks no SQLite, so it is as good in a forked child. Nor is the `-wal` looked at for it: nobody
+    /// removes that as long as our locks are held, but for somebody who does so by hand; and then whatever asks SQLite
+    /// notices, every change among it.
+    fn look(
+        &self,
+        database: &Database,
+        open: &Open,
+        key: Key,
+        value: &str,
+        deadline: Deadline,
+    ) -> Result<Option<Vec<Row>>> {
+        let state = open.guards.state();
+        if let Some(rows) = state.and_then(|state| open.recent.borrow().get(&state, key, value)) {
+            return Ok(Some(rows));
+        }
+        if !database.is_current(open) {
+            return Ok(None);
+        }
+        let found = open.reading(deadline, || Sql::new(&open.connection, &self.place).by_key(key, value));
+        let rows = found.ok_or_else(|| deadline.busy(&self.place))??;
+        if let Some(state) = state {
+            open.recent.borrow_mut().keep(state, key, value, &rows);
+        }
+        Ok(Some(rows))
     }
 
     /// Opening a file takes its time, even if nobody is in the way.
@@ -229,18 +254,10 @@ impl Backend for Sqlite {
     }
 
     fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>> {
-        if let Some(rows) = self.recent(key, value) {
-            return Ok(rows);
+        match self.at_once(key, value) {
+            Some(rows) => Ok(rows),
+            None => self.with(Role::Reader, deadline, |database, open| self.look(database, open, key, value, deadline)),
         }
-        self.with(Role::Reader, deadline, |_, open| {
-            let state = open.guards.state();
-            let found = open.reading(deadline, || Sql::new(&open.connection, &self.place).by_key(key, value));
-            let rows = found.ok_or_else(|| deadline.busy(&self.place))??;
-            if let Some(state) = state {
-                open.recent.borrow_mut().keep(state, key, value, &rows);
-            }
-            Ok(Some(rows))
-        })
     }
 
     fn read(&self, deadline: Deadline, work: &mut dyn FnMut(&dyn Rows) -> Result<()>) -> Result<()> {

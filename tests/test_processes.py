@@ -35,6 +35,36 @@ def test_one_store_serves_many_threads(store):
     assert len(store) == 40
 
 
+def test_threads_that_save_at_once_fail_each_for_itself(store):
+    """Contract 5: saves that come at one moment are made together, but what one is refused for is no other's failure."""
+    saved, refused = [], []
+
+    def work(thread):
+        for number in range(40):
+            good = (thread + number) % 3 > 0
+            mine = login(f"user{thread}.{number}@example.com", 100 * thread + number)
+            if not good:
+                mine = token(f"user{thread}.{number}@example.com", client_id="1000.CLIENT")
+            try:
+                store.save_token(mine)
+                saved.append((mine.get_user_signature().get_name(), mine.get_id(), good))
+            except SDKException as error:
+                refused.append((good, "has neither a refresh token" in str(error)))
+
+    failures = []
+    threads = [threading.Thread(target=lambda n=n: _collect(work, n, failures)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert set(refused) == {(False, True)}, refused[:3]
+    assert all(good for _, _, good in saved)
+    assert len(saved) + len(refused) == 8 * 40
+    names = {found.get_id(): found.get_user_signature().get_name() for found in store.get_tokens()}
+    assert names == {row_id: name for name, row_id, _ in saved}
+
+
 def _collect(work, argument, failures):
     try:
         work(argument)

@@ -14,7 +14,6 @@ use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -30,6 +29,7 @@ use super::make::{bring_up_to_date, prepare, read};
 use super::network::network;
 use super::open::{Open, close};
 use super::schema::{self, Contents};
+use super::traces::Traces;
 use super::trouble::trouble;
 use crate::store::wait::Deadline;
 use crate::store::{Error, Place, Result};
@@ -57,17 +57,14 @@ pub(super) struct Database {
     /// This file's alone, for as long as this lives.
     pub(super) id: FileId,
     _pin: file::Pin,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     wal_path: PathBuf,
     shm_path: PathBuf,
     place: Place,
     reader: Mutex<Option<Open>>,
     writer: Mutex<Option<Open>>,
     guards: Mutex<Weak<Guards>>,
-    /// The `-wal` holds old pages with secrets that could not be wiped, because somebody was reading them.
-    log_has_traces: AtomicBool,
-    /// So may the file itself: it is still to be rewritten.
-    file_has_traces: AtomicBool,
+    pub(super) traces: Traces,
 }
 
 /// Every database file that a store of this process has.
@@ -111,8 +108,7 @@ impl Database {
             reader: Mutex::new(None),
             writer: Mutex::new(None),
             guards: Mutex::new(Weak::new()),
-            log_has_traces: AtomicBool::new(false),
-            file_has_traces: AtomicBool::new(false),
+            traces: Traces::default(),
         });
         databases.push(Arc::downgrade(&database));
         Ok(database)
@@ -183,7 +179,7 @@ impl Database {
             let open = Open { connection, guards, wal: wal_id, process: process::id(), recent: RefCell::default() };
             if role == Role::Writer && file::length(&self.wal_path) > 0 && file::is_of_whole_pages(&self.path) {
                 // Whoever wrote that may have been killed before its traces were wiped.
-                self.empty_log(&open, Deadline::now());
+                self.traces.empty_log(&open, Deadline::now());
             }
             Ok(open)
         } else {
@@ -274,9 +270,9 @@ impl Database {
     /// Until that is done nobody of this library's opens the file. Other programs, and other code of this process, may: so
     /// what is removed holds nothing by then, and nobody has it open.
     fn close_last(&self, open: Open) {
-        if self.has_traces() {
+        if self.traces.are_left() {
             // Others, who have the file open, do not know of them.
-            self.wipe_left_traces(&open, Deadline::now());
+            self.traces.wipe_left(&open, Deadline::now());
         }
         let guards = Arc::clone(&open.guards);
         let opening = guards.opening(Deadline::after(FOR_TIDYING));
@@ -288,42 +284,6 @@ impl Database {
         drop(open);
         if tidy {
             guards.remove_empty_log(&self.wal_path, &self.shm_path);
-        }
-    }
-
-    /// Wipes what a change has deleted, or remembers that it has to be done.
-    ///
-    /// First from the file: `secure_delete` overwrites what is deleted, but when SQLite moves rows from page to page it
-    /// leaves copies behind that it forgets. Only to rewrite the file gets rid of them.
-    pub(super) fn wipe_traces(&self, open: &Open, deadline: Deadline) {
-        self.file_has_traces.store(file::length(&self.path) <= LARGEST_REWRITTEN, Ordering::Relaxed);
-        self.wipe_left_traces(open, deadline);
-    }
-
-    /// The same, as far as it was not done yet.
-    pub(super) fn wipe_left_traces(&self, open: &Open, deadline: Deadline) {
-        if self.file_has_traces.load(Ordering::Relaxed) {
-            let rewritten = busy::until(deadline, || open.in_turn(deadline, || open.rewrite_file()));
-            self.file_has_traces.store(rewritten != Some(true), Ordering::Relaxed);
-        }
-        self.empty_log(open, deadline);
-    }
-
-    /// Is anything left to be wiped that could not be?
-    pub(super) fn has_traces(&self) -> bool {
-        self.file_has_traces.load(Ordering::Relaxed) || self.log_has_traces.load(Ordering::Relaxed)
-    }
-
-    /// Empties the `-wal`, in which old pages stay readable, or remembers that it has to be done.
-    ///
-    /// In turn, for it writes; but waiting for a reader it holds up nobody else's.
-    pub(super) fn empty_log(&self, open: &Open, deadline: Deadline) {
-        loop {
-            let emptied = busy::until(Deadline::now(), || open.in_turn(deadline, || open.try_to_bring_in()));
-            self.log_has_traces.store(emptied != Some(Some(true)), Ordering::Relaxed);
-            if emptied != Some(Some(false)) || !deadline.sleep() {
-                return;
-            }
         }
     }
 }
@@ -349,10 +309,6 @@ fn second_name(path: &Path) -> Error {
     let cure = "use the name that is in use already: two names would mean two logs of changes";
     file::bad(path, "is a hard link to a file that is in use under another name", cure)
 }
-
-/// The largest file that is rewritten after each delete, in bytes: some 10 000 rows, which takes 60 ms. Of 100 000 rows it
-/// would take 0.6 s, in which nobody could save.
-const LARGEST_REWRITTEN: u64 = 4 << 20;
 
 /// How long the tidying of a file that is closed waits for those who write just now, before it is left to them.
 const FOR_TIDYING: Duration = Duration::from_secs(1);

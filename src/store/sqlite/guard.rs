@@ -31,16 +31,15 @@ use std::sync::OnceLock;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::file::FileId;
+use super::file::{self, FileId};
 use super::lock::{Kind, Outcome, Range, lock};
+use super::shm::{self, INDEX_HEADER, State};
 use crate::store::wait::Deadline;
 
 /// `SHARED_FIRST` and `SHARED_SIZE` of SQLite's file format.
 const SHARED: Range = (0x4000_0002, 510);
 /// `UNIX_SHM_DMS` of SQLite's Unix VFS.
 const DEAD_MANS_SWITCH: Range = (128, 1);
-/// In the `-shm`, far behind all that SQLite locks there: a place for each file that the log can belong to.
-const OWNERS: Range = (1 << 32, 1 << 32);
 /// In the page that SQLite keeps free for locks, behind its own.
 const OUR_TURN: Range = (0x4000_0400, 1);
 const OPENING: Range = (0x4000_0401, 1);
@@ -50,18 +49,6 @@ const NEXT: Range = (0x4000_0403, 1);
 /// Shared among this library's processes that have the file open in WAL mode: SQLite's own lock says nothing to us about
 /// others, for the one of this process is among them.
 const USING: Range = (0x4000_0402, 1);
-
-/// How many bytes at the beginning of the `-shm` say what of the `-wal` counts: zeros are as good as none.
-const INDEX_HEADER: usize = 136;
-
-/// SQLite keeps two copies of it, and changes one after the other. Here it says whether it counts.
-const INDEX_COPY: usize = 48;
-const INDEX_IS_INIT: usize = 12;
-
-/// What stands at the beginning of the `-shm` and is another after each commit, by whatever program: SQLite itself knows
-/// by it whether the pages that it remembers are still the right ones ("walformat", 2.1).
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct State([u8; INDEX_COPY]);
 
 /// Where SQLite's file format says how a file is written and read, and what it says of one in WAL mode.
 const VERSIONS: u64 = 18;
@@ -137,12 +124,12 @@ impl Guards {
 
     /// Takes the shared locks, before SQLite opens the `-wal`: for a file in WAL mode, by who is opening it. `None`: not
     /// in time, or the log is another file's.
-    pub(super) fn share(&self, shm: &Path, deadline: Deadline) -> Option<()> {
+    pub(super) fn share(&self, path: &Path, deadline: Deadline) -> Option<()> {
         // Only another program that closes the file last has it exclusively, for a moment.
         for range in [USING, SHARED] {
             until_free(self.database.as_ref(), Kind::Shared, range, || deadline.sleep())?;
         }
-        let shm = self.database.as_ref().and_then(|database| open_or_make(shm, database));
+        let shm = self.database.as_ref().and_then(|database| shm::open_or_make(path, database));
         // SQLite will see our lock, and believe that the memory is in use: so what a crash has left there is ours to wipe.
         if lock(shm.as_ref(), Kind::Exclusive, DEAD_MANS_SWITCH) == Outcome::Locked
             && let Some(mut shm) = shm.as_ref()
@@ -152,8 +139,8 @@ impl Guards {
         }
         until_free(shm.as_ref(), Kind::Shared, DEAD_MANS_SWITCH, || deadline.sleep())?;
         if let (Some(database), Some(shm)) = (self.database.as_ref(), shm.as_ref()) {
-            lock(Some(shm), Kind::Shared, (owner(database), 1));
-            if is_anothers(database, shm) {
+            shm::claim(shm, database);
+            if shm::is_anothers(shm, database) {
                 return None;
             }
         }
@@ -163,20 +150,8 @@ impl Guards {
 
     /// The state of the database, as its readers see it. `None`: it is being changed just now, or there is no memory in
     /// which it could be seen.
-    #[cfg(unix)]
     pub(super) fn state(&self) -> Option<State> {
-        use std::os::unix::fs::FileExt;
-        let memory = self.shared.get()?.as_ref()?;
-        let mut copies = [0; 2 * INDEX_COPY];
-        memory.read_exact_at(&mut copies, 0).ok()?;
-        let (one, other) = copies.split_at(INDEX_COPY);
-        if one == other && one[INDEX_IS_INIT] == 1 { one.try_into().ok().map(State) } else { None }
-    }
-
-    /// Not to be told here.
-    #[cfg(not(unix))]
-    pub(super) fn state(&self) -> Option<State> {
-        None
+        State::of(self.shared.get()?.as_ref()?)
     }
 
     /// Is the memory that this process has locked the one that the path names? There may be none.
@@ -202,7 +177,7 @@ impl Guards {
         let alone = [(database, USING), (database, SHARED), (memory, DEAD_MANS_SWITCH)]
             .into_iter()
             .all(|(file, range)| lock(file, Kind::Exclusive, range) == Outcome::Locked);
-        if alone && fs::metadata(wal).map_or(0, |wal| wal.len()) == 0 {
+        if alone && file::length(wal) == 0 {
             let _ = fs::remove_file(wal);
             let _ = fs::remove_file(shm);
         }
@@ -237,7 +212,7 @@ impl Guards {
         // Whoever uses the file has locked it: so as long as this lock is held, no log is its own.
         let is_unused = lock(Some(database), Kind::Exclusive, SHARED) == Outcome::Locked;
         let is_used = || lock(Some(&shm_file), Kind::Exclusive, DEAD_MANS_SWITCH) == Outcome::Taken;
-        if (is_unused && is_used()) || is_anothers(database, &shm_file) {
+        if (is_unused && is_used()) || shm::is_anothers(&shm_file, database) {
             let _ = fs::remove_file(wal);
             let _ = fs::remove_file(shm);
         }
@@ -292,56 +267,6 @@ fn until_free(file: Option<&File>, kind: Kind, range: Range, mut wait: impl FnMu
 fn open(path: &Path) -> Option<File> {
     // Nothing is written to it; but who excludes others needs a handle that could.
     File::options().read(true).write(true).open(path).ok()
-}
-
-/// Opens the `-shm`, and makes it as SQLite does: for whoever may use the database, and never by way of a link.
-#[cfg(target_os = "linux")]
-fn open_or_make(shm: &Path, database: &File) -> Option<File> {
-    use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
-
-    let mut options = File::options();
-    options.read(true).write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
-    match options.open(shm) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        opened => return opened.ok(),
-    }
-    let its = database.metadata().ok()?;
-    let made = options.create_new(true).open(shm).ok()?;
-    let _ = made.set_permissions(its.permissions());
-    let _ = fchown(&made, Some(its.uid()), Some(its.gid()));
-    Some(made)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open_or_make(_: &Path, _: &File) -> Option<File> {
-    None
-}
-
-/// This file's place among the owners of a log.
-#[cfg(target_os = "linux")]
-fn owner(database: &File) -> i64 {
-    use std::os::unix::fs::MetadataExt;
-    let number = database.metadata().map_or(0, |file| file.ino());
-    OWNERS.0 + i64::try_from(number % OWNERS.1.unsigned_abs()).unwrap_or_default()
-}
-
-/// Does this library use the log for another file than this one?
-#[cfg(target_os = "linux")]
-fn is_anothers(database: &File, shm: &File) -> bool {
-    let (place, end) = (owner(database), OWNERS.0 + OWNERS.1);
-    // A length of zero would mean "to the end".
-    let others = [(OWNERS.0 - 1, place - OWNERS.0 + 1), (place + 1, end - place)];
-    others.into_iter().any(|range| super::lock::is_locked(shm, range))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn owner(_: &File) -> i64 {
-    OWNERS.0
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_anothers(_: &File, _: &File) -> bool {
-    false
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! This file decides which connection to use and when to start over; [`sql`] has the statements, [`schema`] and [`make`]
 //! whose a file is, making and migrating it, [`database`] the connections to it, [`open`] and [`connect`] one of them,
-//! [`guard`] and [`lock`] the locks that SQLite's lack, [`file`], [`draft`] and [`network`] paths, [`memory`] the same
-//! without a file.
+//! [`guard`], [`lock`] and [`shm`] the locks that SQLite's lack, [`recent`] what was found lately, [`traces`] what is to be
+//! wiped, [`file`], [`draft`] and [`network`] paths, [`memory`] the same without a file.
 
 mod backup;
 mod busy;
@@ -19,7 +19,9 @@ mod network;
 mod open;
 mod recent;
 mod schema;
+mod shm;
 mod sql;
+mod traces;
 mod trouble;
 
 use std::path::{Path, PathBuf};
@@ -276,9 +278,9 @@ impl Backend for Sqlite {
             let done = open.in_turn(deadline, || self.change(database, open, work));
             let done = done.ok_or_else(|| deadline.busy(&self.place))??;
             match done {
-                Some(true) => database.wipe_traces(open, Deadline::after(busy::FOR_TRACES)),
+                Some(true) => database.traces.wipe(&database.path, open, Deadline::after(busy::FOR_TRACES)),
                 // Somebody was reading when they were left. No save waits for that.
-                Some(false) if database.has_traces() => database.wipe_left_traces(open, Deadline::now()),
+                Some(false) if database.traces.are_left() => database.traces.wipe_left(open, Deadline::now()),
                 _ => {}
             }
             Ok(done.map(drop))

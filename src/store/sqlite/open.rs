@@ -7,8 +7,9 @@ use std::{mem, process};
 use rusqlite::{Connection, ErrorCode};
 
 use super::file::FileId;
-use super::guard::{Guards, State};
+use super::guard::Guards;
 use super::recent::Recent;
+use super::shm::State;
 use crate::store::wait::Deadline;
 
 /// A connection, and what has to stay true of it.

@@ -161,8 +161,10 @@ def after_other_work(contender: Contender, operation: Operation, chance: Random,
     return took
 
 
-def pace(contender: Contender, operation: Operation, chance: Random) -> float:
-    """Return about how many seconds a call takes, once it is warm."""
+def pace(contender: Contender, operation: Operation, chance: Random, known: dict[str, float]) -> float:
+    """Return about how many seconds a call takes, once it is warm. Who is known to be slow is not asked again."""
+    if known.get(contender.name, 0) > FIRST_SECONDS:
+        return known[contender.name]
     took: list[float] = []
     while len(took) < FIRST_CALLS and sum(took) < FIRST_SECONDS:
         took += one_by_one(contender, operation, chance, 1)
@@ -191,28 +193,34 @@ class Plan(NamedTuple):
         return cls(calls, rounds, min(each, max(few, int(effort.batch * 2 / pace))))
 
 
+def plans_of(
+    contenders: list[Contender], operation: Operation, effort: Effort, chance: Random, known: dict[str, float]
+) -> dict[str, Plan]:
+    """Plan everybody's calls."""
+    return {each.name: Plan.of(pace(each, operation, chance, known), effort) for each in contenders}
+
+
 def hot(
-    contenders: list[Contender], operation: Operation, effort: Effort, chance: Random
-) -> dict[str, tuple[float, float, list[float]]]:
-    """Time batches, everybody's in turn: the pace, the median of the batches, and the seconds of single calls."""
-    paces = {contender.name: pace(contender, operation, chance) for contender in contenders}
-    plans = {name: Plan.of(each, effort) for name, each in paces.items()}
-    batches: dict[str, list[float]] = {name: [] for name in paces}
-    singles: dict[str, list[float]] = {name: [] for name in paces}
-    for number in range(effort.batches):
+    contenders: list[Contender], operation: Operation, plans: dict[str, Plan], chance: Random
+) -> dict[str, tuple[float, list[float]]]:
+    """Time batches, everybody's in turn: the median of the batches, and the seconds of single calls."""
+    batches: dict[str, list[float]] = {name: [] for name in plans}
+    singles: dict[str, list[float]] = {name: [] for name in plans}
+    for number in range(max(plan.rounds for plan in plans.values())):
         for contender in chance.sample(contenders, len(contenders)):
             name, plan = contender.name, plans[contender.name]
             if number < plan.rounds:
                 batches[name].append(batch(contender, operation, chance, plan.calls))
                 singles[name] += one_by_one(contender, operation, chance, plan.singles)
-    return {name: (paces[name], statistics.median(found), singles[name]) for name, found in batches.items()}
+    return {name: (statistics.median(found), singles[name]) for name, found in batches.items()}
 
 
-def cold(contenders: list[Contender], operation: Operation, effort: Effort, chance: Random) -> dict[str, list[float]]:
+def cold(
+    contenders: list[Contender], operation: Operation, plans: dict[str, Plan], chance: Random
+) -> dict[str, list[float]]:
     """Time single calls after other work, everybody's in turn."""
-    plans = {contender.name: Plan.of(pace(contender, operation, chance), effort) for contender in contenders}
-    singles: dict[str, list[float]] = {name: [] for name in plans}
-    for number in range(effort.batches):
+    singles: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    for number in range(max(plan.rounds for plan in plans.values())):
         for contender in chance.sample(contenders, len(contenders)):
             plan = plans[contender.name]
             if number < plan.rounds:

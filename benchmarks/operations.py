@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 Calls = tuple["Callable[[Any], object]", "list[Any]"]
 
 
+def sync() -> None:
+    """Bring everything to the disk."""
+    getattr(os, "sync", lambda: None)()
+
+
 class Operation(NamedTuple):
     """One of the store's methods, in one way of calling it."""
 
@@ -56,10 +61,12 @@ class Stand:
         return (call, arguments) if operation is not GET_TOKENS else ((lambda _: call()), arguments)
 
     def tidy(self, operation: Operation, arguments: list[OAuthToken]) -> None:
-        """Delete new rows, where they would make the table a larger one."""
+        """Delete new rows, where they would make the table a larger one; let nobody else sync what this one did not."""
         if operation is SAVE_NEW and len(arguments) > self.rows // 20:
             for token in arguments:
                 self.store.delete_token(token.get_id())
+        if operation.kind == "save" and self.peer.kept == "file" and not self.peer.durable:
+            sync()
 
     def lost(self) -> int:
         """Count the rows that are not there any more."""

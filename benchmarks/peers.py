@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CHUNK = 1_000  # rows in one transaction
-FILL_ROW = 0.0003  # seconds: who needs more for each row it is filled with, and more than FILL in all, is left out
+FILL_ROW = 0.0008  # seconds: who needs more for each row it is filled with, and more than FILL in all, is left out
 FILL = 10.0
 NO_MORE = 1_000  # rows of a store that is filled by `save_token`
 

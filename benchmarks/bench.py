@@ -140,7 +140,7 @@ def main() -> None:
         forkserver.ensure_running()
     effort = measure.FAST if options.fast else measure.FULL
     effort = effort._replace(runs=options.runs or effort.runs)
-    crowd_rows = targets.CROWD_ROWS if targets.CROWD_ROWS in options.rows else options.rows[-1]
+    crowd_rows = min(options.rows, key=lambda rows: abs(rows - targets.CROWD_ROWS))
     parent = options.folder or ROOT / "target"
     left_out: dict[str, str] = {}
     floor = options.floor.resolve() if options.floor.exists() else None

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CHUNK = 1_000  # rows in one transaction
-FILL_ROW = 0.0008  # seconds: who needs more for each row it is filled with, and more than FILL in all, is left out
-FILL = 10.0
+FILL_ROW = (
+    0.0008  # seconds: who needs more for each row it is filled with, and more than FILL in all, or MOST, is left out
+)
+FILL, MOST = 10.0, 150.0
 NO_MORE = 1_000  # rows of a store that is filled by `save_token`
 
 
@@ -38,7 +40,7 @@ def numbered(rows: int) -> Iterable[tuple[str, ...]]:
 
 def chunks(items: Iterable[T], rows: int) -> Iterator[list[T]]:
     """Divide what a store is filled with, and give up if it takes too long."""
-    deadline = time.monotonic() + max(FILL, FILL_ROW * rows)
+    deadline = time.monotonic() + max(FILL, min(FILL_ROW * rows, MOST))
     left = iter(items)
     filled = 0
     while chunk := list(itertools.islice(left, CHUNK)):

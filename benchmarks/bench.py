@@ -86,14 +86,17 @@ def compared(options: argparse.Namespace, left_out: dict[str, str]) -> list[peer
 
 
 @contextlib.contextmanager
-def without_leftovers(stores: list[peers.Peer]) -> Iterator[None]:
-    """Drop what was made on a server."""
+def without_leftovers(stores: list[peers.Peer], left_out: dict[str, str]) -> Iterator[None]:
+    """Drop what was made on a server; if the server is gone by then, the figures are not."""
     try:
         yield
     finally:
         for peer in stores:
             if isinstance(peer, database.Database):
-                peer.drop()
+                try:
+                    peer.drop()
+                except Exception as error:
+                    left_out[f"{peer.name}, {peer.database} is still there"] = peers.in_short(error)
 
 
 def measured(bench: Bench, options: argparse.Namespace) -> None:
@@ -147,7 +150,7 @@ def main() -> None:
     if floor is None:
         left_out["floor of a find"] = f"no {options.floor} (make floor)"
     stores = compared(options, left_out)
-    with tempfile.TemporaryDirectory(dir=parent, prefix="bench-") as folder, without_leftovers(stores):
+    with tempfile.TemporaryDirectory(dir=parent, prefix="bench-") as folder, without_leftovers(stores, left_out):
         home = Path(folder).resolve()
         facts = machine.facts(home)
         bench = Bench(stores, effort, list(options.sections), home, floor, crowd_rows, left_out=left_out)

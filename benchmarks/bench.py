@@ -86,14 +86,17 @@ def compared(options: argparse.Namespace, left_out: dict[str, str]) -> list[peer
 
 
 @contextlib.contextmanager
-def without_leftovers(stores: list[peers.Peer]) -> Iterator[None]:
-    """Drop what was made on a server."""
+def without_leftovers(stores: list[peers.Peer], left_out: dict[str, str]) -> Iterator[None]:
+    """Drop what was made on a server; if the server is gone by then, the figures are not."""
     try:
         yield
     finally:
         for peer in stores:
             if isinstance(peer, database.Database):
-                peer.drop()
+                try:
+                    peer.drop()
+                except Exception as error:
+                    left_out[f"{peer.name}, {peer.database} is still there"] = peers.in_short(error)
 
 
 def measured(bench: Bench, options: argparse.Namespace) -> None:
@@ -140,14 +143,14 @@ def main() -> None:
         forkserver.ensure_running()
     effort = measure.FAST if options.fast else measure.FULL
     effort = effort._replace(runs=options.runs or effort.runs)
-    crowd_rows = targets.CROWD_ROWS if targets.CROWD_ROWS in options.rows else options.rows[-1]
+    crowd_rows = min(options.rows, key=lambda rows: abs(rows - targets.CROWD_ROWS))
     parent = options.folder or ROOT / "target"
     left_out: dict[str, str] = {}
     floor = options.floor.resolve() if options.floor.exists() else None
     if floor is None:
         left_out["floor of a find"] = f"no {options.floor} (make floor)"
     stores = compared(options, left_out)
-    with tempfile.TemporaryDirectory(dir=parent, prefix="bench-") as folder, without_leftovers(stores):
+    with tempfile.TemporaryDirectory(dir=parent, prefix="bench-") as folder, without_leftovers(stores, left_out):
         home = Path(folder).resolve()
         facts = machine.facts(home)
         bench = Bench(stores, effort, list(options.sections), home, floor, crowd_rows, left_out=left_out)

@@ -179,6 +179,7 @@ def within(seconds: float, each: float, most: int) -> int:
 class Plan(NamedTuple):
     """How often somebody is called, by the pace: in each batch, in how many batches, and one by one beside each."""
 
+    pace: float
     calls: int
     rounds: int
     singles: int
@@ -190,7 +191,7 @@ class Plan(NamedTuple):
         rounds = within(effort.batch * effort.batches * 2, pace * calls, effort.batches)
         each = effort.singles // effort.batches
         few = ENOUGH_FOR_P99 // effort.batches // FULL.runs + 1 if pace < TOO_SLOW_FOR_P99 else 0
-        return cls(calls, rounds, min(each, max(few, int(effort.batch * 2 / pace))))
+        return cls(pace, calls, rounds, min(each, max(few, int(effort.batch * 2 / pace))))
 
 
 def plans_of(

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CHUNK = 1_000  # rows in one transaction
-FILL_ROW = 0.0008  # seconds: who needs more for each row it is filled with, and more than FILL in all, is left out
-FILL = 10.0
+CHUNK = 1_000  # rows in one transaction, or a twentieth of them all
+# Seconds. Who needs more than FILL_ROW for each row it is filled with, and more than FILL in all, or MOST, is left out.
+FILL_ROW, FILL, MOST = 0.0008, 10.0, 360.0
 NO_MORE = 1_000  # rows of a store that is filled by `save_token`
 
 
@@ -38,10 +38,10 @@ def numbered(rows: int) -> Iterable[tuple[str, ...]]:
 
 def chunks(items: Iterable[T], rows: int) -> Iterator[list[T]]:
     """Divide what a store is filled with, and give up if it takes too long."""
-    deadline = time.monotonic() + max(FILL, FILL_ROW * rows)
+    deadline = time.monotonic() + max(FILL, min(FILL_ROW * rows, MOST))
     left = iter(items)
     filled = 0
-    while chunk := list(itertools.islice(left, CHUNK)):
+    while chunk := list(itertools.islice(left, max(CHUNK, rows // 20))):
         yield chunk
         filled += len(chunk)
         if time.monotonic() > deadline:

@@ -234,8 +234,8 @@ class Bench:
         if targets.SIZES in self.sections:
             for name, module in sizes.IMPORTS.items():
                 if name == targets.OURSELVES or any(peer.name == name for peer in self.peers):
-                    sizes.import_time(module)
-                    took = [sizes.import_time(module) for _ in range(self.effort.imports)]
+                    sizes.import_time(module, self.folder / "bytecode")
+                    took = [sizes.import_time(module, self.folder / "bytecode") for _ in range(self.effort.imports)]
                     self.figures.add(Key(targets.SIZES, "import", 0, name), statistics.median(took), singles=took)
             if (megabytes := sizes.wheel_size()) is not None:
                 self.figures.add(Key(targets.SIZES, "wheel", 0, targets.OURSELVES), megabytes, unit="MB")

@@ -36,7 +36,7 @@ def test_one_store_serves_many_threads(store):
 
 
 def test_threads_that_save_at_once_fail_each_for_itself(store):
-    """Contract 5: saves that come at one moment are made together, but what one is refused for is no other's failure."""
+    """Contract 5: saves that come at one moment are made together, but who is refused is refused alone."""
     saved, refused = [], []
 
     def work(thread):
@@ -129,7 +129,8 @@ heard, answer = os.pipe()
 
 def save():
     for number in range(300):
-        store.save_token(login("ada@example.com" if number % 3 else "bob@example.com", access_token=f"made-up {number}"))
+        user = "ada@example.com" if number % 3 else "bob@example.com"
+        store.save_token(login(user, access_token=f"made-up {number}"))
         os.write(tell, b"x")
         os.read(heard, 1)
 

@@ -76,7 +76,9 @@ def test_a_fast_run_has_every_section_and_says_who_was_left_out(tmp_path):
     hot = {operation for section, operation, *_ in figures if section == targets.HOT}
     for peer in (*targets.OURS, targets.PLAIN, targets.PYTHON_LIST, targets.PYTHON_MEMORY, "FileStore"):
         assert {operation for section, operation, _, of in figures if (section, of) == (targets.HOT, peer)} == hot, peer
-    assert all(figure["median"] > 0 for figure in figures.values() if figure["runs"])
+    # What a hundred rows take may be no memory at all, and the slowest crowd may save nothing in so short a time.
+    times = {key: figure["median"] for key, figure in figures.items() if figure["unit"] == "s" and figure["runs"]}
+    assert [key for key, median in times.items() if not median > 0] == []
     assert len(found["targets"]) == len(targets.all_targets())
 
     assert (targets.HOT, "find by refresh token", 10, "AnotherStore") in figures

@@ -25,13 +25,7 @@ def test_one_store_serves_many_threads(store):
             if number % 2:
                 store.delete_token(mine.get_id())
 
-    failures = []
-    threads = [threading.Thread(target=lambda n=n: _collect(work, n, failures)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert failures == []
+    assert failures_of_threads(8, work) == []
     assert len(store) == 40
 
 
@@ -51,13 +45,7 @@ def test_threads_that_save_at_once_fail_each_for_itself(store):
             except SDKException as error:
                 refused.append((good, "has neither a refresh token" in str(error)))
 
-    failures = []
-    threads = [threading.Thread(target=lambda n=n: _collect(work, n, failures)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert failures == []
+    assert failures_of_threads(8, work) == []
     assert set(refused) == {(False, True)}, refused[:3]
     assert all(good for _, _, good in saved)
     assert len(saved) + len(refused) == 8 * 40
@@ -65,11 +53,22 @@ def test_threads_that_save_at_once_fail_each_for_itself(store):
     assert names == {row_id: name for name, row_id, _ in saved}
 
 
-def _collect(work, argument, failures):
-    try:
-        work(argument)
-    except BaseException as error:  # noqa: BLE001 - handed to the test, which shows it
-        failures.append(error)
+def failures_of_threads(count, work):
+    """Let threads do `work(number)` at once, and return what they raised."""
+    failures = []
+
+    def collect(number):
+        try:
+            work(number)
+        except BaseException as error:  # noqa: BLE001 - handed to the test, which shows it
+            failures.append(error)
+
+    threads = [threading.Thread(target=collect, args=[number]) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return failures
 
 
 def test_other_threads_run_while_a_save_waits(path):

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 DATA = Path(__file__).parent / "data"
 
@@ -97,6 +98,25 @@ from support import login, token, values
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
 """
+
+
+def in_threads(count: int, work: Callable[[int], object]) -> None:
+    """Let `count` threads do `work(number)` and raise what the first failure was."""
+    failures = []
+
+    def run(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:  # noqa: BLE001 - handed to the test, which shows it
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)  # only what never ends takes as long
+    assert not any(thread.is_alive() for thread in threads)
+    assert failures == []
 
 
 def run_program(code: str, *arguments: object, timeout: float = 90, preload: Path | None = None) -> str:

@@ -7,7 +7,17 @@ import signal
 import threading
 
 import pytest
-from support import another_program_holding, everything, login, rows_seen_elsewhere, run_program, start, token, values
+from support import (
+    another_program_holding,
+    everything,
+    in_threads,
+    login,
+    rows_seen_elsewhere,
+    run_program,
+    start,
+    token,
+    values,
+)
 from zoho_token_store import CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
@@ -25,7 +35,7 @@ def test_one_store_serves_many_threads(store):
             if number % 2:
                 store.delete_token(mine.get_id())
 
-    assert failures_of_threads(8, work) == []
+    in_threads(8, work)
     assert len(store) == 40
 
 
@@ -45,30 +55,12 @@ def test_threads_that_save_at_once_fail_each_for_itself(store):
             except SDKException as error:
                 refused.append((good, "has neither a refresh token" in str(error)))
 
-    assert failures_of_threads(8, work) == []
+    in_threads(8, work)
     assert set(refused) == {(False, True)}, refused[:3]
     assert all(good for _, _, good in saved)
     assert len(saved) + len(refused) == 8 * 40
     names = {found.get_id(): found.get_user_signature().get_name() for found in store.get_tokens()}
     assert names == {row_id: name for name, row_id, _ in saved}
-
-
-def failures_of_threads(count, work):
-    """Let threads do `work(number)` at once, and return what they raised."""
-    failures = []
-
-    def collect(number):
-        try:
-            work(number)
-        except BaseException as error:  # noqa: BLE001 - handed to the test, which shows it
-            failures.append(error)
-
-    threads = [threading.Thread(target=collect, args=[number]) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    return failures
 
 
 def test_other_threads_run_while_a_save_waits(path):

@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 import gc
-import threading
 import weakref
 
 import pytest
-from support import login, run_program, token, values
+from support import in_threads, login, run_program, token, values
 from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
 WITHIN = 60  # seconds: only what never ends takes as long
-
-
-def in_threads(count, work):
-    """Let `count` threads do `work(number)` and raise what the first failure was."""
-    failures = []
-
-    def run(number):
-        try:
-            work(number)
-        except BaseException as error:  # noqa: BLE001 - handed to the test, which shows it
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(WITHIN)
-    assert not any(thread.is_alive() for thread in threads)
-    assert failures == []
 
 
 def test_32_threads_on_one_store_see_what_each_was_told(make, extent):

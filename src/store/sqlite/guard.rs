@@ -317,6 +317,32 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_has_the_next_turn() {
+        let files = files();
+        let (one, other) = (Guards::of(&files.database), Guards::of(&files.database));
+        let in_time = || Deadline::after(std::time::Duration::from_secs(20));
+        let turn = one.turn(Deadline::now()).unwrap();
+        std::thread::scope(|scope| {
+            let (have_it, has_it) = std::sync::mpsc::channel();
+            let (end, ends) = std::sync::mpsc::channel::<()>();
+            let waiting = scope.spawn(move || {
+                let turn = other.turn(in_time());
+                have_it.send(turn.is_some()).unwrap();
+                ends.recv().unwrap_err();
+                drop(turn);
+            });
+            let deadline = in_time();
+            while !taken(&files.database, NEXT) && deadline.sleep() {}
+            drop(turn);
+            assert!(one.turn(Deadline::now()).is_none(), "it is the other's, whether that has looked yet or not");
+            assert!(has_it.recv().unwrap());
+            drop(end);
+            waiting.join().unwrap();
+        });
+        assert!(one.turn(Deadline::now()).is_some());
+    }
+
+    #[test]
     fn what_is_shared_is_not_to_be_had_exclusively() {
         let files = files();
         let guards = shared(&files);

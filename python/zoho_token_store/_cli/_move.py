@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 
 import click
 
@@ -86,7 +85,9 @@ def export(db: str, *, file: str, force: bool) -> None:
         raise _terminal.Failure(f"{file} exists. To overwrite it: --force")
     with administration(db) as opened:
         written = opened.export(file, overwrite=force)
-    _terminal.say(f"Wrote {_words.count(written, 'row')} to {_words.visible(file)}. It holds secrets: delete it after use.")
+    _terminal.say(
+        f"Wrote {_words.count(written, 'row')} to {_words.visible(file)}. It holds secrets: delete it after use."
+    )
 
 
 @click.command("backup", short_help="Write a copy while others use the database.")
@@ -138,7 +139,7 @@ def restore(db: str, *, file: str, sure: bool) -> None:
 
 def _rows(db: str) -> int:
     """Count the rows, without making the database before the question is answered."""
-    if not Path(db).exists():
+    if not os.path.exists(db):  # noqa: PTH110 - importing pathlib costs a tenth of a run
         return 0
     with administration(db) as opened:
         return len(opened.records())

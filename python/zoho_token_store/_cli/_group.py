@@ -41,6 +41,8 @@ class _Group(click.Group):
             # The native half reports its own as StoreErrors: what is left is the output.
             raise _failure(ctx)(f"the output cannot be written: {error.strerror}") from None
         except click.UsageError as error:
+            if isinstance(error, click.NoSuchOption) and error.option_name == "--db":
+                error.message = f'--db goes before the command: "{PROGRAM} --db PATH {ctx.invoked_subcommand}"'
             if ctx.invoked_subcommand == _CHECK:
                 raise _MisusedCheck(error.format_message(), error.ctx) from None
             raise

@@ -36,8 +36,8 @@ def of_rows(records: Sequence[Record], now: int, *, with_age: bool = False) -> T
 def render(columns: Table, room: int | None) -> str:
     """Write a table, cut to fit into so many columns of a terminal, or whole.
 
-    Not by a library. Where a whole run takes 110 ms, importing one of the kept ones takes 45 (prettytable), 60 (rich) or
-    110 (tabulate) more. What is hard about a table, how many columns a text takes, is a library's here, too.
+    Not by a library. Where a whole run takes 110 ms, importing one of the kept ones takes 45 (prettytable), 60 (rich)
+    or 110 (tabulate) more. What is hard about a table, how many columns a text takes, is a library's here, too.
     """
     heads = list(columns)
     widths = [max(map(_width, [head, *cells])) for head, cells in columns.items()]

@@ -47,7 +47,7 @@ def import_(db: str, *, file: str) -> None:
 def _import_in_batches(opened: Administration, source: Source) -> tuple[int, int, int, int]:
     new = updated = unchanged = skipped = done = 0
     total = len(source)
-    hidden = total <= _MANY or not sys.stderr.isatty()
+    hidden = total <= _MANY or not _terminal.errors_are_seen()
     try:
         with click.progressbar(length=total, label="Importing", file=sys.stderr, hidden=hidden) as bar:
             while done < total:

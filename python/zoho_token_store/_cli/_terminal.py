@@ -60,6 +60,11 @@ def width() -> int | None:
         return None
 
 
+def errors_are_seen() -> bool:
+    """Tell whether stderr is a terminal."""
+    return sys.stderr.isatty()
+
+
 def now() -> int:
     """Return the milliseconds since the epoch."""
     return time.time_ns() // 1_000_000

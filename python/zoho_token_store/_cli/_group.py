@@ -41,7 +41,9 @@ class _Group(click.Group):
             failure = _FAILURES.get(ctx.invoked_subcommand, _terminal.Failure)
             raise failure(str(error)) from None
         except BrokenPipeError:
-            raise
+            # Not left to click, which takes it for exit status 1: that of `check` has a meaning.
+            _terminal.give_up_output()
+            ctx.exit(_terminal.NOBODY_READS)
         except OSError as error:
             # The native half reports its own as StoreErrors: what is left is the output.
             failure = _FAILURES.get(ctx.invoked_subcommand, _terminal.Failure)

@@ -171,7 +171,7 @@ def test_import_that_is_stopped_can_go_on(run, many, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(_move, "_import_in_batches", lambda opened, source: in_batches(Interrupted(opened), source))
         stopped = run("import", many, status=1)  # 130 where a process ends: see the tests of processes
-    assert "Stopped: 1000 of 2100 rows are imported. To go on, run it again." in stopped.stderr
+    assert "Stopped on the way. What is imported stays; to go on, run it again." in stopped.stderr
     assert len(users(run)) == 1000
     assert ": 1100 new, 0 updated, 1000 unchanged, 0 skipped." in run("import", many).stdout
 

@@ -230,7 +230,7 @@ def test_check_names_the_first_rows(run, path):
 
 
 def test_the_summary_of_findings(monkeypatch, run, path):
-    """The summary counts errors and warnings; errors decide the exit status."""
+    """The summary counts errors and warnings; errors come first, and decide the exit status."""
 
     class Finding:
         def __init__(self, severity):
@@ -240,6 +240,7 @@ def test_the_summary_of_findings(monkeypatch, run, path):
     monkeypatch.setattr(_look, "check", lambda _path: [Finding("warning"), Finding("error"), Finding("warning")])
     shown = run("check", status=2).stdout
     assert shown.startswith(f"{path}: 1 error, 2 warnings\n")
+    assert [line.split()[0] for line in shown.splitlines() if "made-up" in line] == ["error", "warning", "warning"]
     assert "Two\nlines\\x1b\n" in shown
 
 

@@ -61,7 +61,8 @@ def _import_in_batches(opened: Administration, source: Source) -> tuple[int, int
                 bar.update(size)
     except (KeyboardInterrupt, StoreError):
         if done:
-            _terminal.note(f"Stopped: {done} of {total} rows are imported. To go on, run it again.")
+            # Not how many: the batch that was on its way may be in as well.
+            _terminal.note("Stopped on the way. What is imported stays; to go on, run it again.")
         raise
     return new, updated, unchanged, skipped
 

@@ -11,6 +11,8 @@ SQLite's locks cannot be relied on there.
 
 import functools
 import os
+import tempfile
+from pathlib import Path
 
 from zoho_token_store import CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
@@ -18,7 +20,7 @@ from zohocrmsdk.src.com.zoho.crm.api.dc import USDataCenter
 from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 from zohocrmsdk.src.com.zoho.crm.api.org import OrgOperations
 
-FOLDER = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - it is the function's own there
+FOLDER = tempfile.gettempdir()
 
 
 @functools.cache
@@ -31,7 +33,7 @@ def start() -> None:
             client_secret=os.environ["ZOHO_CLIENT_SECRET"],
             refresh_token=os.environ["ZOHO_REFRESH_TOKEN"],
         ),
-        store=CustomStoreSQLite(os.path.join(FOLDER, "zohooauth.db")),  # noqa: PTH118
+        store=CustomStoreSQLite(Path(FOLDER, "zohooauth.db")),
         # What the SDK learns about modules; otherwise it would write into the package folder.
         resource_path=FOLDER,
     )

@@ -80,8 +80,13 @@ def test_what_the_suite_had_is_back():
 """
 
 
-def test_a_users_suite(pytester):
+def test_a_users_suite(pytester, monkeypatch):
     """The worked example passes as a user runs it, and no test of a suite sees what another left in the SDK."""
+    # A proxy that nobody listens at: no call may go there.
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     shutil.copy(EXAMPLE, pytester.path)
     pytester.makepyfile(INDEPENDENT)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist", timeout=60)

@@ -63,8 +63,8 @@ Initializer.initialize(environment=environment, token=Nobody(), store=store)
 
 @app.teardown_request
 def leave(_error: BaseException | None) -> None:
-    """Leave no user behind on a thread that serves somebody else next."""
-    Initializer.switch_user(token=Nobody())
+    """Leave no user, and no user's data centre, behind on a thread that serves somebody else next."""
+    Initializer.switch_user(environment=environment, token=Nobody())
 
 
 @app.get("/")

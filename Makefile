@@ -20,7 +20,7 @@ SECRETS := planted|1000\.(access|refresh|grant|secret)\.
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
 UV_COMPILE := uv pip compile --quiet --universal --upgrade --python-version 3.10 --custom-compile-command 'make lock'
 
-.PHONY: help setup build demo test test-rust test-python test-sdks test-sdk-8 lint format wheel floor bench bench-fast bench-lease reliability soak fuzz lock clean
+.PHONY: help setup build demo test test-rust test-python test-sdks test-sdk-8 test-browser lint format wheel floor bench bench-fast bench-lease reliability soak fuzz lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,13 @@ $(SDKS:%=.venv-sdk-%/ready): .venv-sdk-%/ready: requirements/sdk-%.txt
 $(SDKS:%=test-sdk-%): test-sdk-%: .venv-sdk-%/ready wheel
 	.venv-sdk-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall dist/*.whl
 	.venv-sdk-$*/bin/python -m pytest $(PYTEST) tests/sdk
+
+test-browser: build $(VENV)/ready-for-browser ## The example of a login with Zoho in a headless Chromium (which has to be there)
+	$(BIN)/python -m pytest --junitxml=target/pytest-browser.xml tests/browser/test_login.py
+
+$(VENV)/ready-for-browser: $(VENV)/ready requirements/browser.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/browser.txt
+	touch $@
 
 wheel: $(VENV)/ready ## Build the wheel into dist/ and smoke-test it in every CPython found
 	rm -rf dist
@@ -127,7 +134,7 @@ format: setup ## Let the formatters write
 	$(BIN)/ruff format
 
 lock: ## Pin the Python tools anew (needs uv)
-	for name in dev bench $(SDKS:%=sdk-%); do $(UV_COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
+	for name in dev bench browser $(SDKS:%=sdk-%); do $(UV_COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
 
 clean: ## Remove what the other verbs made
 	rm -rf $(VENV) .venv-sdk-* target dist

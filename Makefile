@@ -22,7 +22,10 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
 UV_COMPILE := uv pip compile --quiet --universal --upgrade --python-version 3.10 --custom-compile-command 'make lock'
 
-.PHONY: help setup build demo test test-rust test-python test-sdks test-sdk-8 lint format wheel sdist crates licences audit floor bench bench-fast bench-lease reliability soak fuzz lock clean
+.PHONY: help version setup build demo test test-rust test-python test-sdks test-sdk-8 lint lint-repository format wheel sdist crates licences audit floor bench bench-fast bench-lease reliability soak fuzz lock clean
+
+version:
+	@echo $(VERSION)
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -86,16 +89,17 @@ wheel: $(VENV)/ready-for-packages ## Build the wheel for everybody into dist/, a
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --quiet --release --locked --target-dir target/portable $(PORTABLE) \
 	  $(if $(TARGET),--target $(TARGET)) $(if $(INTERPRETER),--interpreter $(INTERPRETER)) --out dist
 	$(BIN)/twine check --strict dist/*.whl
-	$(if $(PORTABLE),$(BIN)/auditwheel show dist/*.whl)
+	$(if $(PORTABLE),$(BIN)/auditwheel show dist/*.whl | tr '\n' ' ' | grep -oE 'platform tag: *"(manylinux_2_17|musllinux_1_2)_\w+"')
 	$(if $(INTERPRETER),,$(BIN)/abi3audit --strict --summary dist/*.whl)
-	$(BIN)/python tests/wheel_smoke.py dist $(INTERPRETER)
+	$(if $(findstring musl,$(TARGET)),,$(BIN)/python tests/wheel_smoke.py dist $(INTERPRETER))
 
 sdist: $(VENV)/ready-for-packages build ## Build the source distribution into dist/, and from it a wheel, offline
 	rm -rf dist/*.tar.gz target/sdist
-	$(BIN)/maturin sdist --quiet --out dist
+	$(BIN)/maturin sdist --out dist
 	$(BIN)/twine check --strict dist/*.tar.gz
 	mkdir -p target/sdist/source
-	tar xzf dist/zoho_token_store-$(VERSION).tar.gz -C target/sdist/source --strip-components 1
+	# -m: with times of today, or cargo takes what the checkout was built to for what these files would be built to.
+	tar xzmf dist/zoho_token_store-$(VERSION).tar.gz -C target/sdist/source --strip-components 1
 	cd target/sdist/source && PATH="$(CURDIR)/$(BIN):$$PATH" CARGO_NET_OFFLINE=true CARGO_TARGET_DIR="$(CURDIR)/target/python" \
 	  python -m pip wheel --quiet --no-index --no-build-isolation --no-deps --no-cache-dir --wheel-dir .. .
 	@ls -sh dist/*.tar.gz
@@ -118,7 +122,7 @@ ADVISORIES ?= advisories
 audit: ## Licences, sources and known faults of all crates (needs cargo-deny; `make audit ADVISORIES=` leaves out what needs the network)
 	cargo deny --locked --all-features check bans licenses sources $(ADVISORIES)
 
-lint: build ## Formatters, linters, types, the stub against the module, the walls between the layers
+lint: build lint-repository ## Formatters, linters, types, the stub against the module, the walls between the layers
 	cargo fmt --check
 	cargo clippy --quiet --locked --all-targets --no-default-features -- -D warnings
 	cargo clippy --quiet --locked --all-targets --no-default-features --features sqlite -- -D warnings
@@ -129,6 +133,14 @@ lint: build ## Formatters, linters, types, the stub against the module, the wall
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest zoho_token_store._native --ignore-missing-stub --mypy-config-file pyproject.toml
+
+lint-repository: setup ## What others read: the package's metadata, workflows, forms
+	$(BIN)/validate-pyproject pyproject.toml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/zizmor --offline --quiet --pedantic .github
 
 floor: target/floor ## Build the bare point SELECT in Rust, which `make bench` compares with
 

@@ -3,7 +3,7 @@
 import sqlite3
 
 import pytest
-from support import PLANTED, login, run_python, token
+from support import PLANTED, UNPRIVILEGED, login, run_program, run_python, token
 from zoho_token_store import CustomStoreSQLite, Finding
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
@@ -58,6 +58,21 @@ def test_a_check_changes_nothing(path):
         assert [finding.code for finding in store.check()] == ["far-expiry"]
         assert run_python("import sqlite3, sys; print([*sqlite3.connect(sys.argv[1]).iterdump()])", path) == before
     assert sqlite3.connect(path).execute("SELECT count(*) FROM oauthtoken").fetchone() == (1,)
+
+
+def test_a_file_that_nobody_can_switch_to_wal_is_found(open_folder):
+    """Where the folder may not be written, there is no WAL, and finds wait for saves."""
+    path = open_folder / "backup.db"
+    with CustomStoreSQLite(open_folder / "live.db") as store:
+        store.save_token(login(expires_in="1"))
+        store.backup(path)
+    path.chmod(0o644)
+    open_folder.chmod(0o555)
+    code = UNPRIVILEGED + "from zoho_token_store._native import check; print([f.code for f in check(sys.argv[1])])"
+    try:
+        assert run_program(code, path) == "['permissions', 'no-wal']\n"
+    finally:
+        open_folder.chmod(0o755)
 
 
 def test_a_closed_store_cannot_be_checked(store):

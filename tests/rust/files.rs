@@ -204,16 +204,13 @@ fn a_check_of_a_good_file_finds_nothing() {
 #[test]
 fn a_check_finds_what_is_wrong_with_a_file_as_a_whole() {
     type Spoil = fn(&Folder, &Path);
-    let table: [(&str, Severity, Spoil); 5] = [
+    let table: [(&str, Severity, Spoil); 4] = [
         ("not-a-database", Severity::Error, |_, path| fs::write(path, "planted ".repeat(200)).unwrap()),
         ("newer-schema", Severity::Error, |_, path| {
             Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
         }),
         ("other-program", Severity::Error, |_, path| {
             Connection::open(path).unwrap().execute_batch("PRAGMA application_id = 1").unwrap();
-        }),
-        ("no-wal", Severity::Warning, |_, path| {
-            Connection::open(path).unwrap().execute_batch("PRAGMA journal_mode = DELETE").unwrap();
         }),
         ("damaged", Severity::Error, |_, path| {
             // An index that says another user than the row: the file can be read, and lies.
@@ -267,6 +264,14 @@ fn a_store_without_wal_is_checked_as_well() {
     let store = Store::new(Box::new(sqlite), PATIENCE);
     let codes: Vec<_> = store.check(NOW).unwrap().iter().map(|finding| finding.code).collect();
     assert_eq!(codes, ["no-wal"]);
+}
+
+#[test]
+fn a_backup_is_a_good_file() {
+    let folder = Folder::new();
+    let backup = folder.path("backup.db");
+    open(&good(&folder)).backup(&backup).unwrap();
+    assert_eq!(found(&folder, &backup), [], "whoever opens it next switches to WAL");
 }
 
 #[test]

@@ -6,7 +6,15 @@
 Importing this package does not import the SDK (that costs most of a second); constructing a store does.
 """
 
-from ._native import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite, LeaseInfo, StoreError, __version__
+from ._native import (
+    CustomStoreInMemory,
+    CustomStoreList,
+    CustomStoreSQLite,
+    Finding,
+    LeaseInfo,
+    StoreError,
+    __version__,
+)
 
 # The name that the vendor's sample gives it.
 CustomStore = CustomStoreInMemory
@@ -16,6 +24,7 @@ __all__ = [
     "CustomStoreInMemory",
     "CustomStoreList",
     "CustomStoreSQLite",
+    "Finding",
     "LeaseInfo",
     "StoreError",
     "__version__",

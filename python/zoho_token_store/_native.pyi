@@ -7,7 +7,7 @@ class.
 from collections.abc import Iterable
 from datetime import timedelta
 from os import PathLike
-from typing import Final, NoReturn, SupportsFloat, SupportsIndex, final
+from typing import Final, Literal, NoReturn, SupportsFloat, SupportsIndex, final
 
 from typing_extensions import Self, disjoint_base
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
@@ -42,6 +42,35 @@ class LeaseInfo:
     @property
     def longest_wait(self) -> float:
         """The longest wait, in seconds."""
+
+@final
+class Finding:
+    """Something about a store that is not as it should be. It holds no secret."""
+
+    @property
+    def code(self) -> str:
+        """What kind it is, for programs.
+
+        Of the file: `"not-a-database"`, `"damaged"`, `"newer-schema"`, `"other-program"`; `"older-schema"`,
+        `"permissions"`, `"no-wal"`, `"network-file-system"`. Of rows: `"duplicate"`, `"no-expiry"`, `"far-expiry"`,
+        `"unusable"`, `"empty"`.
+        """
+
+    @property
+    def severity(self) -> Literal["error", "warning"]:
+        """How bad it is: the store does not work, or somebody should look."""
+
+    @property
+    def ids(self) -> list[str]:
+        """The rows concerned; none if it is about the file."""
+
+    @property
+    def message(self) -> str:
+        """What is wrong."""
+
+    @property
+    def cure(self) -> str:
+        """What to do."""
 
 @disjoint_base
 class TokenStoreBase:
@@ -173,6 +202,21 @@ class TokenStoreBase:
             SDKException: see the class.
         """
 
+    def check(self) -> list[Finding]:
+        """Look for what is not as it should be, and change nothing. `zoho-token-store check` finds the same.
+
+        - The file: SQLite's integrity check of all of it; a schema that is older, newer or another program's; who may
+          read it; whether it is in WAL mode; a file system that other machines may use.
+        - The rows: several for one user, client and API domain, or for one refresh token; an access token without an
+          expiry, or with one more than a day ahead; rows that can never be used again (what `purge` deletes), or that
+          have no credential at all.
+
+        It reads the whole file: seconds for a million rows.
+
+        Raises:
+            SDKException: see the class. A damaged file is a finding, not a failure, unless it cannot be read at all.
+        """
+
     def lease_info(self) -> LeaseInfo:
         """Return how often this store had to do with refresh leases, for whoever runs it in production.
 
@@ -265,3 +309,160 @@ class CustomStoreList(TokenStoreBase):
             ImportError: no Zoho CRM SDK is installed; the message names the packages that bring it.
             SDKException: an argument is bad input.
         """
+
+@final
+class Record:
+    """A row without its secrets, for the command line."""
+
+    @property
+    def id(self) -> str:
+        """The row's id."""
+
+    @property
+    def user_name(self) -> str | None:
+        """The user, as the SDK writes it (SDK 6 to 8: `email:zgid`)."""
+
+    @property
+    def client_id(self) -> str | None:
+        """The OAuth client's id."""
+
+    @property
+    def redirect_url(self) -> str | None:
+        """The OAuth redirect URL."""
+
+    @property
+    def api_domain(self) -> str | None:
+        """The URL of the user's data centre and environment."""
+
+    @property
+    def data_centre(self) -> str | None:
+        """What that is called: `"US"`, `"EU sandbox"`; `None` if it is none of Zoho's."""
+
+    @property
+    def expiry_time(self) -> str | None:
+        """When the access token expires, as it is stored."""
+
+    @property
+    def expires_at(self) -> int | None:
+        """The same in milliseconds since the epoch, if it can be read."""
+
+    @property
+    def last_saved(self) -> int | None:
+        """When the row was last saved, in milliseconds since the epoch, if known."""
+
+    @property
+    def has_client_secret(self) -> bool:
+        """Whether there is a client secret."""
+
+    @property
+    def has_refresh_token(self) -> bool:
+        """Whether there is a refresh token."""
+
+    @property
+    def has_access_token(self) -> bool:
+        """Whether there is an access token."""
+
+    @property
+    def has_grant_token(self) -> bool:
+        """Whether there is a grant token."""
+
+@final
+class Imported:
+    """How many rows of a batch became what, for the command line."""
+
+    @property
+    def new(self) -> int:
+        """Rows that were not here."""
+
+    @property
+    def updated(self) -> int:
+        """Rows that were newer than what was here, or had something that it lacked."""
+
+    @property
+    def unchanged(self) -> int:
+        """Rows that brought nothing."""
+
+    @property
+    def skipped(self) -> int:
+        """Rows with no refresh, grant or access token."""
+
+@final
+class Source:
+    """The rows of a file, to be imported or restored by the command line."""
+
+    @property
+    def kind(self) -> Literal["FileStore", "SQLite", "JSON Lines"]:
+        """Which kind of file it was."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+@final
+class Administration:
+    """A token database without the SDK, for the command line. Its methods raise `StoreError` itself (contract 6)."""
+
+    def __new__(cls, path: str | PathLike[str], *, make: bool = False, busy_timeout: float = 5.0) -> Self:
+        """Open the database at `path`; one that is missing is made if `make` is given.
+
+        Args:
+            path: Made absolute once, here.
+            make: Make it if it is missing; otherwise that is an error.
+            busy_timeout: Longest wait for other programs that have the file locked, in seconds.
+
+        Raises:
+            StoreError: as the constructor of `CustomStoreSQLite`.
+        """
+
+    def records(self) -> list[Record]:
+        """Return all rows, the oldest first."""
+
+    def record(self, id: str) -> Record:  # noqa: A002
+        """Return the row with this id. One that is not there is an error."""
+
+    def reveal(self, id: str) -> dict[str, str]:  # noqa: A002
+        """Return the present values of the row with this id by column, its secrets among them."""
+
+    def delete(self, id: str) -> None:  # noqa: A002
+        """Delete the row with this id. One that is not there is an error."""
+
+    def purgeable(self, idle_for: timedelta | SupportsFloat | None = None) -> list[Record]:
+        """Return the rows that `purge` would delete, the oldest first."""
+
+    def purge(self, idle_for: timedelta | SupportsFloat | None = None) -> int:
+        """Delete them (contract 10) and return how many they were. `idle_for`: a `timedelta` or seconds."""
+
+    def import_rows(self, source: Source, first: int, count: int) -> Imported:
+        """Bring `count` rows of a source from number `first` (0 is the first) to this database, in one transaction.
+
+        No row is found by an id of another store's. The newer of two wins: the one whose access token expires later; of
+        one that is not newer, only what is missing here is taken. So the same file once more changes nothing.
+        """
+
+    def restore(self, source: Source) -> int:
+        """Put all rows of a backup in the place of all rows here, in one transaction; return how many they are."""
+
+    def backup(self, path: str | PathLike[str]) -> None:
+        """Write a consistent copy, as a store's `backup` does."""
+
+    def export(self, path: str | PathLike[str], *, overwrite: bool = False) -> int:
+        """Write all rows as JSON Lines into a file, its owner's alone (0600); return how many they are.
+
+        It takes its name once it is whole. A file that is there is an error without `overwrite`.
+        """
+
+    def close(self) -> None:
+        """Close the database."""
+
+def read_source(path: str | PathLike[str]) -> Source:
+    """Read the rows of a FileStore's CSV file, a SQLite token database, or an export; it stays as it is.
+
+    Raises:
+        StoreError: there is no such file, it is damaged, or it is neither of these.
+    """
+
+def check(path: str | PathLike[str]) -> list[Finding]:
+    """Look for what is not as it should be with the database at `path`, and change nothing; see `TokenStoreBase.check`.
+
+    Raises:
+        StoreError: there is no such file, or it cannot be read.
+    """

@@ -28,15 +28,19 @@ pub fn parse(text: Option<&str>) -> Option<Expiry<'_>> {
 }
 
 impl Expiry<'_> {
+    /// As a number, if it is one that any calendar goes to.
+    #[must_use]
+    pub fn milliseconds(self) -> Option<i64> {
+        let digits = if self.digits.is_empty() { "0" } else { self.digits };
+        let number = digits.parse::<i64>().ok()?;
+        Some(if self.negative { -number } else { number })
+    }
+
     /// Has it passed at `now` (milliseconds since the epoch)?
     #[must_use]
     pub fn has_passed(self, now: i64) -> bool {
         // A number too long for 64 bits lies further off than any clock goes.
-        let digits = if self.digits.is_empty() { "0" } else { self.digits };
-        match digits.parse::<i64>() {
-            Ok(number) => (if self.negative { -number } else { number }) <= now,
-            Err(_) => self.negative,
-        }
+        self.milliseconds().map_or(self.negative, |expiry| expiry <= now)
     }
 }
 

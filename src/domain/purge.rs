@@ -12,9 +12,12 @@ pub fn may_go(row: &Row, now: i64, idle_for: Option<i64>) -> bool {
     is_spent(row, now) || is_idle(row.saved_at, now, idle_for)
 }
 
-/// Nothing to ask Zoho with, and an access token that has expired. A grant token beside it is used up: it is what
-/// the access token was got with.
-fn is_spent(row: &Row, now: i64) -> bool {
+/// Can it never be used again at `now`?
+///
+/// So it is with nothing to ask Zoho with, and an access token that has expired. A grant token beside it is used up: it
+/// is what the access token was got with.
+#[must_use]
+pub fn is_spent(row: &Row, now: i64) -> bool {
     let token = row.token();
     let expired = expiry::parse(token.get(Field::ExpiryTime)).is_some_and(|expiry| expiry.has_passed(now));
     !token.has(Field::RefreshToken) && token.has(Field::AccessToken) && expired

@@ -56,6 +56,14 @@ impl Failure {
         }
         sdk.exception(py, StoreError::new_err(message.clone()), &message).unwrap_or_else(|error| error)
     }
+
+    /// The same, outside the SDK's reach: the [`StoreError`] itself, and no line in the log.
+    pub(super) fn raise_bare(self) -> PyErr {
+        match self {
+            Self::Python(error) => error,
+            Self::Store(error) => StoreError::new_err(error.to_string()),
+        }
+    }
 }
 
 /// Writes a line to the logger `zoho_token_store`. A handler that fails fails alone; what ends a program passes.

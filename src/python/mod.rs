@@ -4,6 +4,7 @@
 //! plain values. And nothing waits for a lock with the GIL held: a find first tries without waiting
 //! ([`crate::store::Wait::No`]; giving the GIL up costs more than the find), everything else detaches.
 
+mod administration;
 mod arguments;
 mod calls;
 mod clock;
@@ -19,6 +20,8 @@ use pyo3::prelude::*;
 /// The native half of the package `zoho_token_store`.
 #[pymodule]
 mod _native {
+    #[pymodule_export]
+    use super::administration::{Administration, Finding, Imported, Record, Source, check, read_source};
     #[pymodule_export]
     use super::error::StoreError;
     #[pymodule_export]

@@ -9,6 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
+use super::administration::Finding;
 use super::arguments::{Given, file_path, flag, milliseconds, seconds};
 use super::clock::now;
 use super::convert::{self, Incoming, Sdk, type_name};
@@ -216,6 +217,13 @@ impl TokenStoreBase {
         self.run(py, "backup", |opened| {
             let target = file_path(path)?;
             Ok(py.detach(|| opened.store.backup(&target))?)
+        })
+    }
+
+    fn check(&self, py: Python<'_>) -> PyResult<Vec<Finding>> {
+        self.run(py, "check", |opened| {
+            let findings = py.detach(|| opened.store.check(now()))?;
+            Ok(findings.into_iter().map(Finding::from).collect())
         })
     }
 

@@ -28,8 +28,8 @@ pub enum Error {
 
     /// An id that no row has.
     #[error(
-        "{place} has no token with {}; nothing was changed; log the user in again, or see get_tokens() for the ids \
-         there are",
+        "{place} has no token with {}; nothing was changed; log the user in again, or list the tokens to see \
+         which ids there are",
         describe_id(.id)
     )]
     NoSuchId {
@@ -70,6 +70,8 @@ pub enum Error {
     BadFile {
         /// The file.
         path: PathBuf,
+        /// Which kind of flaw it is.
+        flaw: Flaw,
         /// What is wrong with it.
         what: String,
         /// What to do.
@@ -94,6 +96,21 @@ impl Error {
     pub const fn is_busy(&self) -> bool {
         matches!(self, Self::Busy { .. })
     }
+}
+
+/// What can be wrong with a file as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// It is something else.
+    NotADatabase,
+    /// Its contents contradict each other.
+    Damaged,
+    /// A newer version of this library wrote it.
+    Newer,
+    /// It is a database, and another program's.
+    AnotherPrograms,
+    /// It was to be imported, and there is something in it that is no token.
+    NoTokens,
 }
 
 /// Where a store keeps its rows, as messages name it.

@@ -212,10 +212,15 @@ impl Change for Draft<'_> {
     }
 
     fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()> {
-        let row = Row::new(token, self.next_order(), Some(now));
+        let order = self.next_order();
+        self.copy(&Row::new(token, order, Some(now)))
+    }
+
+    fn copy(&mut self, row: &Row) -> Result<()> {
         self.raise_last_id(id::number(row.id()).unwrap_or(0))?;
+        self.records.last_order = self.records.last_order.max(row.saved_order);
         self.records.last_number += 1;
-        self.put(self.records.last_number, row);
+        self.put(self.records.last_number, row.clone());
         Ok(())
     }
 

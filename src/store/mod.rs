@@ -3,6 +3,7 @@
 //! The domain decides, a backend looks rows up and makes a change atomic; this module only brings them together.
 //! It knows neither Python nor SQL.
 
+pub mod administration;
 pub mod error;
 pub mod fork;
 mod group;
@@ -11,6 +12,8 @@ pub mod lease;
 pub mod list;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "sqlite")]
+pub mod transfer;
 pub mod wait;
 
 use std::collections::BTreeSet;
@@ -18,9 +21,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::domain::check::Finding;
 use crate::domain::lease::Lease;
 use crate::domain::{Field, Key, Row, Token, id, identity, merge, purge};
-pub use error::{Error, Place, Result};
+pub use error::{Error, Flaw, Place, Result};
 use group::Group;
 use wait::Deadline;
 
@@ -52,6 +56,9 @@ pub trait Change: Rows {
 
     /// Replaces the values of `row`, which was found in this change, saved at `now`, last of all.
     fn update(&mut self, row: &Row, token: Token<'_>, now: i64) -> Result<()>;
+
+    /// Adds a row as it is, with its own id, order and time. No row has that id.
+    fn copy(&mut self, row: &Row) -> Result<()>;
 
     /// Deletes the row, if there is one.
     fn delete(&mut self, id: &str) -> Result<()>;
@@ -85,6 +92,11 @@ pub trait Backend: Send + Sync {
 
     /// Writes a copy of all rows, as of one moment, into a new SQLite file.
     fn backup(&self, target: &Path, deadline: Deadline) -> Result<()>;
+
+    /// What is not as it should be with the place where the rows are, the rows themselves apart. Changes nothing.
+    fn check(&self, _: Deadline) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
 
     /// Lets go of what it holds. Nothing is called on it afterwards.
     fn close(&self, deadline: Deadline);
@@ -360,6 +372,11 @@ fn save(change: &mut dyn Change, token: Token<'_>, now: i64, place: &Place) -> R
     if !merge::is_worth_a_row(token) {
         return Err(Error::NothingToSave(place.clone()));
     }
+    Ok(Saved { id: insert(change, token, now)?, is_fresh: access.is_some() })
+}
+
+/// Adds a row, with the token's id if it has one that is free, and returns its id.
+fn insert(change: &mut dyn Change, token: Token<'_>, now: i64) -> Result<String> {
     let has_row = |id: &str| Ok(!change.by_key(Key::Id, id)?.is_empty());
     let id = match token.get(Field::Id) {
         Some(id) if !has_row(id)? => id.to_owned(),
@@ -370,5 +387,5 @@ fn save(change: &mut dyn Change, token: Token<'_>, now: i64, place: &Place) -> R
         }
     };
     change.insert(token.with(Field::Id, Some(&id)), now)?;
-    Ok(Saved { id, is_fresh: access.is_some() })
+    Ok(id)
 }

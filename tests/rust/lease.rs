@@ -390,6 +390,10 @@ impl Change for FaultyChange<'_> {
         self.0.update(row, token, now)
     }
 
+    fn copy(&mut self, row: &Row) -> Result<()> {
+        self.0.copy(row)
+    }
+
     fn delete(&mut self, id: &str) -> Result<()> {
         self.0.delete(id)
     }

@@ -6,15 +6,16 @@ use std::path::Path;
 
 use tempfile::TempPath;
 
-use super::file::beside;
+use super::file::{self, beside};
 use super::guard;
+use crate::store::Result;
 
 /// A file in the making, its owner's alone, that is gone when this is dropped; or, if its process is killed, when the
 /// next one comes: see [`remove_stale_drafts`].
 pub(super) struct Draft {
     path: TempPath,
     /// Locked, to say that it is in use. Closed last, for closing it drops SQLite's locks.
-    _claim: fs::File,
+    claim: fs::File,
 }
 
 const DRAFT: (&str, &str) = (".zoho-token-store-", ".draft");
@@ -29,7 +30,7 @@ impl Draft {
             let (claim, path) = made.into_parts();
             // Until it was claimed, another process may have taken it for a stale one.
             if guard::claim(&claim).unwrap_or(true) && path.exists() {
-                return Ok(Self { path, _claim: claim });
+                return Ok(Self { path, claim });
             }
         }
     }
@@ -41,6 +42,40 @@ impl Draft {
     /// Moves it into the place of `target`, at once.
     pub(super) fn persist(self, target: &Path) -> io::Result<()> {
         self.path.persist(target).map_err(|error| error.error)
+    }
+}
+
+/// Has `fill` write a new file, its owner's alone, that takes its name once it is whole and on the disk; another file's only
+/// if `overwrite` is given.
+pub(in crate::store) fn write_whole(
+    target: &Path,
+    overwrite: bool,
+    fill: impl FnOnce(&fs::File) -> io::Result<()>,
+) -> Result<()> {
+    let failed = |error| file::refused(target, &error);
+    if fs::metadata(target).is_ok_and(|existing| !existing.is_file()) {
+        return Err(file::bad(
+            target,
+            "is not a regular file",
+            "give the path of one, or of a file that does not exist yet",
+        ));
+    }
+    if !target.parent().unwrap_or(target).is_dir() {
+        return Err(file::bad(target, "is in a folder that does not exist", "make the folder first"));
+    }
+    let draft = Draft::beside(target).map_err(failed)?;
+    fill(&draft.claim).and_then(|()| draft.claim.sync_all()).map_err(failed)?;
+    let placed = if overwrite {
+        draft.persist(target)
+    } else {
+        // Unlike a rename, this takes no file's place.
+        fs::hard_link(draft.path(), target)
+    };
+    match placed {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(file::bad(target, "exists already", "give another path, or allow that it is overwritten"))
+        }
+        placed => placed.and_then(|()| file::sync_folder(target)).map_err(failed),
     }
 }
 
@@ -78,7 +113,7 @@ mod tests {
         let draft = Draft::beside(&path).unwrap();
         remove_stale_drafts(&path);
         assert_eq!(names(), 2, "it is being made");
-        let Draft { path: left, _claim: claim } = draft;
+        let Draft { path: left, claim } = draft;
         let left = left.keep().unwrap();
         fs::write(beside(&left, "-wal"), "").unwrap();
         drop(claim);

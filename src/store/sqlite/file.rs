@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::draft::Draft;
-use crate::store::{Error, Place, Result};
+use crate::store::{Error, Flaw, Place, Result};
 
 /// Which file it is, whatever it is called. Not given out again while the file is open somewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +188,7 @@ pub(super) fn is_exposed(_: &Path) -> bool {
 }
 
 /// An error about the path itself.
-pub(super) fn bad(path: &Path, what: &'static str, cure: &'static str) -> Error {
+pub(in crate::store) fn bad(path: &Path, what: &'static str, cure: &'static str) -> Error {
     Error::BadPath { path: path.to_owned(), what, cure }
 }
 
@@ -196,13 +196,14 @@ pub(super) fn bad(path: &Path, what: &'static str, cure: &'static str) -> Error 
 pub(super) fn not_a_database(path: &Path) -> Error {
     Error::BadFile {
         path: path.to_owned(),
+        flaw: Flaw::NotADatabase,
         what: "is not a SQLite database".to_owned(),
         cure: "give the path of a token database, or of a file that does not exist yet",
     }
 }
 
 /// An error of the operating system's.
-pub(super) fn refused(path: &Path, error: &io::Error) -> Error {
+pub(in crate::store) fn refused(path: &Path, error: &io::Error) -> Error {
     let (what, cure) = match error.kind() {
         ErrorKind::PermissionDenied => {
             ("permission denied", "give this user read and write permission on the file and on its folder")

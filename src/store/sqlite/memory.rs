@@ -46,6 +46,7 @@ impl Memory {
             }
         })?;
         result?;
+        sql.end()?;
         sql.raise_last_id(last_id)?;
         transaction.commit().map_err(|error| trouble(&PLACE, &error))
     }

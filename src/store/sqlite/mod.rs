@@ -3,7 +3,8 @@
 //! This file decides which connection to use and when to start over; [`sql`] has the statements, [`schema`] and [`make`]
 //! whose a file is, making and migrating it, [`database`] the connections to it, [`open`] and [`connect`] one of them,
 //! [`guard`], [`lock`] and [`shm`] the locks that SQLite's lack, [`recent`] what was found lately, [`traces`] what is to be
-//! wiped, [`file`], [`draft`] and [`network`] paths, [`memory`] the same without a file.
+//! wiped, [`source`] files that are only looked at, [`file`], [`draft`] and [`network`] paths, [`memory`] the same without
+//! a file.
 
 mod backup;
 mod busy;
@@ -20,6 +21,7 @@ mod open;
 mod recent;
 mod schema;
 mod shm;
+mod source;
 mod sql;
 mod traces;
 mod trouble;
@@ -40,12 +42,35 @@ use self::trouble::trouble;
 use super::fork;
 use super::wait::Deadline;
 use super::{Backend, Change, Error, Place, Result, Rows};
+use crate::domain::check::Finding;
 use crate::domain::{Key, Row};
 pub use database::Journal;
+pub(super) use draft::write_whole;
+pub(super) use file::{bad, refused};
 pub use memory::Memory;
+pub use source::check;
+pub(super) use source::read as read_source;
 
 /// How often an operation starts over when files are taken away under it, even if it may not wait.
 const ATTEMPTS: usize = 8;
+
+/// Which file it is, whatever it is called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Identity(Option<FileId>);
+
+impl Identity {
+    /// The file that `path` names just now, if any.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        Self(FileId::of(path))
+    }
+
+    /// Is it this one, and not none?
+    #[must_use]
+    pub fn is(self, other: Self) -> bool {
+        self.0.is_some() && self == other
+    }
+}
 
 /// A SQLite file.
 pub struct Sqlite {
@@ -301,6 +326,23 @@ impl Backend for Sqlite {
             open.reading(deadline, write).ok_or_else(|| deadline.busy(&self.place))?.map(|()| Some(true))
         })?;
         if is_written { Ok(()) } else { busy::until(deadline, write) }
+    }
+
+    fn check(&self, deadline: Deadline) -> Result<Vec<Finding>> {
+        let mut findings = source::surroundings(&self.path);
+        // A connection of its own, for the same reason.
+        let look = || connect::connect(&self.path, &self.place).and_then(|file| source::inside(&file, &self.place));
+        let inside = self.with(Role::Reader, deadline, |_, open| {
+            if open.has_wal() {
+                return Ok(Some(None));
+            }
+            Ok(Some(Some(open.reading(deadline, look).ok_or_else(|| deadline.busy(&self.place))?)))
+        });
+        match inside.and_then(|inside| inside.unwrap_or_else(|| busy::until(deadline, look))) {
+            Ok(inside) => findings.extend(inside),
+            Err(error) => findings.push(source::flaw(error)?),
+        }
+        Ok(findings)
     }
 
     fn close(&self, deadline: Deadline) {

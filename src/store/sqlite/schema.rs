@@ -6,7 +6,7 @@ use rusqlite_migration::{M, Migrations};
 use super::file;
 use super::trouble::{damaged, trouble};
 use crate::domain::Field;
-use crate::store::{Error, Place, Result};
+use crate::store::{Error, Flaw, Place, Result};
 
 /// "`ZToK`": what `PRAGMA application_id` says of a file of ours. The first migration writes it.
 const APPLICATION_ID: i32 = 0x5A54_6F4B;
@@ -41,11 +41,13 @@ pub(super) fn inspect(connection: &Connection, place: &Place) -> Result<Contents
     if is_cut_short {
         return Err(damaged(place, "its last page is not whole"));
     }
-    let refuse =
-        |what: String, cure| Err(Error::BadFile { path: place.path().map(Into::into).unwrap_or_default(), what, cure });
+    let refuse = |flaw, what: String, cure| {
+        Err(Error::BadFile { path: place.path().map(Into::into).unwrap_or_default(), flaw, what, cure })
+    };
     let known = i32::try_from(STEPS.len()).unwrap_or(i32::MAX);
     match (application, version) {
         (APPLICATION_ID, version) if version > known => refuse(
+            Flaw::Newer,
             format!("was written by a newer version of zoho-token-store (schema {version}, this one knows {known})"),
             "upgrade zoho-token-store, or restore a backup that the older version made",
         ),
@@ -66,11 +68,13 @@ pub(super) fn inspect(connection: &Connection, place: &Place) -> Result<Contents
                 return Ok(Contents::Older);
             }
             refuse(
+                Flaw::AnotherPrograms,
                 format!("has a table oauthtoken without the column(s) {}", missing.join(", ")),
                 "give the path of a file that the SDK's sample or this library made",
             )
         }
         _ => refuse(
+            Flaw::AnotherPrograms,
             "is the database of another program".to_owned(),
             "give the path of a token database, or of a file that does not exist yet",
         ),

@@ -6,6 +6,7 @@ use std::cell::Cell;
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params_from_iter};
 
+use super::schema::Contents;
 use super::trouble::{damaged, trouble};
 use crate::domain::lease::Lease;
 use crate::domain::{Field, Key, Row, Token};
@@ -46,6 +47,10 @@ const fn by_key(key: Key) -> &'static str {
 }
 
 const EACH: &str = concat!("SELECT ", columns!(), " FROM oauthtoken AS stored ORDER BY rowid");
+/// Where our own columns are not there yet.
+const EACH_OF_SAMPLE: &str = "SELECT id, user_name, client_id, client_secret, refresh_token, access_token, grant_token, \
+     expiry_time, redirect_url, api_domain, rowid, NULL FROM oauthtoken ORDER BY rowid";
+const HAS_TOKENS: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'oauthtoken'";
 const COUNT: &str = "SELECT count(*) FROM oauthtoken";
 const LAST_ID: &str = "SELECT last_id FROM zoho_token_store";
 const LAST_ORDER: &str = "SELECT last_order FROM zoho_token_store";
@@ -92,12 +97,6 @@ pub(super) struct Sql<'c> {
 impl<'c> Sql<'c> {
     pub(super) const fn new(connection: &'c Connection, place: &'c Place) -> Self {
         Self { connection, place, leaves_traces: Cell::new(false), last_order: Cell::new(None) }
-    }
-
-    /// Adds a row as it is, with its own order and time.
-    pub(super) fn copy(&self, row: &Row) -> Result<()> {
-        self.bind_row(INSERT, row.token(), row.saved_order, row.saved_at, None)?;
-        self.raise(RAISE_ORDER, row.saved_order)
     }
 
     /// The place of the next save among all saves. Written once for all of this change's, by [`Self::end`].
@@ -164,6 +163,24 @@ impl<'c> Sql<'c> {
         Ok(())
     }
 
+    /// The same as [`Rows::each`], in a file that may not have been brought up to date.
+    pub(super) fn each_as_it_is(&self, contents: Contents, visit: &mut dyn FnMut(Row)) -> Result<()> {
+        match contents {
+            Contents::Current => self.each_by(EACH, visit),
+            Contents::Older if self.number(HAS_TOKENS)? == 0 => Ok(()),
+            Contents::Older => self.each_by(EACH_OF_SAMPLE, visit),
+        }
+    }
+
+    fn each_by(&self, sql: &str, visit: &mut dyn FnMut(Row)) -> Result<()> {
+        let mut statement = self.prepare(sql)?;
+        let mut rows = statement.query([]).map_err(|error| trouble(self.place, &error))?;
+        while let Some(row) = rows.next().map_err(|error| trouble(self.place, &error))? {
+            visit(self.read(row)?);
+        }
+        Ok(())
+    }
+
     fn read(&self, row: &rusqlite::Row<'_>) -> Result<Row> {
         let mut values = [const { None }; Field::COUNT];
         for field in Field::ALL {
@@ -221,12 +238,7 @@ impl Rows for Sql<'_> {
     }
 
     fn each(&self, visit: &mut dyn FnMut(Row)) -> Result<()> {
-        let mut statement = self.prepare(EACH)?;
-        let mut rows = statement.query([]).map_err(|error| trouble(self.place, &error))?;
-        while let Some(row) = rows.next().map_err(|error| trouble(self.place, &error))? {
-            visit(self.read(row)?);
-        }
-        Ok(())
+        self.each_by(EACH, visit)
     }
 
     fn count(&self) -> Result<usize> {
@@ -270,6 +282,13 @@ impl Change for Sql<'_> {
             self.bind_row(UPDATE, token, order, Some(now), Some(row.saved_order))?
         };
         if updated == 1 { Ok(()) } else { Err(damaged(self.place, "an index leads to another row")) }
+    }
+
+    fn copy(&mut self, row: &Row) -> Result<()> {
+        self.bind_row(INSERT, row.token(), row.saved_order, row.saved_at, None)?;
+        let last = self.last_order.get().map_or_else(|| self.number(LAST_ORDER), Ok)?;
+        self.last_order.set(Some(last.max(row.saved_order)));
+        Ok(())
     }
 
     fn delete(&mut self, id: &str) -> Result<()> {

@@ -6,7 +6,7 @@ use rusqlite::ffi::{SQLITE_ERROR, SQLITE_IOERR_DELETE_NOENT, code_to_str};
 
 use super::busy;
 use super::file::not_a_database;
-use crate::store::{Error, Place};
+use crate::store::{Error, Flaw, Place};
 
 /// The [`Error`] for what happened at `place`.
 pub(super) fn trouble(place: &Place, error: &rusqlite::Error) -> Error {
@@ -52,6 +52,7 @@ pub(super) fn trouble(place: &Place, error: &rusqlite::Error) -> Error {
 pub(super) fn damaged(place: &Place, how: &str) -> Error {
     Error::BadFile {
         path: place.path().map(Into::into).unwrap_or_default(),
+        flaw: Flaw::Damaged,
         what: format!("is a damaged SQLite database ({how})"),
         cure: "restore a backup, or move the file away to begin with an empty one",
     }

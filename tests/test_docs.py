@@ -112,7 +112,7 @@ RUNNABLE = [page for page in PAGES if any(language in RUN for language, _ in blo
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=name)
 def test_the_code_of_a_page_runs(tmp_path, page):
-    """Every program and every command of a page runs as it stands, in a user's folder, and prints what the page shows."""
+    """Every program and command of a page runs as it stands, in a user's folder, and prints what the page shows."""
     shutil.copyfile(DATA / "filestore-sdk_tokens.txt", tmp_path / "sdk_tokens.txt")
     shutil.copyfile(DATA / "sample-zohooauth.db", tmp_path / "sample.db")
     todo = [block for block in blocks(page) if block[0] in RUN]
@@ -122,7 +122,7 @@ def test_the_code_of_a_page_runs(tmp_path, page):
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_code_that_is_not_run_is_there_to_be_run(page):
-    """A block is run by the test above, or installs what there is, or calls a verb that there is, or is the site's own."""
+    """A block is run by the test above, or installs what there is, or calls a verb there is, or is the site's own."""
     optional = text_of(ROOT / "pyproject.toml").split("[project.optional-dependencies]\n")[1].split("\n[")[0]
     extras = re.findall(r"^(\w+) = ", optional, re.MULTILINE)
     verbs = re.findall(r"^([a-z0-9-]+):", text_of(ROOT / "Makefile"), re.MULTILINE)

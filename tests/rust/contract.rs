@@ -5,7 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
-use zoho_token_store::domain::{Field, Key, Token};
+use zoho_token_store::domain::{Field, Key, Row, Token};
+use zoho_token_store::store::administration::Imported;
 use zoho_token_store::store::list::List;
 #[cfg(feature = "sqlite")]
 use zoho_token_store::store::sqlite::{Journal, Memory, Sqlite};
@@ -31,6 +32,11 @@ fn rows(store: &Store) -> Vec<String> {
         values.collect::<Vec<_>>().join(" ")
     };
     store.all().unwrap().iter().map(|row| line(row.token())).collect()
+}
+
+/// A row of another store's.
+fn row(values: &str) -> Row {
+    Row::new(token(values), 0, None)
 }
 
 fn save(store: &Store, values: &str) -> String {
@@ -199,6 +205,100 @@ mod promises {
         assert_eq!(rows(store).len(), 2);
     }
 
+    pub(super) fn rows_of_another_store_are_brought_once_and_find_no_row_by_an_id(store: &Store) {
+        save(store, "user_name=u refresh_token=r access_token=a expiry_time=10");
+        let incoming = [
+            // An older token of the same user, under an id of another store's: it fills up and replaces nothing.
+            row("id=7 user_name=u client_id=c refresh_token=q access_token=b expiry_time=9"),
+            // The id of a row here, and another user: a new row, and a new id.
+            row("id=1 refresh_token=s"),
+            row("id=5 user_name=v refresh_token=t"),
+            row("id=6 user_name=w"),
+        ];
+        let first = store.import_rows(&incoming, NOW).unwrap();
+        assert_eq!(first, Imported { new: 2, updated: 1, unchanged: 0, skipped: 1 });
+        let after = [
+            "id=1 user_name=u client_id=c refresh_token=r access_token=a expiry_time=10",
+            "id=2 refresh_token=s",
+            "id=5 user_name=v refresh_token=t",
+        ];
+        assert_eq!(rows(store), after);
+        let again = store.import_rows(&incoming, NOW).unwrap();
+        assert_eq!(again, Imported { new: 0, updated: 0, unchanged: 3, skipped: 1 });
+        assert_eq!(rows(store), after);
+        let newer = [row("user_name=v refresh_token=x access_token=y expiry_time=11")];
+        assert_eq!(store.import_rows(&newer, NOW).unwrap().updated, 1);
+        assert_eq!(rows(store)[2], "id=5 user_name=v refresh_token=x access_token=y expiry_time=11");
+    }
+
+    pub(super) fn an_imported_row_is_as_old_as_it_was(store: &Store) {
+        let old = Row::new(token("id=1 refresh_token=r"), 0, Some(NOW - 1000));
+        store.import_rows(&[old, row("id=2 refresh_token=s")], NOW).unwrap();
+        let saved: Vec<_> = store.all().unwrap().iter().map(|row| row.saved_at).collect();
+        assert_eq!(saved, [Some(NOW - 1000), Some(NOW)]);
+    }
+
+    pub(super) fn a_restore_leaves_the_backups_rows_alone_and_no_id_returns(store: &Store) {
+        for number in 1..=3 {
+            save(store, &format!("user_name=u{number} refresh_token=r{number}"));
+        }
+        let backup = [
+            Row::new(token("id=2 user_name=u2 refresh_token=old"), 9, Some(NOW - 5)),
+            Row::new(token("id=1 user_name=u2 refresh_token=older"), 8, None),
+        ];
+        assert_eq!(store.restore(&backup).unwrap(), 2);
+        assert_eq!(rows(store), ["id=2 user_name=u2 refresh_token=old", "id=1 user_name=u2 refresh_token=older"]);
+        assert_eq!(store.all().unwrap()[0].saved_at, Some(NOW - 5));
+        assert_eq!(found(store, "user_name=u2"), Some("2".to_owned()), "the one saved last");
+        assert_eq!(found(store, "user_name=u1"), None);
+        assert_eq!(save(store, "refresh_token=new"), "4", "3 was given out before");
+        save(store, "id=1 user_name=u2 access_token=a");
+        assert_eq!(found(store, "user_name=u2"), Some("1".to_owned()), "saved after what was restored");
+    }
+
+    pub(super) fn a_restore_that_fails_never_happened(store: &Store) {
+        save(store, "refresh_token=r");
+        let twice = [row("id=5 refresh_token=s"), row("id=5 refresh_token=t")];
+        assert!(store.restore(&twice).is_err());
+        assert!(store.restore(&[row("refresh_token=s")]).is_err());
+        assert_eq!(rows(store), ["id=1 refresh_token=r"]);
+    }
+
+    pub(super) fn a_row_that_has_to_be_there_is_looked_at_and_deleted_or_missed(store: &Store) {
+        save(store, "refresh_token=r");
+        assert_eq!(store.row("1").unwrap().token(), token("id=1 refresh_token=r"));
+        for missing in ["2", ""] {
+            assert!(matches!(store.row(missing), Err(Error::NoSuchId { .. })));
+            assert!(matches!(store.delete_existing(missing), Err(Error::NoSuchId { .. })));
+        }
+        store.delete_existing("1").unwrap();
+        assert_eq!(store.count().unwrap(), 0);
+    }
+
+    pub(super) fn what_a_purge_would_delete_is_what_it_deletes(store: &Store) {
+        save(store, "user_name=u refresh_token=r");
+        save(store, "user_name=v access_token=a expiry_time=1");
+        for idle_for in [None, Some(0)] {
+            let shown: Vec<_> = store.purgeable(NOW, idle_for).unwrap().iter().map(|row| row.id().to_owned()).collect();
+            let before = store.all().unwrap();
+            assert_eq!(store.purge(NOW, idle_for).unwrap(), shown.len());
+            let left: Vec<_> = store.all().unwrap().iter().map(|row| row.id().to_owned()).collect();
+            assert!(before.iter().all(|row| left.iter().chain(&shown).filter(|id| *id == row.id()).count() == 1));
+        }
+        assert_eq!(store.count().unwrap(), 0);
+    }
+
+    pub(super) fn a_check_finds_what_is_wrong_with_rows_and_changes_nothing(store: &Store) {
+        save(store, "user_name=u refresh_token=r access_token=a expiry_time=1795300001000");
+        save(store, "user_name=v refresh_token=s access_token=a2");
+        save(store, "access_token=a3 expiry_time=1");
+        let before = rows(store);
+        let found: Vec<_> = store.check(NOW).unwrap().into_iter().map(|finding| (finding.code, finding.ids)).collect();
+        let of_rows: Vec<_> = found.iter().filter(|(code, _)| *code != "no-wal").cloned().collect();
+        assert_eq!(of_rows, [("no-expiry", vec!["2".to_owned()]), ("unusable", vec!["3".to_owned()])]);
+        assert_eq!(rows(store), before);
+    }
+
     pub(super) fn awkward_values_are_stored_and_found_as_they_are(store: &Store) {
         let megabyte = "m".repeat(1 << 20);
         for value in ["O'Brien", "\"", "a\nb\r\n", "a\0b", "\0", "🦀 e\u{301}", "' or 1=1 --", "%", " ", &megabyte] {
@@ -344,6 +444,13 @@ for_each_backend! {
     a_row_is_found_by_its_id_and_an_absent_id_finds_none
     a_delete_takes_one_row_and_an_id_that_is_not_there_is_no_error
     a_purge_deletes_what_is_spent_and_with_idle_for_what_is_idle
+    rows_of_another_store_are_brought_once_and_find_no_row_by_an_id
+    an_imported_row_is_as_old_as_it_was
+    a_restore_leaves_the_backups_rows_alone_and_no_id_returns
+    a_restore_that_fails_never_happened
+    a_row_that_has_to_be_there_is_looked_at_and_deleted_or_missed
+    what_a_purge_would_delete_is_what_it_deletes
+    a_check_finds_what_is_wrong_with_rows_and_changes_nothing
     awkward_values_are_stored_and_found_as_they_are
     a_closed_store_says_so
     threads_that_save_at_once_lose_nothing_and_share_no_id;

@@ -76,7 +76,7 @@ pub(super) fn leave_wal(connection: &Connection) {
 
 /// Can processes share memory by files in this folder? SQLite finds out only after it has switched, and then nobody can
 /// read the file: so it is tried on another one, once in the life of a file.
-fn shared_memory_works(path: &Path) -> bool {
+pub(super) fn shared_memory_works(path: &Path) -> bool {
     let Ok(draft) = Draft::beside(path) else { return false };
     let probe = draft.path();
     let try_out = || -> rusqlite::Result<()> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::connect::{connect, is_wal};
+use super::connect::{connect, is_wal, shared_memory_works};
 use super::file::{self, beside};
 use super::network::network;
 use super::schema::{self, Contents};
@@ -40,6 +40,8 @@ pub(in crate::store) fn read(path: &Path) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+const NO_WAL: &str = "no-wal";
+
 /// How many flaws SQLite finds in all of the file.
 fn flaws(connection: &Connection, place: &Place) -> Result<usize> {
     let look = || -> rusqlite::Result<usize> {
@@ -63,11 +65,12 @@ pub fn check(path: &Path, now: i64) -> Result<Vec<Finding>> {
         }
         Err(error) => return Err(file::refused(path, &error)),
     }
-    // Not for long: nothing of it is SQLite's yet.
-    fs::File::open(path).map_err(|error| file::refused(path, &error))?;
     let mut findings = surroundings(path);
     let inside = look_at(path, &place).and_then(|connection| {
-        findings.extend(inside(&connection, &place)?);
+        let mut found = inside(&connection, &place)?;
+        // A backup, say: whoever opens it next switches, if that is possible.
+        found.retain(|finding| finding.code != NO_WAL || !shared_memory_works(path));
+        findings.extend(found);
         let contents = schema::inspect(&connection, &place)?;
         let mut examination = Examination::at(now);
         Sql::new(&connection, &place).each_as_it_is(contents, &mut |row| examination.look(&row))?;
@@ -103,10 +106,10 @@ pub(super) fn inside(connection: &Connection, place: &Place) -> Result<Vec<Findi
     let is_wal = is_wal(connection).map_err(|error| trouble(place, &error))?;
     if !is_wal && contents == Contents::Current && place.path().is_some_and(|path| network(path).is_none()) {
         warn(
-            "no-wal",
+            NO_WAL,
             format!("{place} is not in WAL mode: finds wait for saves"),
             "give the programs write permission on its folder, or move it to a file system with shared memory; the next \
-             program that opens it then switches",
+             program that opens it then switches to it",
         );
     }
     Ok(findings)

@@ -35,7 +35,8 @@ pub struct Source {
     pub identity: Identity,
 }
 
-/// Reads all rows of a file, which stays as it is.
+/// Reads all rows of a file, which stays as it is. Not for a file that this process has a store on: to open and close it
+/// drops SQLite's locks.
 pub fn read(path: &Path) -> Result<Source> {
     let failed = |error| sqlite::refused(path, &error);
     let mut start = Vec::new();

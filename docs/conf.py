@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pygments.lexers.special import TextLexer
+
 if TYPE_CHECKING:
-    from docutils import nodes
     from sphinx.application import Sphinx
-    from sphinx.environment import BuildEnvironment
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,24 +50,27 @@ add_module_names = False
 python_use_unqualified_type_names = True
 
 
-def add_contents(_app: Sphinx, page: str, source: list[str]) -> None:
+def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
     """Make the table of contents of the links that the index shows: a page that is not linked there fails the build."""
-    if page != root_doc:
+    if page != app.config.root_doc:
         return
     for heading, text in re.findall(r"^## (.+)\n([^#]+)", source[0], re.MULTILINE):
         pages = "\n".join(re.findall(r"\]\((?!https?:)([^)#]+)\.md\)", text))
         source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {heading}\n\n{pages}\n```\n"
 
 
-def let_folders_be(
-    _app: Sphinx, _environment: BuildEnvironment, node: nodes.Element, text: nodes.Element
-) -> nodes.Element | None:
-    """Show a link to a folder of the repository as text: a site of files has no page for it."""
-    target = (ROOT / node["refdoc"]).parent / node["reftarget"]
-    return text if target.is_dir() else None
+def let_folders_be(app: Sphinx, page: str, source: list[str]) -> None:
+    """Show a link to a folder of the repository as text: a site has no page for it."""
+    here = Path(app.env.doc2path(page)).parent
+
+    def shown(link: re.Match[str]) -> str:
+        return link[1] if (here / link[2]).is_dir() else link[0]
+
+    source[0] = re.sub(r"\[([^]]+)\]\(([^):#]+)\)", shown, source[0])
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the two."""
+    """Connect the two, and let the lines of a crontab stand as they are."""
     app.connect("source-read", add_contents)
-    app.connect("missing-reference", let_folders_be)
+    app.connect("source-read", let_folders_be)
+    app.add_lexer("cron", TextLexer)

@@ -33,6 +33,8 @@ html_copy_source = False
 html_extra_path = ["first"]  # the front door: a page that leads to the index
 pygments_style = "friendly"
 
+# A message is searched for as it is put out, with its straight quotes.
+smartquotes = False
 # The anchors that GitHub makes.
 myst_heading_anchors = 4
 # The stub's docstrings have `code` in Markdown's way.

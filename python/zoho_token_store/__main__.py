@@ -2,7 +2,7 @@
 
 import sys
 
-_OF_THE_EXTRA = {"click", "prettytable", "wcwidth"}
+_OF_THE_EXTRA = {"click", "wcwidth"}
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
 

@@ -24,6 +24,10 @@ class _MisusedCheck(click.UsageError):
     exit_code = _CouldNotLook.exit_code
 
 
+_FAILURES: dict[str | None, type[_terminal.Failure]] = {_CHECK: _CouldNotLook}
+_MISUSES: dict[str | None, type[click.UsageError]] = {_CHECK: _MisusedCheck}
+
+
 class _Group(click.Group):
     """Keeps the commands in the order in which they are declared, and turns failures into sentences."""
 
@@ -34,20 +38,25 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except StoreError as error:
-            raise _failure(ctx)(str(error)) from None
+            failure = _FAILURES.get(ctx.invoked_subcommand, _terminal.Failure)
+            raise failure(str(error)) from None
         except BrokenPipeError:
-            raise
+            # Not left to click, which takes it for exit status 1: that of `check` has a meaning.
+            _terminal.give_up_output()
+            ctx.exit(_terminal.NOBODY_READS)
         except OSError as error:
             # The native half reports its own as StoreErrors: what is left is the output.
-            raise _failure(ctx)(f"the output cannot be written: {error.strerror}") from None
+            failure = _FAILURES.get(ctx.invoked_subcommand, _terminal.Failure)
+            raise failure(f"the output cannot be written: {error.strerror}") from None
         except click.UsageError as error:
-            if ctx.invoked_subcommand == _CHECK:
-                raise _MisusedCheck(error.format_message(), error.ctx) from None
-            raise
+            misuse = _MISUSES.get(ctx.invoked_subcommand, click.UsageError)
+            raise misuse(_hinted(error, ctx), error.ctx) from None
 
 
-def _failure(ctx: click.Context) -> type[_terminal.Failure]:
-    return _CouldNotLook if ctx.invoked_subcommand == _CHECK else _terminal.Failure
+def _hinted(error: click.UsageError, ctx: click.Context) -> str:
+    if isinstance(error, click.NoSuchOption) and error.option_name == "--db":
+        return f'--db goes before the command: "{PROGRAM} --db PATH {ctx.invoked_subcommand}".'
+    return error.format_message()
 
 
 @click.group(

@@ -99,7 +99,7 @@ def check_(ctx: click.Context, *, in_json: bool) -> None:
       zoho-token-store --db /var/lib/crm/zohooauth.db check --json
     """  # noqa: D301 - as in the group
     db: str = ctx.obj
-    findings = check(db)
+    findings = sorted(check(db), key=lambda finding: finding.severity != _ERROR)
     if in_json:
         _terminal.say(_tables.as_json([_as_data(finding) for finding in findings]))
     else:

@@ -1,7 +1,6 @@
 """Where the words go: output, colours, questions."""
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -37,6 +36,18 @@ def note(text: str) -> None:
     _put(text, sys.stderr)
 
 
+def give_up_output() -> None:
+    """Let nothing of what is left to print fail again, with a traceback, when the interpreter ends."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def escaped(text: str) -> str:
     """Escape the unprintable of a text that may have several lines."""
     return "\n".join(_words.visible(line) for line in text.split("\n"))
@@ -49,7 +60,21 @@ def colours() -> bool | None:
 
 def width() -> int | None:
     """Return how many columns there are to fill; `None` if stdout is no terminal: then nothing is to be cut."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    # As `shutil.get_terminal_size`, which costs a twentieth of a run to import.
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and int(told) > 0:
+        return int(told)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except OSError:
+        return None
+
+
+def errors_are_seen() -> bool:
+    """Tell whether stderr is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def now() -> int:
@@ -67,15 +92,17 @@ def ask(question: str, *, sure: bool) -> None:
         return
     _put(f"{escaped(question)} [y/N] ", sys.stderr, end=False)
     answer = sys.stdin.readline() if sys.stdin is not None else ""
-    if not sys.stdin or not sys.stdin.isatty():
-        note("")
+    if sys.stdin is None or not sys.stdin.isatty():
+        note("")  # what the Enter key does where there is one
     if not answer:
         raise Failure("nobody is there to answer, so nothing was done. To go ahead without being asked: --yes")
     if answer.strip().lower() not in {"y", "yes"}:
         raise Failure("nothing was done")
 
 
-def _put(text: str, stream: TextIO, *, end: bool = True) -> None:
+def _put(text: str, stream: TextIO | None, *, end: bool = True) -> None:
+    if stream is None:  # closed by whoever started us
+        return
     click.echo(_words.encodable(text, stream.encoding or "ascii"), file=stream, nl=end)
 
 

@@ -5,6 +5,7 @@ import re
 import time
 
 NOTHING = "\N{EN DASH}"
+MORE = "…"
 MASK = "********"
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -63,13 +64,17 @@ def visible(text: str) -> str:
     )
 
 
+def plain(text: str) -> str:
+    """Put ASCII in place of our own signs."""
+    return text.replace(NOTHING, "-").replace(MORE, "~")
+
+
 def encodable(text: str, encoding: str) -> str:
-    """Replace what an output cannot show: dash and ellipsis by their like, the rest by escapes."""
+    """Replace what an output cannot show: our own signs by their like, the rest by escapes."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        plain = text.replace(NOTHING, "-").replace("…", "~")
-        return plain.encode(encoding, "backslashreplace").decode(encoding)
+        return plain(text).encode(encoding, "backslashreplace").decode(encoding)
     return text
 
 

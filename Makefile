@@ -1,12 +1,13 @@
 # The verbs. CI calls the same ones.
-SHELL := /bin/bash
+SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+BIN := $(VENV)/$(SCRIPTS)
 # The extension's build has a target folder of its own, or each `cargo test` after it compiles SQLite again.
 BUILD := --target-dir target/python
 # The rules and backends are tested without Python, and so without the question which libpython to link.
@@ -17,10 +18,14 @@ PYTEST ?= -n 2 --dist worksteal
 # What the secrets of all tests look like: the tests' own, and those that the stand-in for Zoho gives out.
 SECRETS := planted|1000\.(access|refresh|grant|secret)\.
 
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
 UV_COMPILE := uv pip compile --quiet --universal --upgrade --python-version 3.10 --custom-compile-command 'make lock'
 
-.PHONY: help setup build demo docs test test-rust test-python test-sdks test-sdk-8 lint format wheel floor bench bench-fast bench-lease reliability soak fuzz lock clean
+.PHONY: help version setup build demo docs test test-rust test-python test-sdks test-sdk-8 test-browser lint lint-repository format wheel sdist crates licences audit floor bench bench-fast bench-lease reliability soak fuzz lock clean
+
+version:
+	@echo $(VERSION)
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,19 +76,72 @@ test-sdk-8: build
 
 $(SDKS:%=.venv-sdk-%/ready): .venv-sdk-%/ready: requirements/sdk-%.txt
 	$(PYTHON) -m venv .venv-sdk-$*
-	.venv-sdk-$*/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/sdk-$*.txt
+	.venv-sdk-$*/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check -r requirements/sdk-$*.txt
 	touch $@
 
-$(SDKS:%=test-sdk-%): test-sdk-%: .venv-sdk-%/ready wheel
-	.venv-sdk-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall dist/*.whl
-	.venv-sdk-$*/bin/python -m pytest $(PYTEST) tests/sdk
+$(SDKS:%=test-sdk-%): test-sdk-%: .venv-sdk-%/ready target/wheel/ready
+	.venv-sdk-$*/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall target/wheel/*.whl
+	.venv-sdk-$*/$(SCRIPTS)/python -m pytest $(PYTEST) tests/sdk
 
-wheel: $(VENV)/ready ## Build the wheel into dist/ and smoke-test it in every CPython found
-	rm -rf dist
-	$(BIN)/maturin build --quiet --release --locked $(BUILD) --out dist
-	$(BIN)/python tests/wheel_smoke.py dist
+test-browser: build $(VENV)/ready-for-browser ## The example of a login with Zoho in a headless Chromium (which has to be there)
+	$(BIN)/python -m pytest --junitxml=target/pytest-browser.xml tests/browser/test_login.py
 
-lint: build ## Formatters, linters, types, the stub against the module, the walls between the layers
+$(VENV)/ready-for-browser: $(VENV)/ready requirements/browser.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/browser.txt
+	touch $@
+
+# For this machine: of what `make build` has compiled, and so in a moment.
+target/wheel/ready: $(VENV)/built $(shell find python -name '*.py*')
+	rm -rf target/wheel
+	$(BIN)/maturin build --quiet --release --locked $(BUILD) --out target/wheel
+	touch $@
+
+# For others. On Linux zig stands in for the C compiler and the linker: it brings the symbols of every glibc, so that the
+# wheel needs none that is newer than Rust itself does (2.17), whatever this machine has. Elsewhere the system's own will do.
+# TARGET: another than this machine (`TARGET=universal2-apple-darwin`). INTERPRETER: one for which the stable ABI's wheel is
+# none, a free-threaded one (`INTERPRETER=python3.14t`).
+ifeq ($(shell uname -s),Linux)
+PORTABLE := --zig --compatibility pypi $(if $(findstring musl,$(TARGET)),musllinux_1_2,manylinux2014)
+endif
+wheel: $(VENV)/ready-for-packages ## Build the wheel for everybody into dist/, audit it, and smoke-test it in every CPython found
+	rm -rf dist/*.whl
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --quiet --release --locked --target-dir target/portable $(PORTABLE) \
+	  $(if $(TARGET),--target $(TARGET)) $(if $(INTERPRETER),--interpreter $(INTERPRETER)) --out dist
+	$(BIN)/twine check --strict dist/*.whl
+	$(if $(PORTABLE),$(BIN)/auditwheel show dist/*.whl | tr '\n' ' ' | grep -oE 'platform tag: *"(manylinux_2_17|musllinux_1_2)_\w+"')
+	$(if $(INTERPRETER),,$(BIN)/abi3audit --strict --summary dist/*.whl)
+	$(if $(findstring musl,$(TARGET)),,$(BIN)/python tests/wheel_smoke.py dist $(INTERPRETER))
+
+sdist: $(VENV)/ready-for-packages build ## Build the source distribution into dist/, and from it a wheel, offline
+	rm -rf dist/*.tar.gz target/sdist
+	$(BIN)/maturin sdist --out dist
+	$(BIN)/twine check --strict dist/*.tar.gz
+	mkdir -p target/sdist/source
+	# -m: with times of today, or cargo takes what the checkout was built to for what these files would be built to.
+	tar xzmf dist/zoho_token_store-$(VERSION).tar.gz -C target/sdist/source --strip-components 1
+	cd target/sdist/source && PATH="$(CURDIR)/$(BIN):$$PATH" CARGO_NET_OFFLINE=true CARGO_TARGET_DIR="$(CURDIR)/target/python" \
+	  python -m pip wheel --quiet --no-index --no-build-isolation --no-deps --no-cache-dir --wheel-dir .. .
+	@ls -sh dist/*.tar.gz
+
+# 75 times the size of the source distribution, so not within it. It is a CARGO_HOME to be unpacked anywhere.
+CRATES := zoho_token_store-$(VERSION)-crates
+crates: ## Pack the source of every crate into dist/, for who builds the source distribution without a registry
+	rm -rf target/crates
+	mkdir -p target/crates/$(CRATES) dist
+	cargo vendor --quiet --locked target/crates/$(CRATES)/vendor
+	printf '[source.crates-io]\nreplace-with = "vendored"\n\n[source.vendored]\ndirectory = "$(CRATES)/vendor"\n' \
+	  > target/crates/$(CRATES)/config.toml
+	tar cJf dist/$(CRATES).tar.xz -C target/crates $(CRATES)
+	@ls -sh dist/$(CRATES).tar.xz
+
+licences: ## Write THIRD-PARTY-LICENSES anew (needs cargo-about)
+	cargo about generate --locked --output-file THIRD-PARTY-LICENSES about.hbs
+
+ADVISORIES ?= advisories
+audit: ## Licences, sources and known faults of all crates (needs cargo-deny; `make audit ADVISORIES=` leaves out what needs the network)
+	cargo deny --locked --all-features check bans licenses sources $(ADVISORIES)
+
+lint: build lint-repository ## Formatters, linters, types, the stub against the module, the walls between the layers
 	cargo fmt --check
 	cargo clippy --quiet --locked --all-targets --no-default-features -- -D warnings
 	cargo clippy --quiet --locked --all-targets --no-default-features --features sqlite -- -D warnings
@@ -95,6 +153,14 @@ lint: build ## Formatters, linters, types, the stub against the module, the wall
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest zoho_token_store._native --ignore-missing-stub --mypy-config-file pyproject.toml
 
+lint-repository: setup ## What others read: the package's metadata, workflows, forms
+	$(BIN)/validate-pyproject pyproject.toml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/zizmor --offline --quiet --pedantic .github
+
 floor: target/floor ## Build the bare point SELECT in Rust, which `make bench` compares with
 
 # It shares no source with the library.
@@ -102,9 +168,7 @@ target/floor: Cargo.toml Cargo.lock benchmarks/floor.rs
 	cargo build --quiet --release --locked --no-default-features --features sqlite --bench floor $(BUILD) --message-format=json \
 	  | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | xargs -I{} cp {} $@
 
-# The wheel is asked for its size alone: any will do.
-bench: $(VENV)/ready-for-benchmarks build floor ## The stores beside their peers, with what is to be reached (25 minutes)
-	@ls dist/*.whl >/dev/null 2>&1 || $(MAKE) wheel
+bench: $(VENV)/ready-for-benchmarks build floor target/wheel/ready ## The stores beside their peers, with what is to be reached (25 minutes)
 	$(BIN)/python benchmarks/bench.py --million --json target/bench.json --picture target/bench.svg $(OPTIONS)
 
 bench-fast: build floor ## The same in little, to see that it works (20 seconds)
@@ -133,13 +197,17 @@ $(VENV)/ready-for-benchmarks: $(VENV)/ready requirements/bench.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.txt
 	touch $@
 
+$(VENV)/ready-for-packages: $(VENV)/ready requirements/package.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/package.txt
+	touch $@
+
 format: setup ## Let the formatters write
 	cargo fmt
 	$(BIN)/ruff check --fix --quiet || true
 	$(BIN)/ruff format
 
 lock: ## Pin the Python tools anew (needs uv)
-	for name in dev bench docs $(SDKS:%=sdk-%); do $(UV_COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
+	for name in dev bench browser docs package $(SDKS:%=sdk-%); do $(UV_COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
 
 clean: ## Remove what the other verbs made
 	rm -rf $(VENV) $(VENV)-docs .venv-sdk-* target dist

@@ -54,8 +54,8 @@ def import_time(module: str, bytecode: Path) -> float:
 
 
 def wheel_size() -> float | None:
-    """Return the megabytes of the wheel in `dist/`, if there is one."""
-    wheels = sorted((HERE.parent / "dist").glob("*.whl"))
+    """Return the megabytes of the wheel that was built for this machine, if there is one."""
+    wheels = sorted((HERE.parent / "target" / "wheel").glob("*.whl"))
     return wheels[-1].stat().st_size / 1e6 if wheels else None
 
 

@@ -1,5 +1,9 @@
 # ruff: noqa: T201 - a script that is here to print
-"""Installs the wheel in an environment of its own for every CPython from 3.10 on that is found, and uses it there."""
+"""Installs the wheel in an environment of its own for every CPython from 3.10 on that is found, and uses it there.
+
+`wheel_smoke.py FOLDER` takes the wheel in it; `wheel_smoke.py FOLDER INTERPRETER` tries it in that one alone;
+`wheel_smoke.py --here` uses what is installed already.
+"""
 
 from __future__ import annotations
 
@@ -47,13 +51,16 @@ def interpreters() -> dict[str, str]:
 
 
 def main() -> None:
-    """Try the one wheel in the folder given."""
+    """Do what the arguments say."""
+    if sys.argv[1] == "--here":
+        subprocess.run([sys.executable, "-c", PROGRAM], check=True, timeout=120)
+        return
     [wheel] = Path(sys.argv[1]).glob("*.whl")
-    found = interpreters() or {"this": sys.executable}
+    found = {python: python for python in sys.argv[2:]} or interpreters() or {"this": sys.executable}
     for python in found.values():
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run([python, "-m", "venv", folder], check=True, timeout=120)
-            inside = str(Path(folder) / "bin" / "python")
+            inside = str(Path(folder) / ("Scripts" if os.name == "nt" else "bin") / "python")
             install = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
             subprocess.run([*install, str(wheel), "zohocrmsdk8_0", "-c", PINS], check=True, timeout=300)
             subprocess.run([inside, "-c", PROGRAM], check=True, timeout=120, cwd=folder)

@@ -19,13 +19,18 @@ use crate::store::transfer::{self, Kind};
 use crate::store::wait::Deadline;
 use crate::store::{Error, Store};
 
-/// Something that is not as it should be.
+/// Something about a store that is not as it should be. It holds no secret.
 #[pyclass(module = "zoho_token_store", frozen, get_all)]
 pub(super) struct Finding {
+    /// What kind it is, for programs.
     code: &'static str,
+    /// How bad it is: the store does not work, or somebody should look.
     severity: &'static str,
+    /// The rows concerned; none if it is about the file.
     ids: Vec<String>,
+    /// What is wrong.
     message: String,
+    /// What to do.
     cure: &'static str,
 }
 

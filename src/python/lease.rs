@@ -22,12 +22,16 @@ use crate::store::held::{Counters, Turn, asker};
 use crate::store::lease::{Advice, Asked};
 use crate::store::{Found, Store};
 
-/// How often a store had to do with refresh leases.
+/// How often a store had to do with refresh leases in this process since it was made. A snapshot.
 #[pyclass(module = "zoho_token_store", frozen, get_all)]
 pub(super) struct LeaseInfo {
+    /// Leases taken: refreshes that this store let the SDK make while others wait.
     taken: u64,
+    /// Finds that waited for another's refresh, however the wait ended.
     waited: u64,
+    /// Those of them that went on without a fresh token: Zoho was slow, or `refresh_lease` is short.
     gave_up: u64,
+    /// The longest wait, in seconds.
     longest_wait: f64,
 }
 

@@ -1,4 +1,7 @@
 //! The classes. One base has the methods; each store adds only how it is made.
+//!
+//! What Python shows of them in `help()` is the first sentence of the stub's, which is the documentation of record; a test
+//! holds them to it.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -24,7 +27,9 @@ use crate::store::sqlite::{Memory, Sqlite};
 use crate::store::wait::Deadline;
 use crate::store::{Backend, Error, Found, Place, Store, Wait};
 
-/// What the three store classes have in common: every method. Made only through one of them.
+/// What the store classes have in common: every method. It is made only through one of them.
+///
+/// The rest is in `_native.pyi`, where editors find it: what each argument and method takes, returns, raises and promises.
 #[pyclass(module = "zoho_token_store._native", name = "TokenStoreBase", subclass, frozen, weakref)]
 pub(super) struct TokenStoreBase {
     /// Empty until `__init__` has run.
@@ -37,15 +42,21 @@ struct Opened {
     raise_on_missing_id: bool,
 }
 
-/// A SQLite file.
+/// Tokens in a SQLite file, for any number of threads and processes (contract 7, 9).
+///
+/// The rest is in `_native.pyi`, where editors find it: what each argument and method takes, returns, raises and promises.
 #[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
 pub(super) struct CustomStoreSQLite;
 
-/// A private SQLite database in memory.
+/// Tokens in a private SQLite database in memory, gone with the object. Also called `CustomStore`.
+///
+/// The rest is in `_native.pyi`, where editors find it: what each argument and method takes, returns, raises and promises.
 #[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
 pub(super) struct CustomStoreInMemory;
 
-/// A list in memory.
+/// Tokens in a plain list in memory, gone with the object.
+///
+/// The rest is in `_native.pyi`, where editors find it: what each argument and method takes, returns, raises and promises.
 #[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
 pub(super) struct CustomStoreList;
 
@@ -134,6 +145,7 @@ impl Opened {
 
 #[pymethods]
 impl TokenStoreBase {
+    /// Complete a token from its row.
     fn find_token<'py>(&self, py: Python<'py>, token: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.run(py, "find_token", |opened| {
             let incoming = opened.sdk.read(token)?;
@@ -144,6 +156,7 @@ impl TokenStoreBase {
         })
     }
 
+    /// Save a token into its row, or into a new one if it has none.
     fn save_token(&self, py: Python<'_>, token: &Bound<'_, PyAny>) -> PyResult<()> {
         self.run(py, "save_token", |opened| {
             let incoming = opened.sdk.read(token)?;
@@ -153,6 +166,7 @@ impl TokenStoreBase {
         })
     }
 
+    /// Make a new token from the row with this id. It waits for another's refresh as `find_token` does.
     fn find_token_by_id<'py>(&self, py: Python<'py>, id: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.run(py, "find_token_by_id", |opened| {
             let id = convert::id(id)?;
@@ -168,6 +182,7 @@ impl TokenStoreBase {
         })
     }
 
+    /// Make a new token of every row, the oldest row first.
     fn get_tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         self.run(py, "get_tokens", |opened| {
             let rows = py.detach(|| opened.store.all())?;
@@ -175,6 +190,7 @@ impl TokenStoreBase {
         })
     }
 
+    /// Delete the row with this id, and what is left of it on the disk. An id that is not there is no error.
     fn delete_token(&self, py: Python<'_>, id: &Bound<'_, PyAny>) -> PyResult<()> {
         self.run(py, "delete_token", |opened| {
             let id = convert::id(id)?;
@@ -183,10 +199,12 @@ impl TokenStoreBase {
         })
     }
 
+    /// Delete all rows, and what is left of them on the disk. Their ids are not given out again.
     fn delete_tokens(&self, py: Python<'_>) -> PyResult<()> {
         self.run(py, "delete_tokens", |opened| Ok(py.detach(|| opened.store.delete_all())?))
     }
 
+    /// Delete the rows that can never be used again (contract 10).
     #[pyo3(signature = (idle_for=None))]
     fn purge(&self, py: Python<'_>, idle_for: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         self.run(py, "purge", |opened| {
@@ -195,6 +213,7 @@ impl TokenStoreBase {
         })
     }
 
+    /// Save each of the tokens, in one transaction: all of them or none.
     fn import_tokens(&self, py: Python<'_>, tokens: &Bound<'_, PyAny>) -> PyResult<usize> {
         self.run(py, "import_tokens", |opened| {
             let mut incoming = Vec::new();
@@ -213,6 +232,7 @@ impl TokenStoreBase {
         })
     }
 
+    /// Write a consistent copy into a SQLite file, while others go on writing.
     fn backup(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<()> {
         self.run(py, "backup", |opened| {
             let target = file_path(path)?;
@@ -220,6 +240,7 @@ impl TokenStoreBase {
         })
     }
 
+    /// Look for what is not as it should be, and change nothing. `zoho-token-store check` finds the same.
     fn check(&self, py: Python<'_>) -> PyResult<Vec<Finding>> {
         self.run(py, "check", |opened| {
             let findings = py.detach(|| opened.store.check(now()))?;
@@ -227,6 +248,7 @@ impl TokenStoreBase {
         })
     }
 
+    /// Return how often this store had to do with refresh leases, for whoever runs it in production.
     fn lease_info(&self, py: Python<'_>) -> PyResult<LeaseInfo> {
         self.run(py, "lease_info", |opened| {
             turn::tell_untold(py)?;
@@ -234,6 +256,7 @@ impl TokenStoreBase {
         })
     }
 
+    /// Close the store, and give back what leases it holds.
     fn close(&self, py: Python<'_>) {
         if let Some(opened) = self.opened.get() {
             py.detach(|| opened.store.close());

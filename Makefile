@@ -84,7 +84,7 @@ $(SDKS:%=test-sdk-%): test-sdk-%: .venv-sdk-%/ready target/wheel/ready
 	.venv-sdk-$*/$(SCRIPTS)/python -m pytest $(PYTEST) tests/sdk
 
 test-browser: build $(VENV)/ready-for-browser ## The example of a login with Zoho in a headless Chromium (which has to be there)
-	$(BIN)/python -m pytest --junitxml=target/pytest-browser.xml tests/browser/test_login.py
+	$(BIN)/python -m pytest --junitxml=target/pytest-browser.xml tests/browser/two_windows.py
 
 $(VENV)/ready-for-browser: $(VENV)/ready requirements/browser.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/browser.txt

@@ -22,7 +22,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
 UV_COMPILE := uv pip compile --quiet --universal --upgrade --python-version 3.10 --custom-compile-command 'make lock'
 
-.PHONY: help version setup build demo test test-rust test-python test-sdks test-sdk-8 lint lint-repository format wheel sdist crates licences audit floor bench bench-fast bench-lease reliability soak fuzz lock clean
+.PHONY: help version setup build demo docs test test-rust test-python test-sdks test-sdk-8 test-browser lint lint-repository format wheel sdist crates licences audit floor bench bench-fast bench-lease reliability soak fuzz lock clean
 
 version:
 	@echo $(VERSION)
@@ -47,6 +47,18 @@ $(VENV)/built: $(VENV)/ready pyproject.toml $(RUST_SOURCES)
 demo: build ## Log in, restart and refresh with the real SDK on a SQLite file, against a local stand-in for Zoho
 	@$(BIN)/python examples/demo.py
 
+$(VENV)-docs/ready: requirements/docs.txt
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	touch $@
+
+# A page that no other links to and a link that leads nowhere are warnings, and those are errors. The site is complete by
+# itself: nothing in it is fetched from elsewhere.
+docs: $(VENV)-docs/ready ## Build the documentation as a site: target/site/index.html
+	rm -rf target/site
+	$(VENV)-docs/bin/python -m sphinx --quiet --fail-on-warning --keep-going -c docs -d target/doctrees . target/site
+	@! grep -rlE '<(script|link|img|iframe)[^>]* (src|href)="(https?:)?//' target/site --include='*.html' || { echo 'the site needs the network'; exit 1; }
+
 test: test-rust test-python ## All tests, with the SDK 8
 
 test-rust: ## Rules and backends, without Python: first without SQLite, then with it
@@ -70,6 +82,13 @@ $(SDKS:%=.venv-sdk-%/ready): .venv-sdk-%/ready: requirements/sdk-%.txt
 $(SDKS:%=test-sdk-%): test-sdk-%: .venv-sdk-%/ready target/wheel/ready
 	.venv-sdk-$*/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall target/wheel/*.whl
 	.venv-sdk-$*/$(SCRIPTS)/python -m pytest $(PYTEST) tests/sdk
+
+test-browser: build $(VENV)/ready-for-browser ## The example of a login with Zoho in a headless Chromium (which has to be there)
+	$(BIN)/python -m pytest --junitxml=target/pytest-browser.xml tests/browser/test_login.py
+
+$(VENV)/ready-for-browser: $(VENV)/ready requirements/browser.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/browser.txt
+	touch $@
 
 # For this machine: of what `make build` has compiled, and so in a moment.
 target/wheel/ready: $(VENV)/built $(shell find python -name '*.py*')
@@ -188,7 +207,7 @@ format: setup ## Let the formatters write
 	$(BIN)/ruff format
 
 lock: ## Pin the Python tools anew (needs uv)
-	for name in dev bench package $(SDKS:%=sdk-%); do $(UV_COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
+	for name in dev bench browser docs package $(SDKS:%=sdk-%); do $(UV_COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
 
 clean: ## Remove what the other verbs made
-	rm -rf $(VENV) .venv-sdk-* target dist
+	rm -rf $(VENV) $(VENV)-docs .venv-sdk-* target dist

@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, S603, T201 - a script that is here to print, and starts nothing but itself
+# ruff: noqa: S603 - it starts nothing but itself
 """A program that uses Zoho's SDK logs in, restarts and refreshes, with its token kept in a SQLite file.
 
 The SDK is the real one, version 8. Zoho is a stand-in on this machine. The program, `program()` below, runs

@@ -12,6 +12,8 @@ Needs the extra: ``pip install zoho-token-store[testing]``.
 ...     zoho.token_calls
 1
 
+pytest has it as the fixture `zoho_stand_in`, beside others (``pytest --fixtures``): the plugin comes with the library.
+
 It listens on 127.0.0.1 alone, knows Zoho's limits, fails when told to, and keeps a record of every call.
 What it answers is what the SDKs 5 to 8 read, not all that Zoho answers.
 """

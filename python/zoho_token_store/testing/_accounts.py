@@ -72,8 +72,20 @@ class Accounts:
     def add_client(self, redirect_url: str | None) -> Client:
         """Register a client. With a redirect URL, a login has to name the same one."""
         client = Client(_made_up("client"), _made_up("secret"), redirect_url)
-        self._clients[client.id] = client
+        self.know_client(client)
         return client
+
+    def know_client(self, client: Client) -> None:
+        """Register a client that has an id and a secret already."""
+        self._clients[client.id] = client
+
+    def client(self, client_id: str) -> Client | None:
+        """Return the client with this id, if there is one."""
+        return self._clients.get(client_id)
+
+    def users(self) -> list[User]:
+        """Return all users, in the order in which they were registered."""
+        return list(self._users)
 
     def add_user(self, email: str, org_id: str | None) -> User:
         """Register a user, in an organisation of their own unless one is named."""

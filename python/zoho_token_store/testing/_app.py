@@ -13,8 +13,9 @@ from werkzeug.serving import WSGIRequestHandler
 from werkzeug.wrappers import Request, Response
 
 from ._accounts import Accounts, Answer
+from ._consent import consent
 from ._failures import Failure
-from ._records import Call
+from ._records import Call, User
 from ._state import State
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ logger = logging.getLogger("zoho_token_store.testing")
 _BEARER = "Zoho-oauthtoken "
 _URLS = Map(
     [
+        Rule("/oauth/v2/auth", endpoint="consent", methods=["GET", "POST"]),
         Rule("/oauth/v2/token", endpoint="token", methods=["POST"]),
         Rule("/oauth/v2/token/revoke", endpoint="revoke", methods=["POST"]),
         Rule("/crm/v<int:version>/users", endpoint="user", methods=["GET"]),
@@ -63,6 +65,8 @@ class App:
         """
         request = Request(environ)
         kind, target = self._what(request)
+        if kind == "consent":
+            return self._consent(request)(environ, start_response)
         failure, answer = self._decide(request, kind, target)
         settings = self._state.settings
         self._stopping.wait(settings.api_latency if target == "api" else settings.latency)
@@ -101,11 +105,21 @@ class App:
                 answer = state.accounts.revoke(form)
             else:
                 answer = _api(state.accounts, kind, request)
-            user = None if answer.user is None else answer.user.name
-            call = Call(state.settings.clock(), kind, user, answer.outcome, request.path)
-            state.calls.append(call)
-        logger.debug("%s for %s: %s (%s %s)", kind, user, answer.outcome, request.method, request.path)
+            self._record(request, kind, answer.user, answer.outcome)
         return failure, answer
+
+    def _consent(self, request: Request) -> Response:
+        form = request.values.to_dict()
+        with self._state.lock:
+            response, user, outcome = consent(self._state.accounts, form, chosen=request.method == "POST")
+            self._record(request, "consent", user, outcome)
+        return response
+
+    def _record(self, request: Request, kind: str, user: User | None, outcome: str) -> None:
+        # Under the lock: the order of the record is the order of the decisions.
+        name = None if user is None else user.name
+        self._state.calls.append(Call(self._state.settings.clock(), kind, name, outcome, request.path))
+        logger.debug("%s for %s: %s (%s %s)", kind, name, outcome, request.method, request.path)
 
 
 def _api(accounts: Accounts, kind: str, request: Request) -> Answer:

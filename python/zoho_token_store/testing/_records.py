@@ -32,8 +32,9 @@ class Call:
     Attributes:
         at: the stand-in's clock at its arrival, in seconds.
         kind: what was asked for. Of the token endpoint ``"login"`` and ``"refresh"``, its two grants, or
-            ``"token"``, neither of them; ``"revoke"``; ``"user"`` and ``"org"``, the look-ups that the SDKs 6
-            to 8 make after a login; ``"api"``, the rest of the CRM's API; ``"other"``, no URL of Zoho's.
+            ``"token"``, neither of them; ``"revoke"``; ``"consent"``, the page where a user agrees; ``"user"``
+            and ``"org"``, the look-ups that the SDKs 6 to 8 make after a login; ``"api"``, the rest of the CRM's
+            API; ``"other"``, no URL of Zoho's.
         user: the name of the user it was for, if that came out.
         outcome: ``"ok"``, the error that was answered (``"Access Denied"``), or the failure that was injected
             (``"HTTP 500"``, ``"dropped"``).

@@ -117,6 +117,15 @@ class ZohoStandIn(Settings):
         """The token endpoint's URL; ``/revoke`` behind it is the revoke endpoint's."""
         return f"{self.url}/oauth/v2/token"
 
+    @property
+    def consent_url(self) -> str:
+        """The URL of the page where users log in and agree to what a client wants: Zoho's ``/oauth/v2/auth``.
+
+        A program sends its user's browser there, with ``client_id``, ``redirect_uri`` and ``state``. The page has a
+        button for each registered user; the browser comes back with a grant code.
+        """
+        return f"{self.url}/oauth/v2/auth"
+
     def environment(self) -> object:
         """Make a `DataCenter.Environment` of the installed SDK that points here alone.
 
@@ -151,6 +160,11 @@ class ZohoStandIn(Settings):
         """Register one more client. With a redirect URL, its logins must name the same one."""
         with self._state.lock:
             return self._state.accounts.add_client(redirect_url)
+
+    def know_client(self, client: Client) -> None:
+        """Register a client of another stand-in's, as production and the sandbox know the same ones."""
+        with self._state.lock:
+            self._state.accounts.know_client(client)
 
     def add_user(self, email: str, org_id: str | None = None) -> User:
         """Register a user, in an organisation of their own unless one is named."""

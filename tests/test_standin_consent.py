@@ -1,0 +1,126 @@
+"""The stand-in's page where users agree: what it shows, where it sends the browser, and what it refuses."""
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import requests
+from zoho_token_store.testing import ZohoStandIn
+
+BACK = "http://127.0.0.1:9/back?page=1"
+
+
+@pytest.fixture
+def zoho():
+    with ZohoStandIn() as standin:
+        yield standin
+
+
+@pytest.fixture
+def browse(zoho):
+    with requests.Session() as session:
+        session.trust_env = False
+
+        def send(method, user=None, **query):
+            asked = {
+                "client_id": zoho.client_id,
+                "redirect_uri": BACK,
+                "response_type": "code",
+                "state": "s & t",
+                **query,
+            }
+            asked = {key: value for key, value in asked.items() if value is not None}
+            data = None if user is None else {"user": user}
+            return session.request(method, zoho.consent_url, params=asked, data=data, allow_redirects=False, timeout=10)
+
+        yield send
+
+
+def came_back(response):
+    assert response.status_code == 302
+    url, _, query = response.headers["Location"].partition("?")
+    assert url == BACK.partition("?")[0]
+    return {key: value for key, [value] in parse_qs(query, strict_parsing=True).items()}
+
+
+def test_it_shows_each_user(zoho, browse):
+    """The page has a button for each registered user, names them safely, and issues nothing."""
+    zoho.add_user("ada@example.com", "1")
+    zoho.add_user("<b>@example.com", "2")
+    response = browse("GET")
+    assert response.status_code == 200
+    assert 'value="ada@example.com:1"' in response.text
+    assert "&lt;b&gt;@example.com:2" in response.text
+    assert "<b>" not in response.text
+    assert zoho.token_calls == 0
+
+
+def test_who_agrees_is_sent_back_with_a_code(zoho, browse):
+    """Choosing a user leads back with a grant code that logs this user in, the program's own query and its state."""
+    user = zoho.add_user("ada@example.com", "1")
+    zoho.add_user("bob@example.com", "2")
+    answer = came_back(browse("POST", user.name))
+    assert (answer["page"], answer["state"], answer["accounts-server"]) == ("1", "s & t", zoho.url)
+    form = {"client_id": zoho.client_id, "client_secret": zoho.client_secret, "code": answer["code"]}
+    with requests.Session() as session:
+        session.trust_env = False
+        form["grant_type"] = "authorization_code"
+        assert "refresh_token" in session.post(zoho.accounts_url, data=form, timeout=10).json()
+    assert [(call.kind, call.user, call.outcome) for call in zoho.calls] == [
+        ("consent", user.name, "ok"),
+        ("login", user.name, "ok"),
+    ]
+
+
+def test_who_refuses_is_sent_back_without(zoho, browse):
+    """Refusing leads back with `error=access_denied` and the state, and without a code."""
+    zoho.add_user("ada@example.com", "1")
+    assert came_back(browse("POST", "refuse")) == {"page": "1", "error": "access_denied", "state": "s & t"}
+    assert zoho.calls[-1].outcome == "access_denied"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"client_id": "nobody"}, "invalid_client"),
+        ({"client_id": None}, "invalid_client"),
+        ({"redirect_uri": None}, "invalid_redirect_uri"),
+        ({"redirect_uri": "javascript:alert(1)"}, "invalid_redirect_uri"),
+        ({"response_type": "token"}, "unsupported_response_type"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_is_wrong_leads_nowhere(zoho, browse, method, wrong, error):
+    """A wrong client, redirect URL or kind of answer is told on the page, and the browser is sent nowhere."""
+    user = zoho.add_user("ada@example.com", "1")
+    response = browse(method, user.name if method == "POST" else None, **wrong)
+    assert (response.status_code, "Location" in response.headers) == (400, False)
+    assert error in response.text
+    assert zoho.calls[-1].outcome == error
+
+
+def test_the_redirect_url_is_the_clients(zoho, browse):
+    """A client with a redirect URL is sent back there alone."""
+    user = zoho.add_user("ada@example.com", "1")
+    client = zoho.add_client(BACK)
+    assert "code" in came_back(browse("POST", user.name, client_id=client.id))
+    elsewhere = browse("POST", user.name, client_id=client.id, redirect_uri="https://elsewhere.example.com")
+    assert "invalid_redirect_uri" in elsewhere.text
+
+
+def test_nobody_else_can_be_chosen(zoho, browse):
+    """A user that is not registered cannot be made up."""
+    response = browse("POST", "eve@example.com:1")
+    assert (response.status_code, zoho.calls[-1].outcome) == (400, "invalid_user")
+
+
+def test_two_stand_ins_know_one_client(zoho):
+    """A client of another stand-in's is known here by its own id and secret."""
+    with ZohoStandIn() as sandbox:
+        client = zoho.add_client()
+        sandbox.know_client(client)
+        form = {"client_id": client.id, "client_secret": client.secret, "grant_type": "authorization_code"}
+        form["code"] = sandbox.grant_code("ada@example.com", client)
+        with requests.Session() as session:
+            session.trust_env = False
+            assert session.post(sandbox.accounts_url, data=form, timeout=10).json()["api_domain"] == sandbox.url
+    assert urlsplit(sandbox.url).port != urlsplit(zoho.url).port

@@ -123,7 +123,7 @@ sdist: $(VENV)/ready-for-packages build ## Build the source distribution into di
 	  python -m pip wheel --quiet --no-index --no-build-isolation --no-deps --no-cache-dir --wheel-dir .. .
 	@ls -sh dist/*.tar.gz
 
-# 75 times the size of the source distribution, so not within it. It is a CARGO_HOME to be unpacked anywhere.
+# Forty times the size of the source distribution, so not within it. It is a CARGO_HOME to be unpacked anywhere.
 CRATES := zoho_token_store-$(VERSION)-crates
 crates: ## Pack the source of every crate into dist/, for who builds the source distribution without a registry
 	rm -rf target/crates

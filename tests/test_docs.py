@@ -194,3 +194,11 @@ def test_the_reference_has_every_public_name():
     public = {*zoho_token_store.__all__, *zoho_token_store.testing.__all__} - {"__version__"}
     assert public - {named.rpartition(".")[2] for named in listed} == {"CustomStore"}
     assert "`CustomStore` is another name for `CustomStoreInMemory`" in prose(ROOT / "docs" / "reference.md")
+
+
+def test_every_page_is_one_step_from_the_readme():
+    """Whoever has the README in front of them has a link to each page."""
+    linked = {(ROOT / link).resolve() for link in links(ROOT / "README.md")}
+    assert [name(page) for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")] if page not in linked] == [
+        "README.md"
+    ]

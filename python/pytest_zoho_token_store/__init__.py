@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from zoho_token_store import CustomStoreInMemory, CustomStoreSQLite
@@ -160,9 +160,8 @@ def zoho_login(
 def zoho_let_time_pass(request: pytest.FixtureRequest, zoho_stand_in: ZohoStandIn, zoho_fresh_sdk: None) -> LetTimePass:  # noqa: ARG001
     """Let an hour pass, or ``zoho_let_time_pass(seconds)``: access tokens expire, and Zoho's limits start anew.
 
-    Nothing waits: the stand-in's clock is put forward, and what the stores and the SDK hold expires sooner by as much.
-    That is the SDK's present store, `zoho_store` and `zoho_store_file` where the test uses them, and ``stores=(…,)``. A
-    token that your program keeps in a variable of its own is not among them.
+    Nothing waits: the stand-in's clock is put forward, and what the stores hold expires sooner by as much. These are
+    the SDK's present store, `zoho_store` and `zoho_store_file` where the test uses them, and ``stores=(…,)``.
     """
 
     def let_time_pass(seconds: float = _HOUR, *, stores: tuple[TokenStoreBase, ...] = ()) -> None:
@@ -174,13 +173,12 @@ def zoho_let_time_pass(request: pytest.FixtureRequest, zoho_stand_in: ZohoStandI
         used += [] if present is None else [present.store]
         clock = zoho_stand_in.clock
         zoho_stand_in.clock = lambda: clock() + seconds
-        for store in _each(used):
+        # By identity, each once.
+        for store in {id(store): store for store in used}.values():
             for token in store.get_tokens():
-                _age(token, seconds)
-                store.save_token(token)
-        # The SDK's own, too: of a token's expiry and its row's, a store takes the later one.
-        for token in _each(one.token for one in (present, Initializer.initializer) if one is not None):
-            _age(token, seconds)
+                if expiry := token.get_expires_in():
+                    token.set_expires_in(str(int(expiry) - round(seconds * 1000)))
+                    store.save_token(token)
 
     return let_time_pass
 
@@ -192,14 +190,3 @@ def _forget(initializer: Any) -> None:  # noqa: ANN401 - the SDK has no types
     initializer.initializer = None
     # A new object of the same kind: what each thread has put into the old one is out of the SDK's sight.
     initializer.LOCAL = type(initializer.LOCAL)()
-
-
-def _each(objects: Iterable[Any]) -> list[Any]:
-    # By identity: tokens and stores need not compare.
-    return list({id(one): one for one in objects}.values())
-
-
-def _age(token: Any, seconds: float) -> None:  # noqa: ANN401
-    expiry = None if token is None else token.get_expires_in()
-    if expiry:
-        token.set_expires_in(str(int(expiry) - round(seconds * 1000)))

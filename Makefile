@@ -84,7 +84,7 @@ $(SDKS:%=test-sdk-%): test-sdk-%: .venv-sdk-%/ready target/wheel/ready
 	.venv-sdk-$*/$(SCRIPTS)/python -m pytest $(PYTEST) tests/sdk
 
 test-browser: build $(VENV)/ready-for-browser ## The example of a login with Zoho in a headless Chromium (which has to be there)
-	$(BIN)/python -m pytest --junitxml=target/pytest-browser.xml tests/browser/test_login.py
+	$(BIN)/python -m pytest --junitxml=target/pytest-browser.xml tests/browser/two_windows.py
 
 $(VENV)/ready-for-browser: $(VENV)/ready requirements/browser.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/browser.txt
@@ -123,7 +123,7 @@ sdist: $(VENV)/ready-for-packages build ## Build the source distribution into di
 	  python -m pip wheel --quiet --no-index --no-build-isolation --no-deps --no-cache-dir --wheel-dir .. .
 	@ls -sh dist/*.tar.gz
 
-# 75 times the size of the source distribution, so not within it. It is a CARGO_HOME to be unpacked anywhere.
+# Forty times the size of the source distribution, so not within it. It is a CARGO_HOME to be unpacked anywhere.
 CRATES := zoho_token_store-$(VERSION)-crates
 crates: ## Pack the source of every crate into dist/, for who builds the source distribution without a registry
 	rm -rf target/crates

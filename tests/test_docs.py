@@ -91,6 +91,10 @@ def cron(text):
 def python(text):
     text = text.replace("1000.made.up", zoho.grant_code(ada))
     text = text.replace('"1000.CLIENT"', repr(zoho.client_id)).replace('"made-up"', repr(zoho.client_secret))
+    if "\\ndef test_" in text:
+        with open("test_block.py", "w", encoding="utf-8") as file:
+            file.write(text)
+        return command("python -m pytest -q -p no:cacheprovider test_block.py")
     exec(compile(text, "block", "exec"), {"__name__": "__main__"})
 
 def run(language, text, failures):
@@ -136,7 +140,7 @@ def test_code_that_is_not_run_is_there_to_be_run(page):
     extras = re.findall(r"^(\w+) = ", optional, re.MULTILINE)
     verbs = re.findall(r"^([a-z0-9-]+):", text_of(ROOT / "Makefile"), re.MULTILINE)
     for language, code in blocks(page):
-        assert language in {*RUN, "sh", "toml", "text", "{eval-rst}"}, code
+        assert language in {*RUN, "diff", "sh", "toml", "text", "{eval-rst}"}, code
         if language == "toml":
             tomllib.loads(code)
         for line in code.splitlines() if language == "sh" else ():
@@ -190,3 +194,11 @@ def test_the_reference_has_every_public_name():
     public = {*zoho_token_store.__all__, *zoho_token_store.testing.__all__} - {"__version__"}
     assert public - {named.rpartition(".")[2] for named in listed} == {"CustomStore"}
     assert "`CustomStore` is another name for `CustomStoreInMemory`" in prose(ROOT / "docs" / "reference.md")
+
+
+def test_every_page_is_one_step_from_the_readme():
+    """Whoever has the README in front of them has a link to each page."""
+    linked = {(ROOT / link).resolve() for link in links(ROOT / "README.md")}
+    assert [name(page) for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")] if page not in linked] == [
+        "README.md"
+    ]

@@ -1,4 +1,7 @@
-"""The example of a login with Zoho in a real browser (`make test-browser`); `make test` has the flow without one."""
+"""The example of a login with Zoho in a real browser (`make test-browser`); `make test` has the flow without one.
+
+It is not named as a test, so that only who names it runs it: a fresh machine has no browser.
+"""
 
 import shutil
 from urllib.parse import urlsplit

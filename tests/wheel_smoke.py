@@ -62,8 +62,10 @@ def main() -> None:
             subprocess.run([python, "-m", "venv", folder], check=True, timeout=120)
             inside = str(Path(folder) / ("Scripts" if os.name == "nt" else "bin") / "python")
             install = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            subprocess.run([*install, str(wheel), "zohocrmsdk8_0", "-c", PINS], check=True, timeout=300)
+            subprocess.run([*install, f"{wheel}[cli]", "zohocrmsdk8_0", "-c", PINS], check=True, timeout=300)
             subprocess.run([inside, "-c", PROGRAM], check=True, timeout=120, cwd=folder)
+            script = str(Path(inside).parent / "zoho-token-store")
+            subprocess.run([script, "--version"], check=True, timeout=120, cwd=folder)
     print(f"{wheel.name}, {wheel.stat().st_size / 1e6:.2f} MB, works in {len(found)} CPython(s)")
 
 

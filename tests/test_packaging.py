@@ -61,7 +61,7 @@ def test_contributors_are_told_of_every_verb():
     assert len(verbs) > 20
     told = text[text.index("## The verbs") :]
     assert [verb for verb in verbs if verb != "help" and f"`{verb}`" not in told] == []
-    for folder in re.findall(r"`((?:src|tests|benchmarks|python)[\w/.]*)`", text):
+    for folder in re.findall(r"`((?:src|tests|benchmarks|examples|python)[\w/.]*)`", text):
         assert (ROOT / folder).exists(), folder
 
 

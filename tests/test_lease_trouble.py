@@ -112,6 +112,22 @@ print(json.dumps([zoho.token_calls, len(failed), store.lease_info().gave_up]))
     assert run(FOREVER + code, path) == [2, 1, 0]
 
 
+def test_without_the_gil_nobody_looks_at_what_other_threads_run(path):
+    """Frames that others run are not safe to look at then: whoever waits waits until the lease is over."""
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+store = use(CustomStoreSQLite(sys.argv[1], refresh_lease=1))
+expire(store)
+sys._is_gil_enabled, sys._current_frames = lambda: False, lambda: os._exit(7)
+zoho.fail_next(1)
+with ThreadPoolExecutor(4) as pool:
+    asked = [pool.submit(ask) for _ in range(4)]
+failed = [future for future in asked if future.exception()]
+print(json.dumps([zoho.token_calls, len(failed)]))
+"""
+    assert run(code, path) == [2, 1]
+
+
 def test_a_store_that_goes_with_its_frame_gives_its_lease_back(path):
     """Rule 11: a failed refresh gives the lease back, though nobody else holds the store any more."""
     code = """

@@ -147,15 +147,22 @@ impl Drop for Deciding {
 /// Gives back a lease of this process whose call is on no thread's stack any more: its refresh has failed, and somebody
 /// keeps the exception, and with it the frame and its [`Guard`]. Tells whether it did.
 fn has_ended(py: Python<'_>, store: &Store, lease: &Lease) -> Result<bool, Failure> {
-    let running = || -> PyResult<HashSet<usize>> {
+    let running = || -> PyResult<Option<HashSet<usize>>> {
+        let sys = py.import("sys")?;
+        // Without the GIL, frames that other threads run change while they are looked at: then the lease's end is waited for.
+        if let Some(is_gil_enabled) = sys.getattr_opt(intern!(py, "_is_gil_enabled"))?
+            && !is_gil_enabled.call0()?.is_truthy()?
+        {
+            return Ok(None);
+        }
         let mut running = HashSet::new();
-        let frames = py.import("sys")?.call_method0(intern!(py, "_current_frames"))?;
+        let frames = sys.call_method0(intern!(py, "_current_frames"))?;
         for frame in frames.call_method0(intern!(py, "values"))?.try_iter()? {
             running.extend(frames_of(&frame?)?);
         }
-        Ok(running)
+        Ok(Some(running))
     };
-    let Some(running) = or_no_lease(py, store, running())? else { return Ok(false) };
+    let Some(Some(running)) = or_no_lease(py, store, running())? else { return Ok(false) };
     let given = py.detach(|| store.give_back_if(lease, |call| !running.contains(&call)));
     given.iter().try_for_each(|key| tell(py, store, "info", &gave_back(key)))?;
     Ok(!given.is_empty())

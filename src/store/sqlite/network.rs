@@ -4,6 +4,7 @@ use std::path::Path;
 
 /// File systems that more than one machine may use, by Linux's numbers for them (`statfs(2)`, and the file systems' own
 /// headers), and what to call them.
+#[cfg(any(target_os = "linux", test))]
 const NETWORK: [(u32, &str); 12] = [
     (0x0000_6969, "NFS"),
     (0x0000_517B, "SMB"),
@@ -21,6 +22,7 @@ const NETWORK: [(u32, &str); 12] = [
 ];
 
 /// What the file system with this number is called, if more than one machine may use it.
+#[cfg(any(target_os = "linux", test))]
 fn network_of(number: u32) -> Option<&'static str> {
     NETWORK.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
 }

@@ -9,6 +9,7 @@ pub(super) const INDEX_HEADER: usize = 136;
 
 /// SQLite keeps two copies of the first part of that, and changes one after the other. Here it says whether it counts.
 const COPY: usize = 48;
+#[cfg(any(unix, test))]
 const IS_INIT: usize = 12;
 
 /// What is another after each commit, by whatever program: SQLite itself knows by it whether the pages that it remembers are

@@ -65,8 +65,8 @@ class Terminal:
     def __init__(self, command: list[str], *, columns: int = 80, **variables: str | None) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        # In a session of its own, which has the terminal: so Ctrl-C reaches it, and it alone. As in a terminal it is not
-        # ignored, though it may be where the tests run (what a shell starts in the background ignores it).
+        # In a session of its own, which has the terminal: so Ctrl-C reaches it, and it alone. It is not ignored there,
+        # though it may be where the tests run: what a shell starts in the background ignores it.
         take_over = (
             "import os, fcntl, signal, sys, termios; os.setsid(); signal.signal(signal.SIGINT, signal.SIG_DFL);"
             "fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"

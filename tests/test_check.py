@@ -1,13 +1,17 @@
 """What `check()` finds, as a program sees it. Each kind of finding has its test in Rust (`tests/rust/files.rs`)."""
 
-import sqlite3
-
 import pytest
 from support import PLANTED, UNPRIVILEGED, login, run_program, run_python, token
 from zoho_token_store import CustomStoreSQLite, Finding
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
 FAR = "9999999999999"
+
+# In another process: to open and close the file would drop the locks of this one's store.
+DUMP = "import sqlite3, sys; print([*sqlite3.connect(sys.argv[1]).iterdump()])"
+ROWS = (
+    "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM oauthtoken').fetchone()[0])"
+)
 
 
 def test_a_sound_store_has_no_findings(store):
@@ -54,10 +58,10 @@ def test_a_check_changes_nothing(path):
     with CustomStoreSQLite(path) as store:
         store.save_token(login(expires_in=FAR))
         assert [finding.code for finding in store.check()] == ["far-expiry"]
-        before = run_python("import sqlite3, sys; print([*sqlite3.connect(sys.argv[1]).iterdump()])", path)
+        before = run_python(DUMP, path)
         assert [finding.code for finding in store.check()] == ["far-expiry"]
-        assert run_python("import sqlite3, sys; print([*sqlite3.connect(sys.argv[1]).iterdump()])", path) == before
-    assert sqlite3.connect(path).execute("SELECT count(*) FROM oauthtoken").fetchone() == (1,)
+        assert run_python(DUMP, path) == before
+    assert run_python(ROWS, path) == "1\n"
 
 
 def test_a_file_that_nobody_can_switch_to_wal_is_found(open_folder):

@@ -7,7 +7,18 @@ import shutil
 import stat
 
 import pytest
-from support import DATA, UNPRIVILEGED, login, run_program, run_python, token, values
+from support import (
+    DATA,
+    IMPORTS,
+    UNPRIVILEGED,
+    everything,
+    login,
+    rows_seen_elsewhere,
+    run_program,
+    run_python,
+    token,
+    values,
+)
 from zoho_token_store import CustomStoreSQLite
 
 # What a program does that has never heard of this library: the sample's kind of statements, with Python's sqlite3.
@@ -81,6 +92,40 @@ def test_the_sample_still_reads_and_writes_a_file_in_use(sample):
         store.save_token(again := login("again@example.com", 3))
         assert again.get_id() == "5003"
     assert len(run_python(SAMPLE_PROGRAM, sample, "read", 0).splitlines()) == 13
+
+
+KEPT = """
+import atexit
+class Kept: pass
+Kept.store = CustomStoreSQLite(sys.argv[1])  # as the SDK keeps it: nobody drops it before the end
+Kept.store.save_token(login())
+"""
+
+
+def test_a_program_that_ends_leaves_one_file_that_is_complete(path):
+    """A store that is kept to the end of its program is closed then: who copies the one file copies every row."""
+    run_program(KEPT, path)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    copy = path.with_name("copy.db")
+    copy.write_bytes(path.read_bytes())
+    assert rows_seen_elsewhere(copy) == everything(1)
+
+
+def test_what_a_program_saves_at_its_very_end_is_saved(path):
+    """Functions that run at exit may use a store, before it is closed and after."""
+    after = "import atexit; atexit.register(lambda: Kept.store.save_token(login('last@example.com', 3)))\n"
+    before = "atexit.register(lambda: Kept.store.save_token(login('bob@example.com', 2)))\n"
+    run_python(after + IMPORTS + KEPT + before, path)
+    assert rows_seen_elsewhere(path) == everything(3)
+
+
+def test_who_ends_leaves_the_log_to_who_goes_on(path):
+    """The end of one program costs another, that has the file open, nothing."""
+    with CustomStoreSQLite(path) as store:
+        run_program(KEPT, path)
+        store.save_token(login("bob@example.com", 2))
+        assert rows_seen_elsewhere(path) == everything(2)
+    assert rows_seen_elsewhere(path) == everything(2)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])

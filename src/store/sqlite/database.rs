@@ -265,6 +265,23 @@ impl Database {
         Ok(())
     }
 
+    /// Closes the connections of this process. Whoever needs one afterwards opens it anew.
+    fn close(&self, deadline: Deadline) {
+        if FileId::of(&self.path) != Some(self.id) {
+            // Nobody else may come who brings in what we have written.
+            let _ = self.abandon(deadline);
+        }
+        let take = |role| deadline.lock(self.slot(role)).and_then(|mut slot| slot.take());
+        let (mut reader, writer) = (take(Role::Reader), take(Role::Writer));
+        let last = writer.or_else(|| reader.take());
+        close(reader);
+        let tidy = |open: &Open| self.is_current(open) && FileId::of(&self.path) == Some(self.id);
+        match last {
+            Some(open) if tidy(&open) => self.close_last(open),
+            last => close(last),
+        }
+    }
+
     /// Closes the last connection of this process: who is also the last of all brings the `-wal` in and removes it.
     ///
     /// Until that is done nobody of this library's opens the file. Other programs, and other code of this process, may: so
@@ -290,18 +307,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        if FileId::of(&self.path) != Some(self.id) {
-            // Nobody else may come who brings in what we have written.
-            let _ = self.abandon(Deadline::after(FOR_TIDYING));
-        }
-        let (mut reader, writer) = (self.reader.get_mut().take(), self.writer.get_mut().take());
-        let last = writer.or_else(|| reader.take());
-        close(reader);
-        let tidy = |open: &Open| self.is_current(open) && FileId::of(&self.path) == Some(self.id);
-        match last {
-            Some(open) if tidy(&open) => self.close_last(open),
-            last => close(last),
-        }
+        self.close(Deadline::after(FOR_TIDYING));
     }
 }
 
@@ -315,11 +321,22 @@ const FOR_TIDYING: Duration = Duration::from_secs(1);
 
 /// Closes every connection of this process, before it forks.
 pub(super) fn let_go(deadline: Deadline) {
-    let all = || Some(deadline.lock(&DATABASES)?.iter().filter_map(Weak::upgrade).collect());
-    let databases: Vec<Arc<Database>> = all().unwrap_or_default();
-    for database in databases {
+    for database in all(deadline) {
         let _ = database.retire(deadline);
     }
+}
+
+/// Closes every connection of this process, before it ends.
+pub(super) fn close_all() {
+    let deadline = Deadline::after(FOR_TIDYING);
+    for database in all(deadline) {
+        database.close(deadline);
+    }
+}
+
+fn all(deadline: Deadline) -> Vec<Arc<Database>> {
+    let all = || Some(deadline.lock(&DATABASES)?.iter().filter_map(Weak::upgrade).collect());
+    all().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -357,3 +357,10 @@ impl Backend for Sqlite {
 pub(super) fn let_go_of_files(deadline: Deadline) {
     database::let_go(deadline);
 }
+
+/// Closes every connection of this process to any file, before it ends: the last of all leaves one file that is complete by
+/// itself. A store that somebody keeps to the end, as the SDK does, is dropped by nobody. Whoever still uses one afterwards
+/// opens its file anew.
+pub fn close_files() {
+    database::close_all();
+}

@@ -50,10 +50,7 @@ fn copy(source: &Connection, place: &Place, draft: &Path) -> Result<()> {
 fn may_be_replaced(place: &Place, target: &Path) -> Result<()> {
     let refuse =
         |what| Err(file::bad(target, what, "give the path of an older backup, or of a file that does not exist yet"));
-    if ["-wal", "-shm", "-journal"]
-        .iter()
-        .any(|ending| target.as_os_str().as_encoded_bytes().ends_with(ending.as_bytes()))
-    {
+    if file::is_sqlites_own(target) {
         return refuse("has a name that SQLite gives to its own files");
     }
     let Ok(existing) = fs::metadata(target) else { return Ok(()) };

@@ -1,6 +1,6 @@
 //! What may be wrong with the rows of a store, for whoever looks after it. Changes nothing, repeats no secret.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::token::{Field, Row};
 use super::{expiry, purge};
@@ -67,15 +67,11 @@ impl Examination {
     #[must_use]
     pub fn findings(self) -> Vec<Finding> {
         let alike = self.users.into_values().chain(self.refresh_tokens.into_values()).filter(|ids| ids.len() > 1);
-        let mut groups: Vec<Vec<String>> = Vec::new();
         // One user's rows often have one refresh token, too: that is one finding.
-        for ids in alike {
-            if !groups.contains(&ids) {
-                groups.push(ids);
-            }
-        }
-        let duplicates = groups.into_iter().map(|ids| finding(DUPLICATE, ids));
-        duplicates.chain(self.findings.into_iter().map(|(code, ids)| finding(code, ids))).collect()
+        let mut groups = BTreeSet::new();
+        let duplicates = alike.filter(|ids| groups.insert(ids.clone())).map(|ids| finding(DUPLICATE, ids));
+        let duplicates: Vec<_> = duplicates.collect();
+        duplicates.into_iter().chain(self.findings.into_iter().map(|(code, ids)| finding(code, ids))).collect()
     }
 }
 

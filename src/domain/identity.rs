@@ -80,3 +80,23 @@ pub fn find<E>(token: Token<'_>, mut rows_by: impl FnMut(Key, &str) -> Result<Ve
     }
     Ok(None)
 }
+
+/// The same for a token that another store has, where ids are another matter.
+///
+/// A user may have rows here of which none contradicts it. The one with a credential of the token's is the one that it was
+/// brought to the last time; another would get its credentials the second time.
+pub fn find_brought<E>(
+    token: Token<'_>,
+    mut rows_by: impl FnMut(Key, &str) -> Result<Vec<Row>, E>,
+) -> Result<Option<Row>, E> {
+    if let Some(name) = token.get(Field::UserName) {
+        let mut found = rows_by(Key::UserName, name)?;
+        let credentials = [Field::RefreshToken, Field::GrantToken, Field::AccessToken];
+        let shares = |row: &Row, field| token.has(field) && row.get(field) == token.get(field);
+        found.retain(|row| credentials.into_iter().any(|field| shares(row, field)));
+        if let Some(row) = choose(Key::UserName, token, found) {
+            return Ok(Some(row));
+        }
+    }
+    find(token, rows_by)
+}

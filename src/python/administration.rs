@@ -231,7 +231,7 @@ impl Administration {
             if source.0.kind != Kind::Sqlite {
                 return Err(bad_input("that file is no backup: import it, and what is there stays"));
             }
-            Ok(py.detach(|| self.store.restore(&source.0.rows))?)
+            Ok(py.detach(|| self.store.restore(&source.0.rows, source.0.last_id))?)
         })
     }
 

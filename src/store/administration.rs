@@ -78,8 +78,8 @@ impl Store {
     }
 
     /// Puts these rows in the place of all there are, in one change, and returns how many they are. No id that was given
-    /// out before is given out again.
-    pub fn restore(&self, rows: &[Row]) -> Result<usize> {
+    /// out before is given out again, be it here or, up to `last_id`, where the rows come from.
+    pub fn restore(&self, rows: &[Row], last_id: i64) -> Result<usize> {
         let mut ids = BTreeSet::new();
         if let Some(row) = rows.iter().find(|row| row.id().is_empty() || !ids.insert(row.id())) {
             let id = super::error::describe_id(row.id());
@@ -87,6 +87,7 @@ impl Store {
         }
         self.write(|change| {
             change.delete_all()?;
+            change.raise_last_id(last_id)?;
             rows.iter().try_for_each(|row| change.copy(row))
         })?;
         Ok(rows.len())
@@ -115,10 +116,10 @@ enum Outcome {
 fn import_row(change: &mut dyn Change, incoming: &Row, now: i64) -> Result<Option<Outcome>> {
     let token = incoming.token().with(Field::Id, None);
     let saved_at = incoming.saved_at.unwrap_or(now);
-    let Some(row) = identity::find(token, |key, value| change.by_key(key, value))? else {
-        if !merge::is_worth_a_row(token) {
-            return Ok(None);
-        }
+    if !merge::is_worth_a_row(token) {
+        return Ok(None);
+    }
+    let Some(row) = identity::find_brought(token, |key, value| change.by_key(key, value))? else {
         super::insert(change, incoming.token(), saved_at)?;
         return Ok(Some(Outcome::New));
     };

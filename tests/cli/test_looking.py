@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
@@ -216,6 +217,14 @@ def test_check_could_not_look(run, path):
     assert "No such option" in run("check", "--wrong", status=3).stderr
     run("check", "too", "much", status=3)
     assert not path.exists()
+
+
+def test_whether_a_file_may_be_read_is_no_matter_of_usage(run, database, monkeypatch):
+    """The system decides about permissions when a file is opened, and what it says is no exit status 2."""
+    assert database.exists()
+    monkeypatch.setattr(os, "access", lambda *_arguments, **_keywords: False)
+    run("check", status=1)
+    run("import", database.with_name("missing"), status=1)
 
 
 def test_check_names_the_first_rows(run, path):

@@ -231,6 +231,30 @@ mod promises {
         assert_eq!(rows(store)[2], "id=5 user_name=v refresh_token=x access_token=y expiry_time=11");
     }
 
+    pub(super) fn a_users_rows_get_nothing_of_each_others_the_second_time(store: &Store) {
+        let incoming = [
+            // Known to be of one data centre only by the next row; by then the last row is the one saved last.
+            row("user_name=u client_id=c refresh_token=r1 access_token=a1 expiry_time=30"),
+            row("user_name=u client_id=c refresh_token=r2 access_token=a2 expiry_time=20 api_domain=EU"),
+            row("user_name=u client_id=c refresh_token=r3 access_token=a3 expiry_time=10 api_domain=US"),
+            row("user_name=u client_id=c api_domain=IN"),
+        ];
+        let after = [
+            "id=1 user_name=u client_id=c refresh_token=r1 access_token=a1 expiry_time=30 api_domain=EU",
+            "id=2 user_name=u client_id=c refresh_token=r3 access_token=a3 expiry_time=10 api_domain=US",
+        ];
+        let first = store.import_rows(&incoming, NOW).unwrap();
+        assert_eq!(
+            (first, rows(store)),
+            (Imported { new: 2, updated: 1, unchanged: 0, skipped: 1 }, after.map(String::from).to_vec())
+        );
+        let again = store.import_rows(&incoming, NOW).unwrap();
+        assert_eq!(
+            (again, rows(store)),
+            (Imported { new: 0, updated: 0, unchanged: 3, skipped: 1 }, after.map(String::from).to_vec())
+        );
+    }
+
     pub(super) fn an_imported_row_is_as_old_as_it_was(store: &Store) {
         let old = Row::new(token("id=1 refresh_token=r"), 0, Some(NOW - 1000));
         store.import_rows(&[old, row("id=2 refresh_token=s")], NOW).unwrap();
@@ -246,7 +270,7 @@ mod promises {
             Row::new(token("id=2 user_name=u2 refresh_token=old"), 9, Some(NOW - 5)),
             Row::new(token("id=1 user_name=u2 refresh_token=older"), 8, None),
         ];
-        assert_eq!(store.restore(&backup).unwrap(), 2);
+        assert_eq!(store.restore(&backup, 0).unwrap(), 2);
         assert_eq!(rows(store), ["id=2 user_name=u2 refresh_token=old", "id=1 user_name=u2 refresh_token=older"]);
         assert_eq!(store.all().unwrap()[0].saved_at, Some(NOW - 5));
         assert_eq!(found(store, "user_name=u2"), Some("2".to_owned()), "the one saved last");
@@ -256,11 +280,19 @@ mod promises {
         assert_eq!(found(store, "user_name=u2"), Some("1".to_owned()), "saved after what was restored");
     }
 
+    pub(super) fn an_id_that_was_deleted_before_the_backup_does_not_return(store: &Store) {
+        let backup = [row("id=1 refresh_token=r")];
+        store.restore(&backup, 7).unwrap();
+        assert_eq!(save(store, "refresh_token=new"), "8");
+        store.restore(&backup, 0).unwrap();
+        assert_eq!(save(store, "refresh_token=newer"), "9");
+    }
+
     pub(super) fn a_restore_that_fails_never_happened(store: &Store) {
         save(store, "refresh_token=r");
         let twice = [row("id=5 refresh_token=s"), row("id=5 refresh_token=t")];
-        assert!(store.restore(&twice).is_err());
-        assert!(store.restore(&[row("refresh_token=s")]).is_err());
+        assert!(store.restore(&twice, 0).is_err());
+        assert!(store.restore(&[row("refresh_token=s")], 0).is_err());
         assert_eq!(rows(store), ["id=1 refresh_token=r"]);
     }
 
@@ -445,8 +477,10 @@ for_each_backend! {
     a_delete_takes_one_row_and_an_id_that_is_not_there_is_no_error
     a_purge_deletes_what_is_spent_and_with_idle_for_what_is_idle
     rows_of_another_store_are_brought_once_and_find_no_row_by_an_id
+    a_users_rows_get_nothing_of_each_others_the_second_time
     an_imported_row_is_as_old_as_it_was
     a_restore_leaves_the_backups_rows_alone_and_no_id_returns
+    an_id_that_was_deleted_before_the_backup_does_not_return
     a_restore_that_fails_never_happened
     a_row_that_has_to_be_there_is_looked_at_and_deleted_or_missed
     what_a_purge_would_delete_is_what_it_deletes

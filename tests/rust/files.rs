@@ -114,9 +114,13 @@ fn an_export_holds_every_value_and_is_its_owners_alone() {
 #[test]
 fn an_export_goes_nowhere_but_into_a_file() {
     let folder = Folder::new();
-    for (path, complaint) in
-        [(folder.path("."), "not a regular file"), (folder.path("no/x"), "folder that does not exist")]
-    {
+    for (path, complaint) in [
+        (folder.path("."), "not a regular file"),
+        (folder.path("no/x"), "folder that does not exist"),
+        // Over the first of these it would take what was saved last away from who uses the database.
+        (folder.path("tokens.db-wal"), "SQLite gives to its own files"),
+        (folder.path("tokens.db-journal"), "SQLite gives to its own files"),
+    ] {
         let message = transfer::write(&path, &[], true).unwrap_err().to_string();
         assert!(message.contains(complaint), "{message}");
     }
@@ -163,6 +167,69 @@ fn what_is_no_file_of_tokens_is_refused_and_nothing_of_it_repeated() {
     }
     refused(&folder.path("missing"), "does not exist");
     refused(folder.0.path(), "is a directory");
+}
+
+#[test]
+fn what_editors_and_newer_sdks_add_is_no_token() {
+    let folder = Folder::new();
+    let json = r#"{"id":"1","refresh_token":"r"}"#;
+    let csv = format!("{HEADER},api_domain\n1,,,,r,,,,,\n\"\"\n");
+    for (name, contents, kind) in [
+        ("marked.jsonl", format!("\u{FEFF}{json}\r\n"), Kind::JsonLines),
+        ("spaced.jsonl", format!("\r\n {json}\n"), Kind::JsonLines),
+        ("marked.csv", format!("\u{FEFF}{csv}"), Kind::FileStore),
+        ("empty line.csv", csv, Kind::FileStore),
+    ] {
+        let source = transfer::read(&folder.with(name, contents)).unwrap();
+        assert_eq!((source.kind, lines(&source.rows)), (kind, vec!["id=1 refresh_token=r".to_owned()]), "{name}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_not_read() {
+    // It would be read without end.
+    refused(Path::new("/dev/zero"), "not a regular file");
+}
+
+#[test]
+fn a_database_without_tokens_table_is_no_source() {
+    let folder = Folder::new();
+    let path = folder.path("empty.db");
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (planted); DROP TABLE t").unwrap();
+    refused(&path, "without a table of tokens");
+}
+
+// Elsewhere it is not to be told.
+#[cfg(target_os = "linux")]
+#[test]
+fn another_name_of_a_file_in_use_is_not_looked_at() {
+    let folder = Folder::new();
+    let path = folder.path("tokens.db");
+    let store = open(&path);
+    store.save(token("refresh_token=planted"), NOW).unwrap();
+    let link = folder.path("link.db");
+    fs::hard_link(&path, &link).unwrap();
+    refused(&link, "in use under another name");
+    assert!(check(&link, NOW).is_err());
+    assert_eq!(transfer::read(&path).unwrap().rows.len(), 1, "the name that is in use");
+    let beside = |ending: &str| folder.path(&format!("link.db{ending}")).exists();
+    assert!(!beside("-wal") && !beside("-shm"));
+}
+
+#[test]
+fn a_backup_says_which_ids_were_given_out() {
+    let folder = Folder::new();
+    let store = open(&folder.path("tokens.db"));
+    for number in 1..=3 {
+        store.save(token(&format!("refresh_token=r{number}")), NOW).unwrap();
+    }
+    store.delete(Some("3")).unwrap();
+    let backup = folder.path("backup.db");
+    store.backup(&backup).unwrap();
+    let source = transfer::read(&backup).unwrap();
+    assert_eq!((source.rows.len(), source.last_id), (2, 3));
+    assert_eq!(transfer::read(&folder.with_sample()).unwrap().last_id, 0, "it does not say");
 }
 
 #[test]

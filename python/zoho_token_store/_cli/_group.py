@@ -71,7 +71,8 @@ def _hinted(error: click.UsageError, ctx: click.Context) -> str:
     show_default=True,
     envvar="ZOHO_TOKEN_STORE_DB",
     show_envvar=True,
-    type=click.Path(),
+    # Not for click to look at: it would make a file that may not be read a matter of wrong usage, and of exit status 2.
+    type=click.Path(readable=False),
     help="The token database.",
 )
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")

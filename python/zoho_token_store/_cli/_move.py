@@ -10,7 +10,7 @@ from zoho_token_store._native import Administration, Source, StoreError, read_so
 from . import _terminal, _words
 from ._group import administration, yes_option
 
-_FILE = click.Path()
+_FILE = click.Path(readable=False)  # as that of --db
 _BATCH = 500  # rows in one transaction: others wait for it some milliseconds
 _MANY = 2000  # rows from which on a progress bar is worth its flicker
 _SQLITE = "SQLite"

@@ -1,11 +1,11 @@
 //! A consistent copy in a file of its own: private from its first byte, and under its name only once it is whole.
 
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
-use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode};
 
 use super::connect::connect;
 use super::draft::Draft;
@@ -22,14 +22,22 @@ pub(super) fn write(source: &Connection, place: &Place, target: &Path) -> Result
         return Err(file::bad(target, "is in a folder that does not exist", "make the folder first"));
     }
     let draft = Draft::beside(target).map_err(|error| file::refused(target, &error))?;
-    copy(source, place, draft.path())?;
+    if let Err(error) = copy(source, place, draft.path(), target) {
+        // On a full disk SQLite leaves it, and beside no draft nobody would look for it.
+        let _ = fs::remove_file(beside(draft.path(), "-journal"));
+        return Err(error);
+    }
     draft.persist(target).map_err(|error| file::refused(target, &error))?;
     file::sync_folder(target).map_err(|error| file::refused(target, &error))
 }
 
-fn copy(source: &Connection, place: &Place, draft: &Path) -> Result<()> {
+fn copy(source: &Connection, place: &Place, draft: &Path, target: &Path) -> Result<()> {
     let draft_place = Place::File(draft.to_owned());
-    let failed = |error| trouble(place, &error);
+    // Only the copy takes room.
+    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => file::refused(target, &io::ErrorKind::StorageFull.into()),
+        _ => trouble(place, &error),
+    };
     let mut copy = connect(draft, &draft_place)?;
     {
         let backup = Backup::new(source, &mut copy).map_err(failed)?;
@@ -50,10 +58,7 @@ fn copy(source: &Connection, place: &Place, draft: &Path) -> Result<()> {
 fn may_be_replaced(place: &Place, target: &Path) -> Result<()> {
     let refuse =
         |what| Err(file::bad(target, what, "give the path of an older backup, or of a file that does not exist yet"));
-    if ["-wal", "-shm", "-journal"]
-        .iter()
-        .any(|ending| target.as_os_str().as_encoded_bytes().ends_with(ending.as_bytes()))
-    {
+    if file::is_sqlites_own(target) {
         return refuse("has a name that SQLite gives to its own files");
     }
     let Ok(existing) = fs::metadata(target) else { return Ok(()) };

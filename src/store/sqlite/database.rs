@@ -311,7 +311,7 @@ impl Drop for Database {
     }
 }
 
-fn second_name(path: &Path) -> Error {
+pub(super) fn second_name(path: &Path) -> Error {
     let cure = "use the name that is in use already: two names would mean two logs of changes";
     file::bad(path, "is a hard link to a file that is in use under another name", cure)
 }

@@ -53,6 +53,9 @@ pub(in crate::store) fn write_whole(
     fill: impl FnOnce(&fs::File) -> io::Result<()>,
 ) -> Result<()> {
     let failed = |error| file::refused(target, &error);
+    if file::is_sqlites_own(target) {
+        return Err(file::bad(target, "has a name that SQLite gives to its own files", "give another path"));
+    }
     if fs::metadata(target).is_ok_and(|existing| !existing.is_file()) {
         return Err(file::bad(
             target,

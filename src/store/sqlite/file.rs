@@ -89,6 +89,12 @@ pub(super) fn beside(database: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
+/// Does it have a name that SQLite gives to a file beside a database? It takes what it finds there for its own.
+pub(super) fn is_sqlites_own(path: &Path) -> bool {
+    let name = path.as_os_str().as_encoded_bytes();
+    ["-wal", "-shm", "-journal"].iter().any(|ending| name.ends_with(ending.as_bytes()))
+}
+
 /// The smallest page of SQLite's, and so the length of the shortest database, in bytes.
 const SHORTEST: u64 = 512;
 

@@ -7,17 +7,23 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::connect::{connect, is_wal, shared_memory_works};
+use super::database::second_name;
 use super::file::{self, beside};
+use super::guard::Guards;
 use super::network::network;
 use super::schema::{self, Contents};
 use super::sql::Sql;
 use super::trouble::{damaged, trouble};
 use crate::domain::Row;
 use crate::domain::check::{Examination, Finding, Severity};
-use crate::store::{Error, Flaw, Place, Result};
+use crate::store::{Change, Error, Flaw, Place, Result};
 
 /// Opens the database at `path`, which is open nowhere else in this process.
 fn look_at(path: &Path, place: &Place) -> Result<Connection> {
+    if Guards::of(path).serve_another_name(&beside(path, "-shm")) {
+        // What was saved last would be missing, and a log be left beside this name.
+        return Err(second_name(path));
+    }
     let is_new = !beside(path, "-wal").exists();
     let connection = connect(path, place)?;
     if is_new {
@@ -27,17 +33,28 @@ fn look_at(path: &Path, place: &Place) -> Result<Connection> {
     Ok(connection)
 }
 
-/// All rows of the token database at `path`, the oldest first. One that is damaged is refused.
-pub(in crate::store) fn read(path: &Path) -> Result<Vec<Row>> {
+/// All rows of the token database at `path`, the oldest first, and the highest number that the id of any row ever had; 0
+/// if it does not say. One that is damaged is refused, and so is one without tokens' table: it is no backup of anything.
+pub(in crate::store) fn read(path: &Path) -> Result<(Vec<Row>, i64)> {
     let place = Place::File(path.to_owned());
     let connection = look_at(path, &place)?;
     let contents = schema::inspect(&connection, &place)?;
     if flaws(&connection, &place)? > 0 {
         return Err(damaged(&place, "integrity check failed"));
     }
+    let sql = Sql::new(&connection, &place);
+    if !sql.has_tokens()? {
+        return Err(Error::BadFile {
+            path: path.to_owned(),
+            flaw: Flaw::NoTokens,
+            what: "is an empty database, without a table of tokens".to_owned(),
+            cure: "give the path of a token database",
+        });
+    }
     let mut rows = Vec::new();
-    Sql::new(&connection, &place).each_as_it_is(contents, &mut |row| rows.push(row))?;
-    Ok(rows)
+    sql.each_as_it_is(contents, &mut |row| rows.push(row))?;
+    let last_id = if contents == Contents::Current { sql.last_id()? } else { 0 };
+    Ok((rows, last_id))
 }
 
 const NO_WAL: &str = "no-wal";

@@ -163,11 +163,16 @@ impl<'c> Sql<'c> {
         Ok(())
     }
 
+    /// Is there a table of tokens?
+    pub(super) fn has_tokens(&self) -> Result<bool> {
+        Ok(self.number(HAS_TOKENS)? > 0)
+    }
+
     /// The same as [`Rows::each`], in a file that may not have been brought up to date.
     pub(super) fn each_as_it_is(&self, contents: Contents, visit: &mut dyn FnMut(Row)) -> Result<()> {
         match contents {
             Contents::Current => self.each_by(EACH, visit),
-            Contents::Older if self.number(HAS_TOKENS)? == 0 => Ok(()),
+            Contents::Older if !self.has_tokens()? => Ok(()),
             Contents::Older => self.each_by(EACH_OF_SAMPLE, visit),
         }
     }

@@ -27,6 +27,10 @@ pub(super) fn read(path: &Path, file: impl Read) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for record in reader.records() {
         let record = record.map_err(|error| trouble(path, error))?;
+        // What an empty line becomes when a newer SDK adds the newer column.
+        if record.iter().all(str::is_empty) {
+            continue;
+        }
         // One that the older header goes before may have the newer column.
         if record.len() < columns.len() {
             let line = record.position().map_or(0, csv::Position::line);

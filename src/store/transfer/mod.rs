@@ -5,7 +5,7 @@
 mod filestore;
 mod lines;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::Path;
 
@@ -29,6 +29,8 @@ pub enum Kind {
 pub struct Source {
     /// The rows, in the file's order.
     pub rows: Vec<Row>,
+    /// The highest number that the id of any row ever had, as far as the file says so; 0 if it does not.
+    pub last_id: i64,
     /// The file's kind.
     pub kind: Kind,
     /// Which file it is.
@@ -42,28 +44,40 @@ pub fn read(path: &Path) -> Result<Source> {
     let mut start = Vec::new();
     // Closed before SQLite opens it.
     let identity = {
-        let file = File::open(path).map_err(|error| match error.kind() {
+        let kind = fs::metadata(path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => sqlite::bad(path, "does not exist", "give the path of a file to read"),
             _ => failed(error),
         })?;
-        if file.metadata().map_err(failed)?.is_dir() {
+        if kind.is_dir() {
             return Err(sqlite::bad(path, "is a directory", "give the path of a file in it"));
         }
+        // A pipe can be read but once, and to open it may take for ever; a device may have no end.
+        if !kind.is_file() {
+            return Err(sqlite::bad(path, "is not a regular file", "write what comes from it into a file first"));
+        }
+        let file = File::open(path).map_err(failed)?;
         (&file).take(SQLITE.len() as u64).read_to_end(&mut start).map_err(failed)?;
         Identity::of(path)
     };
-    let (rows, kind) = if start == SQLITE {
-        (sqlite::read_source(path)?, Kind::Sqlite)
+    if start == SQLITE {
+        let (rows, last_id) = sqlite::read_source(path)?;
+        return Ok(Source { rows, last_id, kind: Kind::Sqlite, identity });
+    }
+    let mut file = BufReader::new(File::open(path).map_err(failed)?);
+    if start.starts_with(BYTE_ORDER_MARK) {
+        file.read_exact(&mut [0; BYTE_ORDER_MARK.len()]).map_err(failed)?;
+        start.drain(..BYTE_ORDER_MARK.len());
+    }
+    let (rows, kind) = if start.trim_ascii_start().starts_with(b"{") {
+        (lines::read(path, file)?, Kind::JsonLines)
     } else {
-        let file = BufReader::new(File::open(path).map_err(failed)?);
-        if start.first() == Some(&b'{') {
-            (lines::read(path, file)?, Kind::JsonLines)
-        } else {
-            (filestore::read(path, file)?, Kind::FileStore)
-        }
+        (filestore::read(path, file)?, Kind::FileStore)
     };
-    Ok(Source { rows, kind, identity })
+    Ok(Source { rows, last_id: 0, kind, identity })
 }
+
+/// What some editors put before UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// What every SQLite database begins with (<https://www.sqlite.org/fileformat.html>, 1.3.1).
 const SQLITE: &[u8] = b"SQLite format 3\0";

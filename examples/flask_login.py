@@ -101,7 +101,7 @@ def login() -> Response:
 
 
 @app.get("/callback")
-def callback() -> Response:
+def callback() -> Response | str:
     """Redeem the code that the browser brings, and save the token."""
     state = session.pop("state", None)
     if state is None or request.args.get("state") != state:
@@ -115,7 +115,8 @@ def callback() -> Response:
         )
         Initializer.switch_user(token=token)
         session["row"] = token.get_id()
-    return redirect(url_for("home"))
+        return redirect(url_for("home"))
+    return render_template_string(PAGE, problem="You did not agree, so nothing was saved.")
 
 
 @app.post("/logout")

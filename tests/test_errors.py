@@ -82,7 +82,7 @@ def test_a_time_that_is_none_is_refused(store, bad):
 
 def test_what_is_no_iterable_of_tokens_is_refused(store):
     """Contract 10: `import_tokens` takes an iterable."""
-    with pytest.raises(SDKException, match="import_tokens: an iterable of tokens is needed, not a int"):
+    with pytest.raises(SDKException, match="import_tokens: an iterable of tokens is needed, not an object of type int"):
         store.import_tokens(7)
 
 

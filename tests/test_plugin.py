@@ -38,7 +38,7 @@ def test_it_costs_nothing_and_says_what_is_missing(pytester):
     result.assert_outcomes(passed=1, failed=3)
     begin = next(number for number, line in enumerate(result.outlines) if "= FAILURES =" in line)
     assert [line for line in result.outlines[begin:] if line[:1] not in ("_", "=", "F")] == [
-        "zoho_token_store.testing needs Werkzeug: pip install zoho-token-store[testing]",
+        'zoho_token_store.testing needs Werkzeug: pip install "zoho-token-store[testing]"',
         f"a token store needs the Zoho CRM Python SDK: pip install {ANY_SDK}",
         "the fixtures zoho_… need a Zoho CRM SDK: pip install zohocrmsdk8_0",
     ]

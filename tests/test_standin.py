@@ -542,7 +542,7 @@ def test_without_werkzeug_the_import_says_what_to_install():
     done = in_new_process("-c", script)
     assert done.returncode == 1
     assert "ImportError" in done.stderr.splitlines()[-1]
-    assert "pip install zoho-token-store[testing]" in done.stderr.splitlines()[-1]
+    assert 'pip install "zoho-token-store[testing]"' in done.stderr.splitlines()[-1]
 
 
 def test_from_the_command_line():

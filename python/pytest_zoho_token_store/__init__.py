@@ -1,6 +1,6 @@
 """Fixtures for suites of programs that use the Zoho CRM Python SDK: log in, expire, throttle and revoke without Zoho.
 
-pytest finds them by itself once ``zoho-token-store[testing]`` is installed; ``pytest --fixtures`` lists them. A worked
+pytest finds them by itself once the extra ``testing`` is installed; ``pytest --fixtures`` lists them. A worked
 example is ``examples/test_with_zoho.py`` in the source distribution. Works with pytest 7 and later, and SDK 5 to 8.
 
 A package of its own, because pytest loads it in every run of whoever has the library installed: inside

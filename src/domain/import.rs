@@ -16,8 +16,10 @@ pub fn bring<'a>(incoming: Token<'a>, row: Token<'a>) -> Token<'a> {
     }
     Token::from_fn(|field| match field {
         Field::Id => row.get(field),
-        // A pair, from one answer of Zoho's.
-        Field::AccessToken | Field::ExpiryTime => if row.has(Field::AccessToken) { row } else { incoming }.get(field),
+        // A pair, from one answer of Zoho's, and of the login that the row has.
+        Field::AccessToken | Field::ExpiryTime => {
+            if row.has(Field::AccessToken) || is_another_login(incoming, row) { row } else { incoming }.get(field)
+        }
         _ => row.get(field).or(incoming.get(field)),
     })
 }
@@ -28,8 +30,14 @@ fn is_newer(incoming: Token<'_>, row: Token<'_>) -> bool {
         |token: Token<'_>| expiry::parse(token.get(Field::ExpiryTime)).is_some_and(|_| token.has(Field::AccessToken));
     match (expiry(incoming), expiry(row)) {
         (true, true) => expiry::parse(incoming.get(Field::ExpiryTime)) > expiry::parse(row.get(Field::ExpiryTime)),
-        (incoming, _) => incoming,
+        // How old the row is, nobody knows: so it loses no login.
+        (incoming_is_dated, _) => incoming_is_dated && !is_another_login(incoming, row),
     }
+}
+
+fn is_another_login(incoming: Token<'_>, row: Token<'_>) -> bool {
+    let [ours, theirs] = [incoming, row].map(|token| token.get(Field::RefreshToken));
+    ours.is_some() && theirs.is_some() && ours != theirs
 }
 
 #[cfg(test)]
@@ -60,24 +68,33 @@ mod tests {
                 "id=1 refresh_token=q access_token=a expiry_time=10",
                 "id=1 refresh_token=q access_token=a expiry_time=10",
             ),
-            (
-                "refresh_token=r access_token=b expiry_time=9",
-                "id=1 refresh_token=q access_token=a expiry_time=10",
-                "id=1 refresh_token=q access_token=a expiry_time=10",
-            ),
+            // How old the row is, nobody knows: another login does not replace its own.
             (
                 "refresh_token=r access_token=b expiry_time=9",
                 "id=1 refresh_token=q access_token=a",
-                "id=1 refresh_token=r access_token=b expiry_time=9",
+                "id=1 refresh_token=q access_token=a",
             ),
+            ("refresh_token=r access_token=b expiry_time=9", "id=1 refresh_token=q", "id=1 refresh_token=q"),
+            ("refresh_token=r access_token=b", "id=1 refresh_token=q", "id=1 refresh_token=q"),
+            // The same login, or the only one.
+            (
+                "refresh_token=q access_token=b expiry_time=9",
+                "id=1 refresh_token=q access_token=a",
+                "id=1 refresh_token=q access_token=b expiry_time=9",
+            ),
+            (
+                "refresh_token=q access_token=b expiry_time=9",
+                "id=1 refresh_token=q",
+                "id=1 refresh_token=q access_token=b expiry_time=9",
+            ),
+            ("refresh_token=q access_token=b", "id=1 refresh_token=q", "id=1 refresh_token=q access_token=b"),
             (
                 "refresh_token=r access_token=b expiry_time=9",
-                "id=1 refresh_token=q",
-                "id=1 refresh_token=r access_token=b expiry_time=9",
+                "id=1 grant_token=g",
+                "id=1 refresh_token=r grant_token=g access_token=b expiry_time=9",
             ),
-            ("refresh_token=r access_token=b", "id=1 refresh_token=q", "id=1 refresh_token=q access_token=b"),
             (
-                "refresh_token=r access_token=b",
+                "refresh_token=q access_token=b",
                 "id=1 refresh_token=q access_token=a",
                 "id=1 refresh_token=q access_token=a",
             ),

@@ -218,7 +218,10 @@ impl TokenStoreBase {
         self.run(py, "import_tokens", |opened| {
             let mut incoming = Vec::new();
             if !tokens.hasattr(intern!(py, "__iter__"))? && !tokens.hasattr(intern!(py, "__getitem__"))? {
-                return Err(bad_input(format!("an iterable of tokens is needed, not a {}", type_name(tokens))));
+                return Err(bad_input(format!(
+                    "an iterable of tokens is needed, not an object of type {}",
+                    type_name(tokens)
+                )));
             }
             for token in tokens.try_iter()? {
                 incoming.push(opened.sdk.read(&token?)?);

@@ -187,7 +187,7 @@ def test_backup_and_restore(run, database, tmp_path):
         store.delete_token("1")
         store.save_token(login("later@example.com", 10))
     done = run("restore", copy, answer="y\n")
-    assert done.stderr == f"Replace all 4 rows of {database} by 3 rows of {copy}? [y/N] \n"
+    assert done.stderr == f"Replace all 4 rows of {database} with 3 rows of {copy}? [y/N] \n"
     assert done.stdout == f"Restored 3 rows from {copy}; there were 4 before.\n"
     assert rows(database) == before
 

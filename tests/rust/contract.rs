@@ -212,7 +212,7 @@ mod promises {
             row("id=7 user_name=u client_id=c refresh_token=q access_token=b expiry_time=9"),
             // The id of a row here, and another user: a new row, and a new id.
             row("id=1 refresh_token=s"),
-            row("id=5 user_name=v refresh_token=t"),
+            row("id=5 user_name=v refresh_token=t access_token=c expiry_time=5"),
             row("id=6 user_name=w"),
         ];
         let first = store.import_rows(&incoming, NOW).unwrap();
@@ -220,7 +220,7 @@ mod promises {
         let after = [
             "id=1 user_name=u client_id=c refresh_token=r access_token=a expiry_time=10",
             "id=2 refresh_token=s",
-            "id=5 user_name=v refresh_token=t",
+            "id=5 user_name=v refresh_token=t access_token=c expiry_time=5",
         ];
         assert_eq!(rows(store), after);
         let again = store.import_rows(&incoming, NOW).unwrap();

@@ -74,7 +74,7 @@ def _import_in_batches(opened: Administration, source: Source) -> tuple[int, int
 def export(db: str, *, file: str, force: bool) -> None:
     """Write all tokens into FILE as JSON Lines, to move them to another machine or program.
 
-    Each line is an object with the ten columns of a row. FILE holds the secrets in the clear, and is readable by you
+    Each line is an object with the columns of a row. FILE holds the secrets in the clear, and is readable by you
     alone; "import" reads it back. To keep a copy on the same machine, "backup" is better.
 
     \b
@@ -132,7 +132,7 @@ def restore(db: str, *, file: str, sure: bool) -> None:
     before = _rows(db)
     coming = _words.count(len(source), "row")
     if before:
-        _terminal.ask(f"Replace {_all(before)} of {db} by {coming} of {file}?", sure=sure)
+        _terminal.ask(f"Replace {_all(before)} of {db} with {coming} of {file}?", sure=sure)
     with administration(db, make=True) as opened:
         restored = opened.restore(source)
     _terminal.say(f"Restored {_words.count(restored, 'row')} from {_words.visible(file)}; there were {before} before.")

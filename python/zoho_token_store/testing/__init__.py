@@ -1,6 +1,6 @@
 """A stand-in for Zoho on this machine, for tests and demonstrations.
 
-Needs the extra: ``pip install zoho-token-store[testing]``.
+Needs the extra: ``pip install "zoho-token-store[testing]"``.
 
 >>> from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 >>> from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
@@ -21,7 +21,7 @@ What it answers is what the SDKs 5 to 8 read, not all that Zoho answers.
 try:
     import werkzeug as _werkzeug  # noqa: F401 - only to say early, and clearly, what is missing
 except ImportError as _error:
-    raise ImportError("zoho_token_store.testing needs Werkzeug: pip install zoho-token-store[testing]") from _error
+    raise ImportError('zoho_token_store.testing needs Werkzeug: pip install "zoho-token-store[testing]"') from _error
 
 from ._failures import Failure
 from ._records import Call, Client, User

@@ -95,7 +95,14 @@ pub fn check(path: &Path, now: i64) -> Result<Vec<Finding>> {
     });
     match inside {
         Ok(rows) => findings.extend(rows),
-        Err(error) => findings.push(flaw(error)?),
+        Err(error) => {
+            let flaw = flaw(error)?;
+            if ["not-a-database", "other-program"].contains(&flaw.code) {
+                // Who may read that is not our affair.
+                findings.clear();
+            }
+            findings.push(flaw);
+        }
     }
     Ok(findings)
 }

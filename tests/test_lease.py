@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 
 import pytest
 from support import UNPRIVILEGED, run_program
@@ -71,7 +72,7 @@ def run(code: str, path: object) -> object:
 
 
 def leases(path: object) -> list[tuple[str]]:
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         return connection.execute("SELECT key FROM zoho_token_lease").fetchall()
 
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Change, Error, Result, Store, present};
+use super::{Change, Error, Result, Store, Wait, present};
 use crate::domain::check::{Examination, Finding};
 use crate::domain::{Field, Key, Row, identity, import, merge, purge};
 
@@ -22,14 +22,8 @@ pub struct Imported {
 impl Store {
     /// The row with this id.
     pub fn row(&self, id: &str) -> Result<Row> {
-        let mut found = None;
-        if let Some(id) = present(Some(id)) {
-            self.read(|rows| {
-                found = rows.by_key(Key::Id, id)?.pop();
-                Ok(())
-            })?;
-        }
-        found.ok_or_else(|| self.no_such_id(id))
+        let found = self.find_by_id(Some(id), Wait::Yes)?;
+        found.map(|found| found.0).ok_or_else(|| self.no_such_id(id))
     }
 
     /// Deletes the row with this id, which has to be there.
@@ -95,7 +89,7 @@ impl Store {
 
     /// What is not as it should be at `now` (milliseconds since the epoch). Changes nothing.
     pub fn check(&self, now: i64) -> Result<Vec<Finding>> {
-        let mut findings = self.enter(self.deadline(super::Wait::Yes), |backend, deadline| backend.check(deadline))?;
+        let mut findings = self.enter(self.deadline(Wait::Yes), |backend, deadline| backend.check(deadline))?;
         let mut examination = Examination::at(now);
         self.read(|rows| {
             examination = Examination::at(now);

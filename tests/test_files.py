@@ -96,8 +96,9 @@ def test_the_sample_still_reads_and_writes_a_file_in_use(sample):
 
 KEPT = """
 import atexit
-class Kept: pass
-Kept.store = CustomStoreSQLite(sys.argv[1])  # as the SDK keeps it: nobody drops it before the end
+from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer as Kept
+# As the SDK keeps it: per thread, and nobody drops it before the end.
+Kept.LOCAL.store = Kept.store = CustomStoreSQLite(sys.argv[1])
 Kept.store.save_token(login())
 """
 

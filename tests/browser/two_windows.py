@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from examples.conftest import EXAMPLES
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.wait import WebDriverWait
@@ -57,10 +58,17 @@ class Window:
         self.driver.get(url)
 
     def click(self, by, value):
-        """Click, and wait until the page that was there is gone."""
+        """Click, and wait until the page that was there is gone and the next is complete.
+
+        The page is asked for a mark rather than an element of it for its staleness: between two pages the driver has
+        no one error for "stale", and what it says then is no failure but a reason to ask again, for `WITHIN` at most.
+        """
         element = WebDriverWait(self.driver, WITHIN).until(expected_conditions.element_to_be_clickable((by, value)))
+        self.driver.execute_script("window.clicked = true")
         element.click()
-        WebDriverWait(self.driver, WITHIN).until(expected_conditions.staleness_of(element))
+        WebDriverWait(self.driver, WITHIN, ignored_exceptions=(WebDriverException,)).until(
+            lambda driver: driver.execute_script("return !window.clicked && document.readyState === 'complete'")
+        )
 
     def log_in(self, user):
         self.click(By.ID, "login")

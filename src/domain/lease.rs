@@ -21,7 +21,8 @@ pub const SOON: i64 = 200;
 /// the other, and small corrections of either.
 const CLOCK_SLACK: i64 = 1_000;
 
-/// How long a wait goes on, at most, after the refresh that it waited for has come to nothing (rule 8).
+/// How long a wait goes on, at most, after the refresh that it waited for has come to nothing (rule 8), or while the store
+/// is too busy to tell whether there is one to wait for.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
 /// Leave to ask Zoho.
@@ -169,6 +170,7 @@ pub fn decide(token: Token<'_>, lease: Option<&Lease>, who: &Asker, now: i64, le
 pub struct Waiting {
     first: Option<Lease>,
     failed_after: Option<Duration>,
+    blocked_after: Option<Duration>,
 }
 
 impl Waiting {
@@ -177,6 +179,7 @@ impl Waiting {
     /// If it is not the one that was met first, that one's refresh has come to nothing: given back without a new token,
     /// or over because its holder is gone.
     pub fn meets(&mut self, lease: &Lease, waited: Duration) {
+        self.blocked_after = None;
         match &self.first {
             None => self.first = Some(lease.clone()),
             Some(first) if first != lease => {
@@ -186,15 +189,17 @@ impl Waiting {
         }
     }
 
-    /// After `waited` nobody's lease is in the way, but others keep the store too busy to take one.
+    /// After `waited` nobody's lease is in the way, but others keep the store too busy to take one. Where many come at once,
+    /// one of them is about to take it: whoever then meets that lease waits for it as everybody does.
     pub fn is_blocked(&mut self, waited: Duration) {
-        self.failed_after.get_or_insert(waited);
+        self.blocked_after.get_or_insert(waited);
     }
 
     /// How long the wait may last in all, for a store whose leases last `length`.
     #[must_use]
     pub fn limit(&self, length: Duration) -> Duration {
-        self.failed_after.map_or(length, |after| after.saturating_add(AFTER_FAILURE.min(length)))
+        let since = [self.failed_after, self.blocked_after].into_iter().flatten().min();
+        since.map_or(length, |after| after.saturating_add(AFTER_FAILURE.min(length)))
     }
 }
 
@@ -320,19 +325,26 @@ mod tests {
         let lease = |owner: &str, until| Lease { owner: owner.to_owned(), until };
         let (first, second, third) = (lease("a", 1), lease("b", 2), lease("b", 3));
         let seconds = Duration::from_secs;
-        // The leases in force at each second, and the limit of the wait afterwards.
-        let table: [(&str, &[&Lease], u64); 6] = [
+        // The leases in force at each second (none: the store is too busy), and the limit of the wait afterwards.
+        let table: [(&str, &[Option<&Lease>], u64); 10] = [
             ("nothing seen yet", &[], 10),
-            ("one holder all the time", &[&first, &first, &first], 10),
-            ("a second after 1 s", &[&first, &second], 1 + 2),
-            ("a third does not prolong it", &[&first, &second, &third], 1 + 2),
-            ("the same owner once more", &[&second, &second, &third], 2 + 2),
-            ("the first again", &[&first, &second, &first], 1 + 2),
+            ("one holder all the time", &[Some(&first), Some(&first), Some(&first)], 10),
+            ("a second after 1 s", &[Some(&first), Some(&second)], 1 + 2),
+            ("a third does not prolong it", &[Some(&first), Some(&second), Some(&third)], 1 + 2),
+            ("the same owner once more", &[Some(&second), Some(&second), Some(&third)], 2 + 2),
+            ("the first again", &[Some(&first), Some(&second), Some(&first)], 1 + 2),
+            ("a busy store", &[None, None], 2),
+            ("a busy store, and then a holder", &[None, None, Some(&first)], 10),
+            ("a holder, and then a busy store", &[Some(&first), Some(&first), None, None], 2 + 2),
+            ("a second, and then a busy store", &[Some(&first), Some(&second), None, None], 1 + 2),
         ];
         for (case, seen, limit) in table {
             let mut waiting = Waiting::default();
             for (at, lease) in (0..).zip(seen) {
-                waiting.meets(lease, seconds(at));
+                match lease {
+                    Some(lease) => waiting.meets(lease, seconds(at)),
+                    None => waiting.is_blocked(seconds(at)),
+                }
             }
             assert_eq!(waiting.limit(seconds(10)), seconds(limit), "{case}");
         }
@@ -340,10 +352,6 @@ mod tests {
         waiting.meets(&first, Duration::ZERO);
         waiting.meets(&second, Duration::from_millis(100));
         assert_eq!(waiting.limit(Duration::from_millis(500)), Duration::from_millis(600), "a short lease");
-        let mut waiting = Waiting::default();
-        waiting.is_blocked(seconds(1));
-        waiting.is_blocked(seconds(2));
-        assert_eq!(waiting.limit(seconds(10)), seconds(1 + 2), "a busy store");
     }
 
     #[test]

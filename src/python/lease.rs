@@ -190,6 +190,9 @@ impl Wait<'_, '_> {
 
     /// A lease is to be had, but others keep the store busy. Tells whether to look again.
     fn is_blocked(&mut self) -> Result<bool, Failure> {
+        if self.begun.is_none() {
+            tell(self.py, self.store, "debug", "others keep the store too busy to take a lease: waiting")?;
+        }
         let waited = self.begun.get_or_insert_with(Instant::now).elapsed();
         self.waiting.is_blocked(waited);
         self.sleeps()

@@ -4,6 +4,8 @@ Each is the real SDK, whichever of the four is installed, in processes and threa
 stand-in's, which takes 0.2 s for an answer and has Zoho's limits.
 """
 
+import contextlib
+import sqlite3
 import sys
 import time
 
@@ -25,8 +27,8 @@ FAILURES = {
 
 
 @pytest.fixture
-def zoho():
-    with ZohoStandIn(latency=0.2) as standin:
+def zoho(request):
+    with ZohoStandIn(latency=getattr(request, "param", 0.2)) as standin:
         yield standin
 
 
@@ -149,6 +151,18 @@ def test_16_processes_start_without_a_file(start, zoho, ada, tmp_path, names_row
     assert_all_served(outcome, 16)
     with CustomStoreSQLite(tmp_path / "tokens.db") as store:
         assert len(store) == 1
+
+
+@pytest.mark.parametrize("zoho", [3], indirect=True, ids="{} s".format)
+def test_others_keep_the_store_busy_when_all_ask(start, zoho, row, tmp_path):
+    """Who was kept from taking the lease waits for the one that took it, however slow Zoho is: 1 token call."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "tokens.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        crowd = start("processes", tokens=[row["id"]] * 8)
+        crowd.until("waiting", 8)
+    outcome = crowd.ends()
+    assert zoho.token_calls == 1
+    assert_all_served(outcome, 8)
 
 
 @pytest.mark.parametrize("ending", ["is killed", "hangs", "keeps its frames"])

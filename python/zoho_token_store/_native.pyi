@@ -426,10 +426,10 @@ class Administration:
         """Delete the row with this id. One that is not there is an error."""
 
     def purgeable(self, idle_for: timedelta | SupportsFloat | None = None) -> list[Record]:
-        """Return the rows that `purge` would delete, the oldest first."""
+        """Return the rows that may be purged (contract 10), the oldest first. `idle_for`: a `timedelta` or seconds."""
 
-    def purge(self, idle_for: timedelta | SupportsFloat | None = None) -> int:
-        """Delete them (contract 10) and return how many they were. `idle_for`: a `timedelta` or seconds."""
+    def purge(self, ids: list[str], idle_for: timedelta | SupportsFloat | None = None) -> int:
+        """Delete those of the rows with these ids that may still be purged, and return how many they were."""
 
     def import_rows(self, source: Source, first: int, count: int) -> Imported:
         """Bring `count` rows of a source from number `first` (0 is the first) to this database, in one transaction.

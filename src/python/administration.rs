@@ -206,11 +206,12 @@ impl Administration {
         })
     }
 
-    #[pyo3(signature = (idle_for=None))]
-    fn purge(&self, py: Python<'_>, idle_for: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+    #[pyo3(signature = (ids, idle_for=None))]
+    fn purge(&self, py: Python<'_>, ids: Vec<String>, idle_for: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         bare(|| {
             let idle_for = idle_for.map(milliseconds).transpose()?;
-            Ok(py.detach(|| self.store.purge(now(), idle_for))?)
+            let ids = ids.into_iter().collect();
+            Ok(py.detach(|| self.store.purge_those(&ids, now(), idle_for))?)
         })
     }
 

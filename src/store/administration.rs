@@ -51,6 +51,12 @@ impl Store {
         Ok(rows)
     }
 
+    /// Deletes those of the rows with these ids that may still go: what somebody has seen, and agreed to, is not what
+    /// [`Store::purge`] would find by then.
+    pub fn purge_those(&self, ids: &BTreeSet<String>, now: i64, idle_for: Option<i64>) -> Result<usize> {
+        self.delete_where(|row| ids.contains(row.id()) && purge::may_go(row, now, idle_for))
+    }
+
     /// Brings the rows of another store to this one's, all of them or none. The same rows once more change nothing.
     ///
     /// An id says nothing of a row of another store, so no row is found by it; a new row keeps its id if that is free.

@@ -253,11 +253,15 @@ impl Store {
 
     /// Deletes what may go at `now` (contract 10), both in milliseconds, and returns how many rows that were.
     pub fn purge(&self, now: i64, idle_for: Option<i64>) -> Result<usize> {
+        self.delete_where(|row| purge::may_go(row, now, idle_for))
+    }
+
+    fn delete_where(&self, may_go: impl Fn(&Row) -> bool) -> Result<usize> {
         let mut spent = BTreeSet::new();
         self.write(|change| {
             // Not emptied for a second attempt: it does not see again what the first one has deleted.
             change.each(&mut |row| {
-                if purge::may_go(&row, now, idle_for) {
+                if may_go(&row) {
                     spent.insert(row.id().to_owned());
                 }
             })?;

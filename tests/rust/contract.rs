@@ -307,6 +307,18 @@ mod promises {
         assert_eq!(store.count().unwrap(), 0);
     }
 
+    pub(super) fn a_purge_of_what_was_seen_deletes_no_more_and_nothing_that_came_to_life(store: &Store) {
+        for user in ["u", "v"] {
+            save(store, &format!("user_name={user} access_token=a expiry_time=1"));
+        }
+        let seen = store.purgeable(NOW, None).unwrap().iter().map(|row| row.id().to_owned()).collect();
+        save(store, "user_name=v refresh_token=r");
+        save(store, "user_name=w access_token=a expiry_time=1");
+        assert_eq!(store.purge_those(&seen, NOW, None).unwrap(), 1);
+        let left: Vec<_> = store.all().unwrap().iter().map(|row| row.id().to_owned()).collect();
+        assert_eq!(left, ["2", "3"]);
+    }
+
     pub(super) fn what_a_purge_would_delete_is_what_it_deletes(store: &Store) {
         save(store, "user_name=u refresh_token=r");
         save(store, "user_name=v access_token=a expiry_time=1");
@@ -483,6 +495,7 @@ for_each_backend! {
     an_id_that_was_deleted_before_the_backup_does_not_return
     a_restore_that_fails_never_happened
     a_row_that_has_to_be_there_is_looked_at_and_deleted_or_missed
+    a_purge_of_what_was_seen_deletes_no_more_and_nothing_that_came_to_life
     what_a_purge_would_delete_is_what_it_deletes
     a_check_finds_what_is_wrong_with_rows_and_changes_nothing
     awkward_values_are_stored_and_found_as_they_are

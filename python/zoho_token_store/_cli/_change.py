@@ -64,5 +64,5 @@ def purge(db: str, *, idle_for: float | None, sure: bool) -> None:
         _terminal.say(_tables.render(_tables.of_rows(records, _terminal.now(), with_age=True), _terminal.width()))
         what = "this row" if len(records) == 1 else f"these {len(records)} rows"
         _terminal.ask(f"Delete {what}?", sure=sure)
-        deleted = opened.purge(idle_for)
+        deleted = opened.purge([record.id for record in records], idle_for)
     _terminal.say(f"Deleted {_words.count(deleted, 'row')}.")

@@ -17,21 +17,12 @@ struct Tables {
     purge: Vec<Purge>,
 }
 
-/// Absent values are left out.
+/// Values by the names of their fields.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Values {
     saved: Option<i64>,
-    id: Option<String>,
-    user_name: Option<String>,
-    client_id: Option<String>,
-    client_secret: Option<String>,
-    refresh_token: Option<String>,
-    access_token: Option<String>,
-    grant_token: Option<String>,
-    expiry_time: Option<String>,
-    redirect_url: Option<String>,
-    api_domain: Option<String>,
+    #[serde(flatten)]
+    fields: BTreeMap<String, Option<String>>,
 }
 
 #[derive(Deserialize)]
@@ -65,21 +56,9 @@ struct Purge {
 
 impl Values {
     fn token(&self) -> Token<'_> {
-        Token::from_fn(|field| {
-            match field {
-                Field::Id => &self.id,
-                Field::UserName => &self.user_name,
-                Field::ClientId => &self.client_id,
-                Field::ClientSecret => &self.client_secret,
-                Field::RefreshToken => &self.refresh_token,
-                Field::AccessToken => &self.access_token,
-                Field::GrantToken => &self.grant_token,
-                Field::ExpiryTime => &self.expiry_time,
-                Field::RedirectUrl => &self.redirect_url,
-                Field::ApiDomain => &self.api_domain,
-            }
-            .as_deref()
-        })
+        let is_field = |name: &String| Field::ALL.iter().any(|field| field.name() == name);
+        assert!(self.fields.keys().all(is_field), "{:?}", self.fields.keys());
+        Token::from_fn(|field| self.fields.get(field.name())?.as_deref())
     }
 }
 

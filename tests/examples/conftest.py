@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-STAGE = Path(__file__).parent / "stage.py"
+STAGE = Path(__file__).parent / "stage"
 WITHIN = 60  # seconds: the bound of every wait, far more than any needs
 HOUR = 3600.0
 
@@ -44,6 +44,7 @@ class Stage:
         self.database = folder / "zohooauth.db"
         self.environment = {
             **os.environ,
+            "PYTHONPATH": str(STAGE),
             "STAND_IN": zoho.url,
             "ZOHO_CLIENT_ID": zoho.client_id,
             "ZOHO_CLIENT_SECRET": zoho.client_secret,
@@ -58,7 +59,7 @@ class Stage:
     def run(self, *command: object, **environment: str) -> list[str]:
         """Run an example, or `-m` and a module, to its end; return the lines it printed."""
         done = subprocess.run(
-            [sys.executable, STAGE, *map(str, command)],
+            [sys.executable, *map(str, command)],
             cwd=self.folder,
             env={**self.environment, **environment},
             capture_output=True,
@@ -75,7 +76,7 @@ class Stage:
         log = self.folder / f"server-{len(self._started)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, STAGE, *map(str, command)],
+                [sys.executable, *map(str, command)],
                 cwd=self.folder,
                 env={**self.environment, **environment},
                 stdin=subprocess.DEVNULL,

@@ -1,5 +1,6 @@
 """The examples that run to their end print what they promise, and ask Zoho no more often than they must."""
 
+import multiprocessing
 import re
 import shutil
 import stat
@@ -52,14 +53,15 @@ def test_sandbox_and_production(stage, zoho, ada):
     assert stage.rows() == [("1", ada.name), ("2", ada.name)]
 
 
-def test_multiprocessing_job(stage, zoho, ada):
-    """Four processes at one expiry ask Zoho once, and do all of the work."""
+@pytest.mark.parametrize("start_method", multiprocessing.get_all_start_methods())
+def test_multiprocessing_job(stage, zoho, ada, start_method):
+    """Four processes at one expiry ask Zoho once, and do all of the work, however they are started."""
     job = EXAMPLES / "multiprocessing_job.py"
-    refresh_token = {"ZOHO_REFRESH_TOKEN": zoho.refresh_token(ada)}
+    environment = {"ZOHO_REFRESH_TOKEN": zoho.refresh_token(ada), "START_METHOD": start_method}
     zoho.latency = 0.2
     zoho.api_latency = 0.05
     for number in (1, 2):
-        printed = stage.run(job, **refresh_token)
+        printed = stage.run(job, **environment)
         done = [re.fullmatch(r"task (\d+): organisation 1001, process (\d+)", line) for line in printed]
         assert [int(one[1]) for one in done] == list(range(12))
         assert len({one[2] for one in done}) > 1

@@ -148,10 +148,26 @@ fn a_file_of_nine_columns_and_one_of_ten_are_read() {
 fn what_is_no_file_of_tokens_is_refused_and_nothing_of_it_repeated() {
     let folder = Folder::new();
     let json = r#"{"refresh_token":"planted-1"}"#;
-    let table: [(&str, Vec<u8>, &str); 9] = [
+    let good = "1,u,c,s,r,a,g,5,https://app.example.com";
+    let table: [(&str, Vec<u8>, &str); 15] = [
         ("text", b"planted".to_vec(), "neither a file of the SDK's FileStore"),
         ("nothing", Vec::new(), "neither a file of the SDK's FileStore"),
         ("csv", format!("{HEADER}\n1,planted,c\n").into(), "a line 2 that has too few columns"),
+        // Whoever removes the line that is named is to remove no other.
+        (
+            "csv of the SDK",
+            format!("{HEADER}\r\n{good}\r\n1,planted,c\r\n").into(),
+            "a line 3 that has too few columns",
+        ),
+        ("blank", format!("\u{FEFF}{HEADER}\r\n\r\n{good}\r\n\r\n1,planted\r\n").into(), "a line 5 that has too few"),
+        ("break", format!("{HEADER}\r\n\"1\r\n\"{}\r\n1,planted\r\n", &good[1..]).into(), "a line 4 that has too few"),
+        ("two", format!("{HEADER}\n{good}\n{good}2,planted,c\n").into(), "a line 3 that has too many columns"),
+        ("no end", format!("{HEADER},api_domain\r\n{good},https://www.planted").into(), "a line 2 that has no end"),
+        (
+            "latin of the SDK",
+            [format!("{HEADER}\r\n{good}\r\n").as_bytes(), b"1,planted\xe9,c,s,r,a,g,1,u\r\n"].concat(),
+            "a line 3 that is not UTF-8 text",
+        ),
         ("latin", [HEADER.as_bytes(), b"\n1,planted\xe9,c,s,r,a,g,1,u\n"].concat(), "a line 2 that is not UTF-8 text"),
         ("cut", format!("{json}\n{}", &json[..20]).into(), "a line 2 that is not a JSON object"),
         ("type", format!("{json}\n\n{}", r#"{"refresh_token":7,"client_secret":"planted"}"#).into(), "a line 3 that"),

@@ -218,10 +218,11 @@ impl Administration {
     fn import_rows(&self, py: Python<'_>, source: &Source, first: usize, count: usize) -> PyResult<Imported> {
         bare(|| {
             self.is_another(source)?;
-            let rows = source.0.rows.get(first..).unwrap_or_default();
-            let rows = &rows[..count.min(rows.len())];
-            let administration::Imported { new, updated, unchanged, skipped } =
-                py.detach(|| self.store.import_rows(rows, now()))?;
+            let transfer::Source { rows, order, .. } = &source.0;
+            let administration::Imported { new, updated, unchanged, skipped } = py.detach(|| {
+                let rows: Vec<Row> = order.iter().skip(first).take(count).map(|&place| rows[place].clone()).collect();
+                self.store.import_rows(&rows, now())
+            })?;
             Ok(Imported { new, updated, unchanged, skipped })
         })
     }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::sqlite::{self, Identity};
 use super::{Error, Flaw, Place, Result};
-use crate::domain::Row;
+use crate::domain::{Row, import};
 pub use lines::write;
 
 /// Which kind of file it was.
@@ -29,6 +29,8 @@ pub enum Kind {
 pub struct Source {
     /// The rows, in the file's order.
     pub rows: Vec<Row>,
+    /// The order in which to import them.
+    pub order: Vec<usize>,
     /// The highest number that the id of any row ever had, as far as the file says so; 0 if it does not.
     pub last_id: i64,
     /// The file's kind.
@@ -61,7 +63,7 @@ pub fn read(path: &Path) -> Result<Source> {
     };
     if start == SQLITE {
         let (rows, last_id) = sqlite::read_source(path)?;
-        return Ok(Source { rows, last_id, kind: Kind::Sqlite, identity });
+        return Ok(Source { order: import::order(&rows), rows, last_id, kind: Kind::Sqlite, identity });
     }
     let mut file = BufReader::new(File::open(path).map_err(failed)?);
     if start.starts_with(BYTE_ORDER_MARK) {
@@ -73,7 +75,7 @@ pub fn read(path: &Path) -> Result<Source> {
     } else {
         (filestore::read(path, file)?, Kind::FileStore)
     };
-    Ok(Source { rows, last_id: 0, kind, identity })
+    Ok(Source { order: import::order(&rows), rows, last_id: 0, kind, identity })
 }
 
 /// What some editors put before UTF-8 text.

@@ -174,6 +174,10 @@ impl Administration {
     }
 
     fn records(&self, py: Python<'_>) -> PyResult<Vec<Record>> {
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        bare(|| Ok(py.detach(|| self.store.count())?))
+    }
+
         bare(|| Ok(py.detach(|| self.store.all())?.iter().map(Record::from).collect()))
     }
 

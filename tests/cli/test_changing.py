@@ -96,6 +96,31 @@ def test_an_import_keeps_which_of_a_users_rows_was_saved_last(run, path, tmp_pat
         path.unlink()
 
 
+def test_a_row_that_cannot_be_read_can_be_deleted(run, database):
+    """`check` names a row with bytes that are no text, and `delete` takes it though nothing can be said of it."""
+    connection = sqlite3.connect(database)
+    connection.execute("UPDATE oauthtoken SET user_name = x'FF' WHERE id = '2'")
+    connection.commit()
+    connection.close()
+    assert "not UTF-8 text" in run("list", status=1).stderr
+    (finding,) = [each for each in json.loads(run("check", "--json", status=2).stdout) if each["severity"] == "error"]
+    assert (finding["code"], finding["ids"]) == ("damaged", ["2"])
+    assert run("delete", "2", answer="y\n").stdout == "Deleted row 2.\n"
+    assert users(run) == ["ada@example.com", "eve@example.com"]
+
+
+def test_a_restore_goes_over_a_row_that_cannot_be_read(run, database, tmp_path):
+    """What is to be replaced need not be readable."""
+    copy = tmp_path / "backup.db"
+    run("backup", copy)
+    connection = sqlite3.connect(database)
+    connection.execute("UPDATE oauthtoken SET user_name = x'FF'")
+    connection.commit()
+    connection.close()
+    assert "there were 3 before" in run("restore", copy, "--yes").stdout
+    assert len(users(run)) == 3
+
+
 def rows(database):
     # Read in this process: nobody else has the file open.
     connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)

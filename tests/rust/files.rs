@@ -365,3 +365,19 @@ fn a_file_that_is_not_there_cannot_be_checked() {
     }
     assert!(folder.contents().is_empty());
 }
+
+#[test]
+fn a_row_that_cannot_be_read_is_found_and_can_be_deleted() {
+    let folder = Folder::new();
+    let path = good(&folder);
+    open(&path).save(token("user_name=v refresh_token=planted-2"), NOW).unwrap();
+    Connection::open(&path).unwrap().execute_batch("UPDATE oauthtoken SET user_name = x'FF' WHERE id = '1'").unwrap();
+    assert_eq!(found(&folder, &path), [("damaged", Severity::Error)]);
+    let store = open(&path);
+    assert_eq!(store.check(NOW).unwrap(), check(&path, NOW).unwrap());
+    assert_eq!(store.check(NOW).unwrap()[0].ids, ["1"]);
+    assert!(store.all().unwrap_err().to_string().contains("the user_name of the row with the id 1 is not UTF-8 text"));
+    store.delete_existing("1").unwrap();
+    assert_eq!((store.check(NOW).unwrap(), store.all().unwrap().len()), (vec![], 1));
+    assert!(store.delete_existing("1").unwrap_err().to_string().contains("has no token with"));
+}

@@ -381,3 +381,15 @@ fn a_row_that_cannot_be_read_is_found_and_can_be_deleted() {
     assert_eq!((store.check(NOW).unwrap(), store.all().unwrap().len()), (vec![], 1));
     assert!(store.delete_existing("1").unwrap_err().to_string().contains("has no token with"));
 }
+
+#[test]
+fn a_sample_that_writes_its_tables_name_otherwise_is_read_as_well() {
+    let folder = Folder::new();
+    let path = folder.with_sample();
+    let rows = transfer::read(&path).unwrap().rows.len();
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch("ALTER TABLE oauthtoken RENAME TO other; ALTER TABLE other RENAME TO OAuthToken")
+        .unwrap();
+    assert_eq!(transfer::read(&path).unwrap().rows.len(), rows);
+}

@@ -50,7 +50,8 @@ const EACH: &str = concat!("SELECT ", columns!(), " FROM oauthtoken AS stored OR
 /// Where our own columns are not there yet.
 const EACH_OF_SAMPLE: &str = "SELECT id, user_name, client_id, client_secret, refresh_token, access_token, grant_token, \
      expiry_time, redirect_url, api_domain, rowid, NULL FROM oauthtoken ORDER BY rowid";
-const HAS_TOKENS: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'oauthtoken'";
+/// SQLite knows no case in names.
+const HAS_TOKENS: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'oauthtoken' COLLATE NOCASE";
 const COUNT: &str = "SELECT count(*) FROM oauthtoken";
 const LAST_ID: &str = "SELECT last_id FROM zoho_token_store";
 const LAST_ORDER: &str = "SELECT last_order FROM zoho_token_store";

@@ -393,3 +393,21 @@ fn a_sample_that_writes_its_tables_name_otherwise_is_read_as_well() {
         .unwrap();
     assert_eq!(transfer::read(&path).unwrap().rows.len(), rows);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_backup_goes_where_a_link_leads() {
+    use std::os::unix::fs::symlink;
+    let folder = Folder::new();
+    let store = open(&good(&folder));
+    let (elsewhere, link, astray) = (Folder::new(), folder.path("latest.db"), folder.path("astray.db"));
+    let backup = elsewhere.with("backup.db", "");
+    symlink(&backup, &link).unwrap();
+    store.backup(&link).unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(transfer::read(&backup).unwrap().rows.len(), 1);
+    symlink(elsewhere.path("missing.db"), &astray).unwrap();
+    let complaint = store.backup(&astray).unwrap_err().to_string();
+    assert!(complaint.contains("is a symbolic link to a file that is not there"), "{complaint}");
+    assert!(astray.is_symlink() && fs::read_dir(&elsewhere.0).unwrap().count() == 1);
+}

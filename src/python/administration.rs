@@ -164,7 +164,8 @@ impl Administration {
             let path = file_path(path)?;
             let patience = Duration::try_from_secs_f64(busy_timeout)
                 .map_err(|_| bad_input("busy_timeout is a number of seconds from 0 on"))?;
-            if !make && !path.exists() {
+            // Where one may not look, it may be there: opening it will tell.
+            if !make && path.try_exists().is_ok_and(|there| !there) {
                 let (what, cure) = ("does not exist", "give the path of a token database");
                 return Err(Failure::Store(Error::BadPath { path, what, cure }));
             }
@@ -173,11 +174,11 @@ impl Administration {
         })
     }
 
-    fn records(&self, py: Python<'_>) -> PyResult<Vec<Record>> {
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
         bare(|| Ok(py.detach(|| self.store.count())?))
     }
 
+    fn records(&self, py: Python<'_>) -> PyResult<Vec<Record>> {
         bare(|| Ok(py.detach(|| self.store.all())?.iter().map(Record::from).collect()))
     }
 

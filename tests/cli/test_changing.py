@@ -121,6 +121,12 @@ def test_a_restore_goes_over_a_row_that_cannot_be_read(run, database, tmp_path):
     assert len(users(run)) == 3
 
 
+def test_a_database_is_not_restored_from_itself(run, database):
+    """That is said before anything is asked."""
+    refused = run("restore", database, status=1)
+    assert refused.stderr == "Error: the file to read is the token database itself; nothing was changed\n"
+
+
 def rows(database):
     # Read in this process: nobody else has the file open.
     connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)

@@ -274,3 +274,11 @@ def test_version(run):
     from zoho_token_store import __version__
 
     assert run("--version").stdout == f"zoho-token-store {__version__}\n"
+
+
+def test_a_database_that_one_may_not_look_for(path, tmp_path, run):
+    """A path that cannot be looked at is not called missing."""
+    (tmp_path / "file").touch()
+    path.symlink_to(tmp_path / "file" / "zohooauth.db")
+    refused = run("list", status=1).stderr
+    assert "a part of the path is not a folder" in refused

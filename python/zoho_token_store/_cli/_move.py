@@ -129,6 +129,8 @@ def restore(db: str, *, file: str, sure: bool) -> None:
     source = read_source(file)
     if source.kind != _SQLITE:
         raise _terminal.Failure(f'{file} is no backup: it is of the kind "{source.kind}", which "import" brings in')
+    if os.path.exists(db) and os.path.samefile(db, file):  # noqa: PTH110, PTH121 - as in _rows
+        raise _terminal.Failure("the file to read is the token database itself; nothing was changed")
     before = _rows(db)
     coming = _words.count(len(source), "row")
     if before:

@@ -411,3 +411,18 @@ fn a_backup_goes_where_a_link_leads() {
     assert!(complaint.contains("is a symbolic link to a file that is not there"), "{complaint}");
     assert!(astray.is_symlink() && fs::read_dir(&elsewhere.0).unwrap().count() == 1);
 }
+
+#[test]
+fn a_backup_that_cannot_be_looked_at_is_not_called_another_file() {
+    let folder = Folder::new();
+    let path = good(&folder);
+    let backup = folder.path("backup.db");
+    open(&path).backup(&backup).unwrap();
+    let somebody = Connection::open(&backup).unwrap();
+    somebody.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let patience = Duration::from_millis(50);
+    let store = Store::new(Box::new(Sqlite::open(&path, Deadline::after(PATIENCE)).unwrap()), patience);
+    assert!(store.backup(&backup).unwrap_err().is_busy());
+    drop(somebody);
+    store.backup(&backup).unwrap();
+}

@@ -12,7 +12,7 @@ use super::draft::Draft;
 use super::file::{self, FileId, beside};
 use super::schema::{self, Contents};
 use super::trouble::trouble;
-use crate::store::{Place, Result};
+use crate::store::{Error, Place, Result};
 
 /// Copies all of `source` into the file `target`, which may be an older backup or nothing yet.
 pub(super) fn write(source: &Connection, place: &Place, target: &Path) -> Result<()> {
@@ -92,9 +92,10 @@ fn may_be_replaced(place: &Place, target: &Path) -> Result<()> {
         let _ = database.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
         schema::inspect(&database, &target_place)
     });
-    if contents.is_ok_and(|contents| contents == Contents::Current) {
-        Ok(())
-    } else {
-        refuse("is not a token database of this library's")
+    match contents {
+        Ok(Contents::Current) => Ok(()),
+        // Somebody else's backup, say: what it is can't be told.
+        Err(error @ (Error::Refused { .. } | Error::Busy { .. })) => Err(error),
+        _ => refuse("is not a token database of this library's"),
     }
 }

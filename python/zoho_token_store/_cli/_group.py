@@ -13,6 +13,7 @@ from . import _terminal
 
 PROGRAM = "zoho-token-store"
 _CHECK = "check"
+_LONGEST_ID = 24
 
 
 # A monitor takes exit status 2 of `check` for an error in the database: it has one of its own for "could not look".
@@ -132,7 +133,9 @@ def row(opened: Administration, db: str, wanted: str) -> Record:
     except StoreError:
         if any(record.id == wanted for record in opened.records()):
             raise
-    message = f'{db} has no row with the id {wanted}: "{PROGRAM} list" shows the ids'
+    # Nor is what may be a token in the wrong place repeated by the native half.
+    shown = f"the id {wanted}" if len(wanted) <= _LONGEST_ID and "." not in wanted else "that id"
+    message = f'{db} has no row with {shown}: "{PROGRAM} list" shows the ids'
     raise _terminal.Failure(message) from None
 
 

@@ -65,17 +65,37 @@ pub fn read(path: &Path) -> Result<Source> {
         let (rows, last_id) = sqlite::read_source(path)?;
         return Ok(Source { order: import::order(&rows), rows, last_id, kind: Kind::Sqlite, identity });
     }
-    let mut file = BufReader::new(File::open(path).map_err(failed)?);
-    if start.starts_with(BYTE_ORDER_MARK) {
-        file.read_exact(&mut [0; BYTE_ORDER_MARK.len()]).map_err(failed)?;
-        start.drain(..BYTE_ORDER_MARK.len());
-    }
-    let (rows, kind) = if start.trim_ascii_start().starts_with(b"{") {
-        (lines::read(path, file)?, Kind::JsonLines)
-    } else {
-        (filestore::read(path, file)?, Kind::FileStore)
-    };
+    let file = File::open(path).map_err(failed)?;
+    let (rows, kind) = in_one_piece(path, &file, || {
+        let mut file = BufReader::new(&file);
+        if start.starts_with(BYTE_ORDER_MARK) {
+            file.read_exact(&mut [0; BYTE_ORDER_MARK.len()]).map_err(failed)?;
+            start.drain(..BYTE_ORDER_MARK.len());
+        }
+        if start.trim_ascii_start().starts_with(b"{") {
+            Ok((lines::read(path, file)?, Kind::JsonLines))
+        } else {
+            Ok((filestore::read(path, file)?, Kind::FileStore))
+        }
+    })?;
     Ok(Source { order: import::order(&rows), rows, last_id: 0, kind, identity })
+}
+
+/// What `read` makes of a file that nobody writes meanwhile. The SDK writes its file anew where it stands: half of it as it
+/// was and half as it is would give one user another's token.
+fn in_one_piece<T>(path: &Path, file: &File, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    let version = || file.metadata().map(|file| (file.len(), file.modified().ok())).ok();
+    let before = version();
+    let read = read();
+    if version() == before {
+        return read;
+    }
+    Err(Error::BadFile {
+        path: path.to_owned(),
+        flaw: Flaw::NoTokens,
+        what: "was written to while it was read".to_owned(),
+        cure: "stop the program that uses it, and try again",
+    })
 }
 
 /// What some editors put before UTF-8 text.
@@ -105,5 +125,26 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
         place: Place::File(path.to_owned()),
         what: format!("reading it failed ({})", error.kind()),
         cure: "look at the disk and try again",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_written_while_it_is_read_is_not_taken() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_owned();
+        let handle = File::open(&path).unwrap();
+        assert_eq!(in_one_piece(&path, &handle, || Ok(7)).unwrap(), 7);
+        let write = || {
+            file.write_all(b"planted").map_err(|error| unreadable(&path, &error))?;
+            // What is wrong with half a file is not the trouble.
+            Err::<(), _>(no_tokens(&path))
+        };
+        assert!(in_one_piece(&path, &handle, write).unwrap_err().to_string().contains("written to while it was read"));
     }
 }

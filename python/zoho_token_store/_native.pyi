@@ -413,6 +413,9 @@ class Administration:
             StoreError: as the constructor of `CustomStoreSQLite`.
         """
 
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
     def records(self) -> list[Record]:
         """Return all rows, the oldest first."""
 

@@ -3,9 +3,11 @@
 //! Not what a save does ([`super::merge::update`]): what is saved comes from Zoho just now, what is imported may be older
 //! than what is there, and a second import of the same file is to change nothing.
 
+use std::collections::BTreeMap;
+
 use super::expiry;
 use super::merge;
-use super::token::{Field, Token};
+use super::token::{Field, Row, Token};
 
 /// The row after `incoming` was brought to it. The newer of the two wins; of one that is not, or not known to be, only
 /// what the row lacks is taken.
@@ -38,6 +40,27 @@ fn is_newer(incoming: Token<'_>, row: Token<'_>) -> bool {
 fn is_another_login(incoming: Token<'_>, row: Token<'_>) -> bool {
     let [ours, theirs] = [incoming, row].map(|token| token.get(Field::RefreshToken));
     ours.is_some() && theirs.is_some() && ours != theirs
+}
+
+/// The order in which to bring another store's rows in: their own, so that the oldest stays the oldest. But of one user's
+/// rows the one saved last there has to come last, for that is the one that the user's name alone means.
+#[must_use]
+pub fn order(rows: &[Row]) -> Vec<usize> {
+    let mut users: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (place, row) in rows.iter().enumerate() {
+        if let Some(user) = row.get(Field::UserName) {
+            users.entry(user).or_default().push(place);
+        }
+    }
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    for places in users.into_values() {
+        let mut theirs = places.clone();
+        theirs.sort_by_key(|&place| (rows[place].saved_order, rows[place].saved_at));
+        for (place, row) in places.into_iter().zip(theirs) {
+            order[place] = row;
+        }
+    }
+    order
 }
 
 #[cfg(test)]
@@ -114,6 +137,24 @@ mod tests {
             let brought = bring(token(incoming), token(row));
             assert_eq!(brought, token(after), "{incoming} | {row}");
             assert_eq!(bring(token(incoming), brought), brought, "twice: {incoming} | {row}");
+        }
+    }
+
+    #[test]
+    fn of_one_users_rows_the_one_saved_last_comes_last_and_the_others_stay() {
+        let rows = |told: &[(&str, i64, Option<i64>)]| -> Vec<Row> {
+            told.iter().map(|&(values, order, at)| Row::new(token(values), order, at)).collect()
+        };
+        let (ada, bob, nobody) = ("id=1 user_name=ada", "id=2 user_name=bob", "id=3 refresh_token=r");
+        let table = [
+            (rows(&[(ada, 9, None), (bob, 8, None), (nobody, 1, None), (ada, 2, None)]), vec![3, 1, 2, 0]),
+            // An export tells the time alone.
+            (rows(&[(ada, 0, Some(9)), (bob, 0, Some(1)), (ada, 0, Some(7)), (ada, 0, None)]), vec![3, 1, 2, 0]),
+            (rows(&[(ada, 0, None), (ada, 0, None), (nobody, 0, None)]), vec![0, 1, 2]),
+            (rows(&[]), vec![]),
+        ];
+        for (number, (rows, wanted)) in table.into_iter().enumerate() {
+            assert_eq!(order(&rows), wanted, "{number}");
         }
     }
 }

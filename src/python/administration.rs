@@ -164,13 +164,18 @@ impl Administration {
             let path = file_path(path)?;
             let patience = Duration::try_from_secs_f64(busy_timeout)
                 .map_err(|_| bad_input("busy_timeout is a number of seconds from 0 on"))?;
-            if !make && !path.exists() {
+            // Where one may not look, it may be there: opening it will tell.
+            if !make && path.try_exists().is_ok_and(|there| !there) {
                 let (what, cure) = ("does not exist", "give the path of a token database");
                 return Err(Failure::Store(Error::BadPath { path, what, cure }));
             }
             let sqlite = py.detach(|| Sqlite::open(&path, Deadline::after(patience)))?;
             Ok(Self { store: Store::new(Box::new(sqlite), patience), path })
         })
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        bare(|| Ok(py.detach(|| self.store.count())?))
     }
 
     fn records(&self, py: Python<'_>) -> PyResult<Vec<Record>> {
@@ -218,10 +223,11 @@ impl Administration {
     fn import_rows(&self, py: Python<'_>, source: &Source, first: usize, count: usize) -> PyResult<Imported> {
         bare(|| {
             self.is_another(source)?;
-            let rows = source.0.rows.get(first..).unwrap_or_default();
-            let rows = &rows[..count.min(rows.len())];
-            let administration::Imported { new, updated, unchanged, skipped } =
-                py.detach(|| self.store.import_rows(rows, now()))?;
+            let transfer::Source { rows, order, .. } = &source.0;
+            let administration::Imported { new, updated, unchanged, skipped } = py.detach(|| {
+                let rows: Vec<Row> = order.iter().skip(first).take(count).map(|&place| rows[place].clone()).collect();
+                self.store.import_rows(&rows, now())
+            })?;
             Ok(Imported { new, updated, unchanged, skipped })
         })
     }

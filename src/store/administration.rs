@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Change, Error, Result, Store, Wait, present};
-use crate::domain::check::{Examination, Finding};
-use crate::domain::{Field, Key, Row, identity, import, merge, purge};
+use super::{Change, Error, Flaw, Result, Store, Wait, present};
+use crate::domain::check::{Examination, Finding, Severity};
+use crate::domain::{Field, Row, identity, import, merge, purge};
 
 /// What became of rows that were imported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,11 +32,8 @@ impl Store {
         let mut deleted = false;
         self.write(|change| {
             // A second attempt may find that the first has deleted it.
-            if present(Some(id)).is_none() || (change.by_key(Key::Id, id)?.is_empty() && !deleted) {
-                return Err(missing());
-            }
-            deleted = true;
-            change.delete(id)
+            deleted |= present(Some(id)).is_some() && change.delete(id)?;
+            if deleted { Ok(()) } else { Err(missing()) }
         })
     }
 
@@ -97,14 +94,36 @@ impl Store {
     pub fn check(&self, now: i64) -> Result<Vec<Finding>> {
         let mut findings = self.enter(self.deadline(Wait::Yes), |backend, deadline| backend.check(deadline))?;
         let mut examination = Examination::at(now);
-        self.read(|rows| {
+        match self.read(|rows| {
             examination = Examination::at(now);
             rows.each(&mut |row| examination.look(&row))
-        })?;
-        findings.extend(examination.findings());
+        }) {
+            Ok(()) => findings.extend(examination.findings()),
+            Err(error) => findings.push(flaw(error)?),
+        }
         Ok(findings)
     }
 }
+
+/// What keeps a store from being read, as a finding. Any other error is none: it could not be looked at.
+pub(super) fn flaw(error: Error) -> Result<Finding> {
+    let (code, ids, message, cure) = match error {
+        Error::BadFile { path, flaw, what, cure } => {
+            let code = match flaw {
+                Flaw::NotADatabase | Flaw::NoTokens => "not-a-database",
+                Flaw::Damaged => DAMAGED,
+                Flaw::Newer => "newer-schema",
+                Flaw::AnotherPrograms => "other-program",
+            };
+            (code, Vec::new(), format!("{} {what}", path.display()), cure)
+        }
+        Error::BadRow { place, what, id, cure } => (DAMAGED, vec![id], format!("{place}: {what}"), cure),
+        error => return Err(error),
+    };
+    Ok(Finding { code, severity: Severity::Error, ids, message, cure })
+}
+
+const DAMAGED: &str = "damaged";
 
 /// What became of one row that was imported.
 enum Outcome {

@@ -78,6 +78,19 @@ pub enum Error {
         cure: &'static str,
     },
 
+    /// A row that cannot be read. It can be deleted.
+    #[error("{place}: {what}; nothing was changed and nothing stored is lost; {cure}")]
+    BadRow {
+        /// The store.
+        place: Place,
+        /// What is wrong with it.
+        what: String,
+        /// Its id.
+        id: String,
+        /// What to do.
+        cure: &'static str,
+    },
+
     /// The operating system or SQLite refused.
     #[error("{place}: {what}; nothing was changed and nothing stored is lost; {cure}")]
     Refused {

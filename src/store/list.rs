@@ -232,12 +232,13 @@ impl Change for Draft<'_> {
         Ok(())
     }
 
-    fn delete(&mut self, id: &str) -> Result<()> {
-        if let Some(number) = self.place_of(id) {
+    fn delete(&mut self, id: &str) -> Result<bool> {
+        let place = self.place_of(id);
+        if let Some(number) = place {
             let row = self.records.take(number);
             self.undo.push(Undo::Put(number, row));
         }
-        Ok(())
+        Ok(place.is_some())
     }
 
     fn delete_all(&mut self) -> Result<()> {

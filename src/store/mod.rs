@@ -60,8 +60,8 @@ pub trait Change: Rows {
     /// Adds a row as it is, with its own id, order and time. No row has that id.
     fn copy(&mut self, row: &Row) -> Result<()>;
 
-    /// Deletes the row, if there is one.
-    fn delete(&mut self, id: &str) -> Result<()>;
+    /// Deletes the row, if there is one; tells whether there was. What is in it need not be readable.
+    fn delete(&mut self, id: &str) -> Result<bool>;
 
     /// Deletes all rows.
     fn delete_all(&mut self) -> Result<()>;
@@ -243,7 +243,7 @@ impl Store {
 
     /// Deletes the row with this id, if there is one.
     pub fn delete(&self, id: Option<&str>) -> Result<()> {
-        self.write(|change| present(id).map_or(Ok(()), |id| change.delete(id)))
+        self.write(|change| present(id).map_or(Ok(()), |id| change.delete(id).map(drop)))
     }
 
     /// Deletes all rows.
@@ -265,7 +265,7 @@ impl Store {
                     spent.insert(row.id().to_owned());
                 }
             })?;
-            spent.iter().try_for_each(|id| change.delete(id))
+            spent.iter().try_for_each(|id| change.delete(id).map(drop))
         })?;
         Ok(spent.len())
     }

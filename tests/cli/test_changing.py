@@ -7,8 +7,8 @@ import sqlite3
 import stat
 
 import pytest
-from cli.conftest import in_minutes
-from support import DATA, PLANTED, login
+from cli.conftest import EU, US, in_minutes
+from support import DATA, PLANTED, login, token
 from zoho_token_store import CustomStoreSQLite
 from zoho_token_store._cli import _move, _terminal
 
@@ -72,6 +72,59 @@ def test_an_export_comes_back(run, database, tmp_path):
     database.unlink()
     assert run("import", lines).stdout == f"{said}3 new, 0 updated, 0 unchanged, 0 skipped.\n"
     assert rows(database) == before
+
+
+def test_an_import_keeps_which_of_a_users_rows_was_saved_last(run, path, tmp_path):
+    """Of a user in two data centres the name alone means the row saved last, after an export and import as before."""
+    with CustomStoreSQLite(path) as store:
+        for number, domain in enumerate([US, EU, US]):
+            store.save_token(login("ada@example.com", number, refresh_token=f"planted-{domain}", api_domain=domain))
+        assert store.find_token(token("ada@example.com")).get_api_domain() == US
+    lines, old = tmp_path / "tokens.jsonl", tmp_path / "old.db"
+    # Saves within a millisecond have one time.
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE oauthtoken SET saved_at = saved_at - 1 WHERE api_domain = ?", [EU])
+    connection.commit()
+    connection.close()
+    run("export", lines)
+    path.rename(old)
+    for source in (lines, old):
+        run("import", source)
+        with CustomStoreSQLite(path) as store:
+            assert store.find_token(token("ada@example.com")).get_api_domain() == US, source
+            assert {each.get_api_domain(): each.get_id() for each in store.get_tokens()} == {US: "1", EU: "2"}
+        path.unlink()
+
+
+def test_a_row_that_cannot_be_read_can_be_deleted(run, database):
+    """`check` names a row with bytes that are no text, and `delete` takes it though nothing can be said of it."""
+    connection = sqlite3.connect(database)
+    connection.execute("UPDATE oauthtoken SET user_name = x'FF' WHERE id = '2'")
+    connection.commit()
+    connection.close()
+    assert "not UTF-8 text" in run("list", status=1).stderr
+    (finding,) = [each for each in json.loads(run("check", "--json", status=2).stdout) if each["severity"] == "error"]
+    assert (finding["code"], finding["ids"]) == ("damaged", ["2"])
+    assert run("delete", "2", answer="y\n").stdout == "Deleted row 2.\n"
+    assert users(run) == ["ada@example.com", "eve@example.com"]
+
+
+def test_a_restore_goes_over_a_row_that_cannot_be_read(run, database, tmp_path):
+    """What is to be replaced need not be readable."""
+    copy = tmp_path / "backup.db"
+    run("backup", copy)
+    connection = sqlite3.connect(database)
+    connection.execute("UPDATE oauthtoken SET user_name = x'FF'")
+    connection.commit()
+    connection.close()
+    assert "there were 3 before" in run("restore", copy, "--yes").stdout
+    assert len(users(run)) == 3
+
+
+def test_a_database_is_not_restored_from_itself(run, database):
+    """That is said before anything is asked."""
+    refused = run("restore", database, status=1)
+    assert refused.stderr == "Error: the file to read is the token database itself; nothing was changed\n"
 
 
 def rows(database):

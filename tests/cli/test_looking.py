@@ -274,3 +274,20 @@ def test_version(run):
     from zoho_token_store import __version__
 
     assert run("--version").stdout == f"zoho-token-store {__version__}\n"
+
+
+def test_a_database_that_one_may_not_look_for(path, tmp_path, run):
+    """A path that cannot be looked at is not called missing."""
+    (tmp_path / "file").touch()
+    path.symlink_to(tmp_path / "file" / "zohooauth.db")
+    refused = run("list", status=1).stderr
+    assert "a part of the path is not a folder" in refused
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("command", [["show"], ["delete", "--yes"]])
+def test_a_token_in_the_place_of_an_id_is_not_repeated(run, command):
+    """What is long or has a dot may be a secret; any other id is named."""
+    for secret in ("1000.planted", "planted" * 4):
+        assert secret not in run(*command, secret, status=1).stderr
+    assert "the id 99:" in run(*command, "99", status=1).stderr

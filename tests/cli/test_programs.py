@@ -154,6 +154,26 @@ def test_an_output_that_is_full(script, arguments, status):
     assert done.stderr == "Error: the output cannot be written: No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"), [("check", 3), ("list", 1), ("wrong", 2), ("--help", 1), ("--version", 1)]
+)
+def test_an_exit_status_holds_where_nobody_can_be_told(script, arguments, status):
+    """Where stderr cannot be written, either, the exit status is the one that it would be."""
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run([*script, *arguments.split()], stdout=full, stderr=full, timeout=60, check=False)
+    assert done.returncode == status
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_a_help_that_cannot_be_written(script, option):
+    """It is an error as that of any output, not a traceback."""
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [*script, option], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False, text=True
+        )
+    assert (done.returncode, done.stderr) == (1, "Error: the output cannot be written: No space left on device\n")
+
+
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
 def test_closed_outputs_and_input(script, closed):

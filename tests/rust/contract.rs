@@ -428,7 +428,8 @@ mod promises {
     pub(super) fn who_may_wait_is_served_in_the_end(backend: &dyn Backend) {
         thread::scope(|scope| {
             let held = HeldChange::begin(scope, backend);
-            let waiting = scope.spawn(|| backend.write(Deadline::after(PATIENCE), &mut |change| change.delete("held")));
+            let waiting =
+                scope.spawn(|| backend.write(Deadline::after(PATIENCE), &mut |change| change.delete("held").map(drop)));
             held.end();
             waiting.join().unwrap().unwrap();
         });

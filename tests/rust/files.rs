@@ -148,10 +148,26 @@ fn a_file_of_nine_columns_and_one_of_ten_are_read() {
 fn what_is_no_file_of_tokens_is_refused_and_nothing_of_it_repeated() {
     let folder = Folder::new();
     let json = r#"{"refresh_token":"planted-1"}"#;
-    let table: [(&str, Vec<u8>, &str); 9] = [
+    let good = "1,u,c,s,r,a,g,5,https://app.example.com";
+    let table: [(&str, Vec<u8>, &str); 15] = [
         ("text", b"planted".to_vec(), "neither a file of the SDK's FileStore"),
         ("nothing", Vec::new(), "neither a file of the SDK's FileStore"),
         ("csv", format!("{HEADER}\n1,planted,c\n").into(), "a line 2 that has too few columns"),
+        // Whoever removes the line that is named is to remove no other.
+        (
+            "csv of the SDK",
+            format!("{HEADER}\r\n{good}\r\n1,planted,c\r\n").into(),
+            "a line 3 that has too few columns",
+        ),
+        ("blank", format!("\u{FEFF}{HEADER}\r\n\r\n{good}\r\n\r\n1,planted\r\n").into(), "a line 5 that has too few"),
+        ("break", format!("{HEADER}\r\n\"1\r\n\"{}\r\n1,planted\r\n", &good[1..]).into(), "a line 4 that has too few"),
+        ("two", format!("{HEADER}\n{good}\n{good}2,planted,c\n").into(), "a line 3 that has too many columns"),
+        ("no end", format!("{HEADER},api_domain\r\n{good},https://www.planted").into(), "a line 2 that has no end"),
+        (
+            "latin of the SDK",
+            [format!("{HEADER}\r\n{good}\r\n").as_bytes(), b"1,planted\xe9,c,s,r,a,g,1,u\r\n"].concat(),
+            "a line 3 that is not UTF-8 text",
+        ),
         ("latin", [HEADER.as_bytes(), b"\n1,planted\xe9,c,s,r,a,g,1,u\n"].concat(), "a line 2 that is not UTF-8 text"),
         ("cut", format!("{json}\n{}", &json[..20]).into(), "a line 2 that is not a JSON object"),
         ("type", format!("{json}\n\n{}", r#"{"refresh_token":7,"client_secret":"planted"}"#).into(), "a line 3 that"),
@@ -348,4 +364,65 @@ fn a_file_that_is_not_there_cannot_be_checked() {
         assert!(check(&path, NOW).is_err());
     }
     assert!(folder.contents().is_empty());
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_found_and_can_be_deleted() {
+    let folder = Folder::new();
+    let path = good(&folder);
+    open(&path).save(token("user_name=v refresh_token=planted-2"), NOW).unwrap();
+    Connection::open(&path).unwrap().execute_batch("UPDATE oauthtoken SET user_name = x'FF' WHERE id = '1'").unwrap();
+    assert_eq!(found(&folder, &path), [("damaged", Severity::Error)]);
+    let store = open(&path);
+    assert_eq!(store.check(NOW).unwrap(), check(&path, NOW).unwrap());
+    assert_eq!(store.check(NOW).unwrap()[0].ids, ["1"]);
+    assert!(store.all().unwrap_err().to_string().contains("the user_name of the row with the id 1 is not UTF-8 text"));
+    store.delete_existing("1").unwrap();
+    assert_eq!((store.check(NOW).unwrap(), store.all().unwrap().len()), (vec![], 1));
+    assert!(store.delete_existing("1").unwrap_err().to_string().contains("has no token with"));
+}
+
+#[test]
+fn a_sample_that_writes_its_tables_name_otherwise_is_read_as_well() {
+    let folder = Folder::new();
+    let path = folder.with_sample();
+    let rows = transfer::read(&path).unwrap().rows.len();
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch("ALTER TABLE oauthtoken RENAME TO other; ALTER TABLE other RENAME TO OAuthToken")
+        .unwrap();
+    assert_eq!(transfer::read(&path).unwrap().rows.len(), rows);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_backup_goes_where_a_link_leads() {
+    use std::os::unix::fs::symlink;
+    let folder = Folder::new();
+    let store = open(&good(&folder));
+    let (elsewhere, link, astray) = (Folder::new(), folder.path("latest.db"), folder.path("astray.db"));
+    let backup = elsewhere.with("backup.db", "");
+    symlink(&backup, &link).unwrap();
+    store.backup(&link).unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(transfer::read(&backup).unwrap().rows.len(), 1);
+    symlink(elsewhere.path("missing.db"), &astray).unwrap();
+    let complaint = store.backup(&astray).unwrap_err().to_string();
+    assert!(complaint.contains("is a symbolic link to a file that is not there"), "{complaint}");
+    assert!(astray.is_symlink() && fs::read_dir(&elsewhere.0).unwrap().count() == 1);
+}
+
+#[test]
+fn a_backup_that_cannot_be_looked_at_is_not_called_another_file() {
+    let folder = Folder::new();
+    let path = good(&folder);
+    let backup = folder.path("backup.db");
+    open(&path).backup(&backup).unwrap();
+    let somebody = Connection::open(&backup).unwrap();
+    somebody.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let patience = Duration::from_millis(50);
+    let store = Store::new(Box::new(Sqlite::open(&path, Deadline::after(PATIENCE)).unwrap()), patience);
+    assert!(store.backup(&backup).unwrap_err().is_busy());
+    drop(somebody);
+    store.backup(&backup).unwrap();
 }

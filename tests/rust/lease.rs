@@ -394,7 +394,7 @@ impl Change for FaultyChange<'_> {
         self.0.copy(row)
     }
 
-    fn delete(&mut self, id: &str) -> Result<()> {
+    fn delete(&mut self, id: &str) -> Result<bool> {
         self.0.delete(id)
     }
 

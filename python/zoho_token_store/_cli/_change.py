@@ -2,6 +2,8 @@
 
 import click
 
+from zoho_token_store._native import StoreError
+
 from . import _tables, _terminal, _words
 from ._group import administration, id_argument, row, yes_option
 
@@ -29,7 +31,11 @@ def delete(db: str, *, wanted: str, sure: bool) -> None:
       zoho-token-store delete 3 --yes
     """  # noqa: D301 - as in the group
     with administration(db) as opened:
-        who = _tables.name(row(opened, db, wanted))
+        try:
+            who = _tables.name(row(opened, db, wanted))
+        except StoreError:
+            # One that cannot be read is often the one to be deleted.
+            who = f"row {_words.visible(wanted)}"
         _terminal.ask(f"Delete {who}?", sure=sure)
         opened.delete(wanted)
     _terminal.say(f"Deleted {who}.")

@@ -13,6 +13,7 @@ from . import _terminal
 
 PROGRAM = "zoho-token-store"
 _CHECK = "check"
+_LONGEST_ID = 24
 
 
 # A monitor takes exit status 2 of `check` for an error in the database: it has one of its own for "could not look".
@@ -34,23 +35,35 @@ class _Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.commands)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Here click prints the help and the version.
+        with _reporting_output(ctx):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
         try:
-            return super().invoke(ctx)
+            with _reporting_output(ctx):
+                return super().invoke(ctx)
         except StoreError as error:
             failure = _FAILURES.get(ctx.invoked_subcommand, _terminal.Failure)
             raise failure(str(error)) from None
-        except BrokenPipeError:
-            # Not left to click, which takes it for exit status 1: that of `check` has a meaning.
-            _terminal.give_up_output()
-            ctx.exit(_terminal.NOBODY_READS)
-        except OSError as error:
-            # The native half reports its own as StoreErrors: what is left is the output.
-            failure = _FAILURES.get(ctx.invoked_subcommand, _terminal.Failure)
-            raise failure(f"the output cannot be written: {error.strerror}") from None
         except click.UsageError as error:
             misuse = _MISUSES.get(ctx.invoked_subcommand, click.UsageError)
             raise misuse(_hinted(error, ctx), error.ctx) from None
+
+
+@contextmanager
+def _reporting_output(ctx: click.Context) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        # Not left to click, which takes it for exit status 1: that of `check` has a meaning.
+        _terminal.give_up_output()
+        ctx.exit(_terminal.NOBODY_READS)
+    except OSError as error:
+        # The native half reports its own as StoreErrors: what is left is the output.
+        failure = _FAILURES.get(ctx.invoked_subcommand, _terminal.Failure)
+        raise failure(f"the output cannot be written: {error.strerror}") from None
 
 
 def _hinted(error: click.UsageError, ctx: click.Context) -> str:
@@ -120,7 +133,9 @@ def row(opened: Administration, db: str, wanted: str) -> Record:
     except StoreError:
         if any(record.id == wanted for record in opened.records()):
             raise
-    message = f'{db} has no row with the id {wanted}: "{PROGRAM} list" shows the ids'
+    # Nor is what may be a token in the wrong place repeated by the native half.
+    shown = f"the id {wanted}" if len(wanted) <= _LONGEST_ID and "." not in wanted else "that id"
+    message = f'{db} has no row with {shown}: "{PROGRAM} list" shows the ids'
     raise _terminal.Failure(message) from None
 
 

@@ -129,6 +129,8 @@ def restore(db: str, *, file: str, sure: bool) -> None:
     source = read_source(file)
     if source.kind != _SQLITE:
         raise _terminal.Failure(f'{file} is no backup: it is of the kind "{source.kind}", which "import" brings in')
+    if os.path.exists(db) and os.path.samefile(db, file):  # noqa: PTH110, PTH121 - as in _rows
+        raise _terminal.Failure("the file to read is the token database itself; nothing was changed")
     before = _rows(db)
     coming = _words.count(len(source), "row")
     if before:
@@ -143,7 +145,7 @@ def _rows(db: str) -> int:
     if not os.path.exists(db):  # noqa: PTH110 - importing pathlib costs a tenth of a run
         return 0
     with administration(db) as opened:
-        return len(opened.records())
+        return len(opened)
 
 
 def _all(number: int) -> str:

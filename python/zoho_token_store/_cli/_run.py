@@ -1,6 +1,7 @@
 """One run of the command line: from arguments to an exit status, whatever happens on the way."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -26,9 +27,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         status = cli.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        _terminal.give_up_output()
-        return error.exit_code
+        return _told(error)
     except (click.Abort, KeyboardInterrupt):
         return _terminal.INTERRUPTED
     return status if isinstance(status, int) else 0
+
+
+def _told(error: click.ClickException) -> int:
+    # The exit status holds even if nobody can be told: that of `check` has a meaning.
+    with suppress(OSError):
+        error.show()
+    _terminal.give_up_output()
+    return error.exit_code

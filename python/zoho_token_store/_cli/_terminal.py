@@ -38,13 +38,17 @@ def note(text: str) -> None:
 
 def give_up_output() -> None:
     """Let nothing of what is left to print fail again, with a traceback, when the interpreter ends."""
-    if sys.stdout is None:
-        return
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            _give_up(stream)
+
+
+def _give_up(stream: TextIO) -> None:
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
 
 

@@ -1,6 +1,6 @@
 //! A consistent copy in a file of its own: private from its first byte, and under its name only once it is whole.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use rusqlite::backup::{Backup, StepResult};
@@ -12,10 +12,11 @@ use super::draft::Draft;
 use super::file::{self, FileId, beside};
 use super::schema::{self, Contents};
 use super::trouble::trouble;
-use crate::store::{Place, Result};
+use crate::store::{Error, Place, Result};
 
 /// Copies all of `source` into the file `target`, which may be an older backup or nothing yet.
 pub(super) fn write(source: &Connection, place: &Place, target: &Path) -> Result<()> {
+    let target = &followed(target)?;
     may_be_replaced(place, target)?;
     let folder = target.parent().unwrap_or(target);
     if !folder.is_dir() {
@@ -29,6 +30,17 @@ pub(super) fn write(source: &Connection, place: &Place, target: &Path) -> Result
     }
     draft.persist(target).map_err(|error| file::refused(target, &error))?;
     file::sync_folder(target).map_err(|error| file::refused(target, &error))
+}
+
+/// Where a link leads, which somebody has set for the backups to be there: renamed over it, they would be here.
+fn followed(target: &Path) -> Result<PathBuf> {
+    if !fs::symlink_metadata(target).is_ok_and(|file| file.is_symlink()) {
+        return Ok(target.to_owned());
+    }
+    fs::canonicalize(target).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => file::leads_nowhere(target),
+        _ => file::refused(target, &error),
+    })
 }
 
 fn copy(source: &Connection, place: &Place, draft: &Path, target: &Path) -> Result<()> {
@@ -80,9 +92,10 @@ fn may_be_replaced(place: &Place, target: &Path) -> Result<()> {
         let _ = database.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
         schema::inspect(&database, &target_place)
     });
-    if contents.is_ok_and(|contents| contents == Contents::Current) {
-        Ok(())
-    } else {
-        refuse("is not a token database of this library's")
+    match contents {
+        Ok(Contents::Current) => Ok(()),
+        // Somebody else's backup, say: what it is can't be told.
+        Err(error @ (Error::Refused { .. } | Error::Busy { .. })) => Err(error),
+        _ => refuse("is not a token database of this library's"),
     }
 }

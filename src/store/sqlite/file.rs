@@ -144,11 +144,7 @@ pub(super) fn ensure(path: &Path, make: impl Fn(&Path) -> Result<()>) -> Result<
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 // Somebody else was faster; or it is a link that leads nowhere, and then it stays so.
                 if fs::symlink_metadata(path).is_ok_and(|link| link.is_symlink()) && !path.exists() {
-                    return Err(bad(
-                        path,
-                        "is a symbolic link to a file that is not there",
-                        "make that file, or remove the link",
-                    ));
+                    return Err(leads_nowhere(path));
                 }
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -196,6 +192,11 @@ pub(super) fn is_exposed(_: &Path) -> bool {
 /// An error about the path itself.
 pub(in crate::store) fn bad(path: &Path, what: &'static str, cure: &'static str) -> Error {
     Error::BadPath { path: path.to_owned(), what, cure }
+}
+
+/// Whoever set the link meant some file.
+pub(super) fn leads_nowhere(path: &Path) -> Error {
+    bad(path, "is a symbolic link to a file that is not there", "make that file, or remove the link")
 }
 
 /// Some other file.

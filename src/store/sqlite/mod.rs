@@ -39,6 +39,7 @@ use self::network::network;
 use self::open::Open;
 use self::sql::Sql;
 use self::trouble::trouble;
+use super::administration::flaw;
 use super::fork;
 use super::wait::Deadline;
 use super::{Backend, Change, Error, Place, Result, Rows};
@@ -340,7 +341,7 @@ impl Backend for Sqlite {
         });
         match inside.and_then(|inside| inside.unwrap_or_else(|| busy::until(deadline, look))) {
             Ok(inside) => findings.extend(inside),
-            Err(error) => findings.push(source::flaw(error)?),
+            Err(error) => findings.push(flaw(error)?),
         }
         Ok(findings)
     }

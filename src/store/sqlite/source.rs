@@ -16,6 +16,7 @@ use super::sql::Sql;
 use super::trouble::{damaged, trouble};
 use crate::domain::Row;
 use crate::domain::check::{Examination, Finding, Severity};
+use crate::store::administration::flaw;
 use crate::store::{Change, Error, Flaw, Place, Result};
 
 /// Opens the database at `path`, which is open nowhere else in this process.
@@ -161,17 +162,4 @@ pub(super) fn surroundings(path: &Path) -> Vec<Finding> {
         );
     }
     findings
-}
-
-/// A file that is not right as a whole, as a finding. Any other error is none: it could not be looked at.
-pub(super) fn flaw(error: Error) -> Result<Finding> {
-    let Error::BadFile { path, flaw, what, cure } = error else { return Err(error) };
-    let code = match flaw {
-        Flaw::NotADatabase | Flaw::NoTokens => "not-a-database",
-        Flaw::Damaged => "damaged",
-        Flaw::Newer => "newer-schema",
-        Flaw::AnotherPrograms => "other-program",
-    };
-    let message = format!("{} {what}", path.display());
-    Ok(Finding { code, severity: Severity::Error, ids: Vec::new(), message, cure })
 }

@@ -50,7 +50,8 @@ const EACH: &str = concat!("SELECT ", columns!(), " FROM oauthtoken AS stored OR
 /// Where our own columns are not there yet.
 const EACH_OF_SAMPLE: &str = "SELECT id, user_name, client_id, client_secret, refresh_token, access_token, grant_token, \
      expiry_time, redirect_url, api_domain, rowid, NULL FROM oauthtoken ORDER BY rowid";
-const HAS_TOKENS: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'oauthtoken'";
+/// SQLite knows no case in names.
+const HAS_TOKENS: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'oauthtoken' COLLATE NOCASE";
 const COUNT: &str = "SELECT count(*) FROM oauthtoken";
 const LAST_ID: &str = "SELECT last_id FROM zoho_token_store";
 const LAST_ORDER: &str = "SELECT last_order FROM zoho_token_store";
@@ -151,16 +152,17 @@ impl<'c> Sql<'c> {
 
     /// Not by an index that leads to another's row: what is there would be lost.
     fn is_safe_to_delete(&self, id: &str) -> Result<()> {
-        self.by_key(Key::Id, id).map(drop)
+        self.each_by_key(Key::Id, id, |_| Ok(()))
     }
 
-    fn delete_with(&self, sql: &str, id: Option<&str>) -> Result<()> {
+    /// Tells whether anything was deleted.
+    fn delete_with(&self, sql: &str, id: Option<&str>) -> Result<bool> {
         let mut statement = self.prepare(sql)?;
         let gone = statement.execute(params_from_iter(id)).map_err(|error| trouble(self.place, &error))?;
         if gone > 0 {
             self.leaves_traces.set(true);
         }
-        Ok(())
+        Ok(gone > 0)
     }
 
     /// Is there a table of tokens?
@@ -182,6 +184,23 @@ impl<'c> Sql<'c> {
         let mut rows = statement.query([]).map_err(|error| trouble(self.place, &error))?;
         while let Some(row) = rows.next().map_err(|error| trouble(self.place, &error))? {
             visit(self.read(row)?);
+        }
+        Ok(())
+    }
+
+    fn each_by_key(
+        &self,
+        key: Key,
+        value: &str,
+        mut visit: impl FnMut(&rusqlite::Row<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut statement = self.prepare(by_key(key))?;
+        let mut found = statement.query([value]).map_err(|error| trouble(self.place, &error))?;
+        while let Some(row) = found.next().map_err(|error| trouble(self.place, &error))? {
+            if row.get(Field::COUNT + 2) != Ok(Some(true)) {
+                return Err(damaged(self.place, "an index leads to another row"));
+            }
+            visit(row)?;
         }
         Ok(())
     }
@@ -208,9 +227,10 @@ impl<'c> Sql<'c> {
             ValueRef::Real(number) => Ok(Some(Cow::Owned(number.to_string()))),
             ValueRef::Text(bytes) | ValueRef::Blob(bytes) => match std::str::from_utf8(bytes) {
                 Ok(text) => Ok(Some(Cow::Borrowed(text))),
-                Err(_) => Err(Error::Refused {
+                Err(_) => Err(Error::BadRow {
                     place: self.place.clone(),
                     what: format!("the {} of the row with the id {} is not UTF-8 text", field.name(), id_of(row)),
+                    id: id_of(row),
                     cure: "delete that row, or restore a backup",
                 }),
             },
@@ -230,15 +250,11 @@ fn id_of(row: &rusqlite::Row<'_>) -> String {
 
 impl Rows for Sql<'_> {
     fn by_key(&self, key: Key, value: &str) -> Result<Vec<Row>> {
-        let mut statement = self.prepare(by_key(key))?;
-        let mut found = statement.query([value]).map_err(|error| trouble(self.place, &error))?;
         let mut rows = Vec::new();
-        while let Some(row) = found.next().map_err(|error| trouble(self.place, &error))? {
-            if row.get(Field::COUNT + 2) != Ok(Some(true)) {
-                return Err(damaged(self.place, "an index leads to another row"));
-            }
+        self.each_by_key(key, value, |row| {
             rows.push(self.read(row)?);
-        }
+            Ok(())
+        })?;
         Ok(rows)
     }
 
@@ -296,13 +312,13 @@ impl Change for Sql<'_> {
         Ok(())
     }
 
-    fn delete(&mut self, id: &str) -> Result<()> {
+    fn delete(&mut self, id: &str) -> Result<bool> {
         self.is_safe_to_delete(id)?;
         self.delete_with(DELETE, Some(id))
     }
 
     fn delete_all(&mut self) -> Result<()> {
-        self.delete_with(DELETE_ALL, None)
+        self.delete_with(DELETE_ALL, None).map(drop)
     }
 
     fn take_lease(&mut self, key: &str, lease: &Lease) -> Result<()> {

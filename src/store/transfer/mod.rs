@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::sqlite::{self, Identity};
 use super::{Error, Flaw, Place, Result};
-use crate::domain::Row;
+use crate::domain::{Row, import};
 pub use lines::write;
 
 /// Which kind of file it was.
@@ -29,6 +29,8 @@ pub enum Kind {
 pub struct Source {
     /// The rows, in the file's order.
     pub rows: Vec<Row>,
+    /// The order in which to import them.
+    pub order: Vec<usize>,
     /// The highest number that the id of any row ever had, as far as the file says so; 0 if it does not.
     pub last_id: i64,
     /// The file's kind.
@@ -61,19 +63,39 @@ pub fn read(path: &Path) -> Result<Source> {
     };
     if start == SQLITE {
         let (rows, last_id) = sqlite::read_source(path)?;
-        return Ok(Source { rows, last_id, kind: Kind::Sqlite, identity });
+        return Ok(Source { order: import::order(&rows), rows, last_id, kind: Kind::Sqlite, identity });
     }
-    let mut file = BufReader::new(File::open(path).map_err(failed)?);
-    if start.starts_with(BYTE_ORDER_MARK) {
-        file.read_exact(&mut [0; BYTE_ORDER_MARK.len()]).map_err(failed)?;
-        start.drain(..BYTE_ORDER_MARK.len());
+    let file = File::open(path).map_err(failed)?;
+    let (rows, kind) = in_one_piece(path, &file, || {
+        let mut file = BufReader::new(&file);
+        if start.starts_with(BYTE_ORDER_MARK) {
+            file.read_exact(&mut [0; BYTE_ORDER_MARK.len()]).map_err(failed)?;
+            start.drain(..BYTE_ORDER_MARK.len());
+        }
+        if start.trim_ascii_start().starts_with(b"{") {
+            Ok((lines::read(path, file)?, Kind::JsonLines))
+        } else {
+            Ok((filestore::read(path, file)?, Kind::FileStore))
+        }
+    })?;
+    Ok(Source { order: import::order(&rows), rows, last_id: 0, kind, identity })
+}
+
+/// What `read` makes of a file that nobody writes meanwhile. The SDK writes its file anew where it stands: half of it as it
+/// was and half as it is would give one user another's token.
+fn in_one_piece<T>(path: &Path, file: &File, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    let version = || file.metadata().map(|file| (file.len(), file.modified().ok())).ok();
+    let before = version();
+    let read = read();
+    if version() == before {
+        return read;
     }
-    let (rows, kind) = if start.trim_ascii_start().starts_with(b"{") {
-        (lines::read(path, file)?, Kind::JsonLines)
-    } else {
-        (filestore::read(path, file)?, Kind::FileStore)
-    };
-    Ok(Source { rows, last_id: 0, kind, identity })
+    Err(Error::BadFile {
+        path: path.to_owned(),
+        flaw: Flaw::NoTokens,
+        what: "was written to while it was read".to_owned(),
+        cure: "stop the program that uses it, and try again",
+    })
 }
 
 /// What some editors put before UTF-8 text.
@@ -103,5 +125,26 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
         place: Place::File(path.to_owned()),
         what: format!("reading it failed ({})", error.kind()),
         cure: "look at the disk and try again",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_written_while_it_is_read_is_not_taken() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_owned();
+        let handle = File::open(&path).unwrap();
+        assert_eq!(in_one_piece(&path, &handle, || Ok(7)).unwrap(), 7);
+        let write = || {
+            file.write_all(b"planted").map_err(|error| unreadable(&path, &error))?;
+            // What is wrong with half a file is not the trouble.
+            Err::<(), _>(no_tokens(&path))
+        };
+        assert!(in_one_piece(&path, &handle, write).unwrap_err().to_string().contains("written to while it was read"));
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Change, Error, Flaw, Result, Store, Wait, present};
-use crate::domain::check::{Examination, Finding, Severity};
+use super::{Change, Error, Result, Store, Wait, present};
+use crate::domain::check::{Examination, Finding};
 use crate::domain::{Field, Row, identity, import, merge, purge};
 
 /// What became of rows that were imported.
@@ -99,31 +99,11 @@ impl Store {
             rows.each(&mut |row| examination.look(&row))
         }) {
             Ok(()) => findings.extend(examination.findings()),
-            Err(error) => findings.push(flaw(error)?),
+            Err(error) => findings.push(error.into_finding()?),
         }
         Ok(findings)
     }
 }
-
-/// What keeps a store from being read, as a finding. Any other error is none: it could not be looked at.
-pub(super) fn flaw(error: Error) -> Result<Finding> {
-    let (code, ids, message, cure) = match error {
-        Error::BadFile { path, flaw, what, cure } => {
-            let code = match flaw {
-                Flaw::NotADatabase | Flaw::NoTokens => "not-a-database",
-                Flaw::Damaged => DAMAGED,
-                Flaw::Newer => "newer-schema",
-                Flaw::AnotherPrograms => "other-program",
-            };
-            (code, Vec::new(), format!("{} {what}", path.display()), cure)
-        }
-        Error::BadRow { place, what, id, cure } => (DAMAGED, vec![id], format!("{place}: {what}"), cure),
-        error => return Err(error),
-    };
-    Ok(Finding { code, severity: Severity::Error, ids, message, cure })
-}
-
-const DAMAGED: &str = "damaged";
 
 /// What became of one row that was imported.
 enum Outcome {

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::domain::check::{Finding, Severity};
+
 /// The result of every operation of a store.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -109,7 +111,27 @@ impl Error {
     pub const fn is_busy(&self) -> bool {
         matches!(self, Self::Busy { .. })
     }
+
+    /// What keeps a store from being read, as a finding. Any other error is none: it could not be looked at.
+    pub(super) fn into_finding(self) -> Result<Finding> {
+        let (code, ids, message, cure) = match self {
+            Self::BadFile { path, flaw, what, cure } => {
+                let code = match flaw {
+                    Flaw::NotADatabase | Flaw::NoTokens => "not-a-database",
+                    Flaw::Damaged => DAMAGED,
+                    Flaw::Newer => "newer-schema",
+                    Flaw::AnotherPrograms => "other-program",
+                };
+                (code, Vec::new(), format!("{} {what}", path.display()), cure)
+            }
+            Self::BadRow { place, what, id, cure } => (DAMAGED, vec![id], format!("{place}: {what}"), cure),
+            error => return Err(error),
+        };
+        Ok(Finding { code, severity: Severity::Error, ids, message, cure })
+    }
 }
+
+const DAMAGED: &str = "damaged";
 
 /// What can be wrong with a file as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -261,6 +261,7 @@ def test_the_summary_of_findings(monkeypatch, run, path):
         (["list", "--wrong"], "No such option"),
         (["list", "--db", "x"], "--db goes before the command"),
         (["purge", "--idle-for", "30"], "write 90s, 45m, 12h, 30d or 4w"),
+        (["purge", "--idle-for", f"{'9' * 20}w"], "write 90s, 45m, 12h, 30d or 4w"),
         ([], "Missing command"),
     ],
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from zoho_token_store._cli._words import count, duration, encodable, fit, iso, relative, visible
 
@@ -80,9 +78,12 @@ def test_what_is_no_duration_is_refused(text):
         duration(text)
 
 
-def test_a_duration_is_finite():
-    """No duration is infinite, however long it is."""
-    assert math.isfinite(duration(f"{'9' * 300}s"))
+@pytest.mark.parametrize("text", [f"{'9' * 300}s", f"{'9' * 400}s", f"{'9' * 16}m"])
+def test_a_duration_has_an_end(text):
+    """What no store can count is none; longer than any age of a token is still one."""
+    assert duration(f"{'9' * 14}m") == float("9" * 14) * 60
+    with pytest.raises(ValueError, match="is no duration"):
+        duration(text)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,10 @@ fn an_export_holds_every_value_and_is_its_owners_alone() {
 #[test]
 fn an_export_goes_nowhere_but_into_a_file() {
     let folder = Folder::new();
+    let database = good(&folder);
+    let before = fs::read(&database).unwrap();
     for (path, complaint) in [
+        (database.clone(), "is a SQLite database"),
         (folder.path("."), "not a regular file"),
         (folder.path("no/x"), "folder that does not exist"),
         // Over the first of these it would take what was saved last away from who uses the database.
@@ -124,6 +127,7 @@ fn an_export_goes_nowhere_but_into_a_file() {
         let message = transfer::write(&path, &[], true).unwrap_err().to_string();
         assert!(message.contains(complaint), "{message}");
     }
+    assert!(fs::read(&database).unwrap() == before);
 }
 
 #[test]

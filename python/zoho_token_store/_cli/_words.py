@@ -1,6 +1,5 @@
 """How things are said: times, durations, counts, text from outside. Pure functions."""
 
-import math
 import re
 import time
 
@@ -9,6 +8,7 @@ MORE = "…"
 MASK = "********"
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_LONGEST = 2.0**53
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
 
 # From which number of seconds on to count in a unit, the largest first: 90 minutes tell more than 1 hour.
@@ -49,8 +49,8 @@ def iso(moment: int | None) -> str | None:
 def duration(text: str) -> float:
     """Read a duration such as `30d` in seconds; `ValueError` if it is none."""
     found = _DURATION.fullmatch(text.strip())
-    seconds = float(found[1]) * _SECONDS[found[2]] if found else math.inf
-    if not math.isfinite(seconds):
+    seconds = float(found[1]) * _SECONDS[found[2]] if found else None
+    if seconds is None or seconds > _LONGEST:
         raise ValueError(f"{visible(text)!r} is no duration: write 90s, 45m, 12h, 30d or 4w")
     return seconds
 

@@ -39,7 +39,6 @@ use self::network::network;
 use self::open::Open;
 use self::sql::Sql;
 use self::trouble::trouble;
-use super::administration::flaw;
 use super::fork;
 use super::wait::Deadline;
 use super::{Backend, Change, Error, Place, Result, Rows};
@@ -341,7 +340,7 @@ impl Backend for Sqlite {
         });
         match inside.and_then(|inside| inside.unwrap_or_else(|| busy::until(deadline, look))) {
             Ok(inside) => findings.extend(inside),
-            Err(error) => findings.push(flaw(error)?),
+            Err(error) => findings.push(error.into_finding()?),
         }
         Ok(findings)
     }

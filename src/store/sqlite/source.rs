@@ -16,7 +16,6 @@ use super::sql::Sql;
 use super::trouble::{damaged, trouble};
 use crate::domain::Row;
 use crate::domain::check::{Examination, Finding, Severity};
-use crate::store::administration::flaw;
 use crate::store::{Change, Error, Flaw, Place, Result};
 
 /// Opens the database at `path`, which is open nowhere else in this process.
@@ -97,7 +96,7 @@ pub fn check(path: &Path, now: i64) -> Result<Vec<Finding>> {
     match inside {
         Ok(rows) => findings.extend(rows),
         Err(error) => {
-            let flaw = flaw(error)?;
+            let flaw = error.into_finding()?;
             if ["not-a-database", "other-program"].contains(&flaw.code) {
                 // Who may read that is not our affair.
                 findings.clear();

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{bad_line, unreadable};
+use super::{bad_line, is_database, unreadable};
 use crate::domain::{Field, Row, Token};
 use crate::store::{Result, sqlite};
 
@@ -65,8 +65,12 @@ impl Line {
     }
 }
 
-/// Writes rows into a new file, its owner's alone, that takes its name once it is whole; over another only if told so.
+/// Writes rows into a new file, its owner's alone, that takes its name once it is whole; over another only if told so, and
+/// never over a database.
 pub fn write(path: &Path, rows: &[Row], overwrite: bool) -> Result<()> {
+    if is_database(path) {
+        return Err(sqlite::bad(path, "is a SQLite database", "give another path: an export is not one"));
+    }
     sqlite::write_whole(path, overwrite, |file| {
         let mut file = io::BufWriter::new(file);
         for row in rows {

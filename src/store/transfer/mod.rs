@@ -104,6 +104,14 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// What every SQLite database begins with (<https://www.sqlite.org/fileformat.html>, 1.3.1).
 const SQLITE: &[u8] = b"SQLite format 3\0";
 
+fn is_database(path: &Path) -> bool {
+    let mut start = [0; SQLITE.len()];
+    // A pipe would keep who opens it waiting.
+    fs::metadata(path).is_ok_and(|file| file.is_file())
+        && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok())
+        && start == SQLITE
+}
+
 /// A line, counted from 1, that is no token.
 fn bad_line(path: &Path, line: u64, what: &str, cure: &'static str) -> Error {
     let what = format!("has a line {line} that {what}");

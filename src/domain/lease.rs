@@ -168,7 +168,8 @@ pub fn decide(token: Token<'_>, lease: Option<&Lease>, who: &Asker, now: i64, le
 /// What one who waits has seen so far (rule 8).
 #[derive(Debug, Default)]
 pub struct Waiting {
-    first: Option<Lease>,
+    /// The lease that was met first, and after how long.
+    first: Option<(Lease, Duration)>,
     failed_after: Option<Duration>,
     blocked_after: Option<Duration>,
 }
@@ -181,8 +182,8 @@ impl Waiting {
     pub fn meets(&mut self, lease: &Lease, waited: Duration) {
         self.blocked_after = None;
         match &self.first {
-            None => self.first = Some(lease.clone()),
-            Some(first) if first != lease => {
+            None => self.first = Some((lease.clone(), waited)),
+            Some((first, _)) if first != lease => {
                 self.failed_after.get_or_insert(waited);
             }
             Some(_) => {}
@@ -199,7 +200,9 @@ impl Waiting {
     #[must_use]
     pub fn limit(&self, length: Duration) -> Duration {
         let since = [self.failed_after, self.blocked_after].into_iter().flatten().min();
-        since.map_or(length, |after| after.saturating_add(AFTER_FAILURE.min(length)))
+        // What was met late may last as long as what was met at once.
+        let met_after = self.first.as_ref().map_or(Duration::ZERO, |(_, after)| *after);
+        since.map_or(met_after.saturating_add(length), |after| after.saturating_add(AFTER_FAILURE.min(length)))
     }
 }
 
@@ -326,7 +329,7 @@ mod tests {
         let (first, second, third) = (lease("a", 1), lease("b", 2), lease("b", 3));
         let seconds = Duration::from_secs;
         // The leases in force at each second (none: the store is too busy), and the limit of the wait afterwards.
-        let table: [(&str, &[Option<&Lease>], u64); 10] = [
+        let table: [(&str, &[Option<&Lease>], u64); 12] = [
             ("nothing seen yet", &[], 10),
             ("one holder all the time", &[Some(&first), Some(&first), Some(&first)], 10),
             ("a second after 1 s", &[Some(&first), Some(&second)], 1 + 2),
@@ -334,7 +337,9 @@ mod tests {
             ("the same owner once more", &[Some(&second), Some(&second), Some(&third)], 2 + 2),
             ("the first again", &[Some(&first), Some(&second), Some(&first)], 1 + 2),
             ("a busy store", &[None, None], 2),
-            ("a busy store, and then a holder", &[None, None, Some(&first)], 10),
+            ("a busy store, and then a holder", &[None, None, Some(&first)], 2 + 10),
+            ("a busy store, and then the same holder", &[None, None, Some(&first), Some(&first)], 2 + 10),
+            ("a busy store, and then two holders", &[None, None, Some(&first), Some(&second)], 3 + 2),
             ("a holder, and then a busy store", &[Some(&first), Some(&first), None, None], 2 + 2),
             ("a second, and then a busy store", &[Some(&first), Some(&second), None, None], 1 + 2),
         ];

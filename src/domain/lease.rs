@@ -25,6 +25,23 @@ const CLOCK_SLACK: i64 = 1_000;
 /// is too busy to tell whether there is one to wait for.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
+/// How far two readings of one clock may lie apart that is corrected in between, in milliseconds.
+const SAME_CLOCK: i64 = 1_000;
+
+/// How far the clock that the SDK reads is off ours, which was read `before` and `after` it: not at all, unless somebody has
+/// moved it. Once would not do: a process that is stopped in between would take its clock for a moved one, every lease for
+/// void, and ask Zoho too.
+#[must_use]
+pub const fn clock_off(before: i64, sdk: i64, after: i64) -> i64 {
+    if sdk < before.saturating_sub(SAME_CLOCK) {
+        sdk.saturating_sub(before)
+    } else if sdk > after.saturating_add(SAME_CLOCK) {
+        sdk.saturating_sub(after)
+    } else {
+        0
+    }
+}
+
 /// Leave to ask Zoho.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
@@ -248,6 +265,25 @@ mod tests {
             assert_eq!(is_due(token.with(Field::ExpiryTime, expiry.as_deref()), NOW), due, "{case}");
         }
         assert!(!is_due(token(&[(Field::RefreshToken, "r"), (Field::AccessToken, "a")]), i64::MAX));
+    }
+
+    #[test]
+    fn only_a_clock_that_was_moved_is_another() {
+        // Ours before, the SDK's, ours after it: how far is it off?
+        let table = [
+            ("at once", 0, 0, 0, 0),
+            ("a little later", 0, 1, 2, 0),
+            ("stopped before the SDK's was read", 0, 60_000, 60_000, 0),
+            ("stopped after it", 0, 0, 60_000, 0),
+            ("a small correction", 0, 1_000, 0, 0),
+            ("another", 0, -1_000, 0, 0),
+            ("moved ahead", 0, 600_000, 5, 599_995),
+            ("moved back", 0, -600_000, 5, -600_000),
+        ];
+        for (case, before, sdk, after, off) in table {
+            assert_eq!(clock_off(NOW + before, NOW + sdk, NOW + after), off, "{case}");
+        }
+        assert_eq!(clock_off(NOW, i64::MIN, NOW), i64::MIN);
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl Store {
             return Vec::new();
         }
         let given = self.enter(Deadline::after(FOR_GIVING_BACK), |backend, deadline| {
-            backend.write(deadline, &mut |change| {
+            backend.write_lightly(deadline, &mut |change| {
                 held.iter().try_for_each(|held| change.give_back(held.key.as_str(), &held.lease.owner))
             })
         });

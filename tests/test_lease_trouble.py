@@ -112,6 +112,29 @@ print(json.dumps([zoho.token_calls, len(failed), store.lease_info().gave_up]))
     assert run(FOREVER + code, path) == [2, 1, 0]
 
 
+def test_who_is_held_up_after_a_look_looks_once_more(path):
+    """Rule 8: what came while a process was stopped, between its last look and the end of its wait, is not asked for."""
+    code = """
+store = use(CustomStoreSQLite(sys.argv[1], refresh_lease=1))
+expire(store)
+zoho.latency = 0.3
+first = in_thread(ask)
+until(lambda: zoho.token_calls == 1)
+frames, looks = sys._current_frames, []
+def stopped():  # at the second look, until the answer is there and the wait is over
+    running = frames()
+    looks.append(time.monotonic())
+    if len(looks) == 2:
+        first.join(20)
+        until(lambda: time.monotonic() > looks[0] + 1.5)
+    return running
+sys._current_frames = stopped
+assert ask() != "expired"
+print(json.dumps([len(looks), zoho.token_calls, store.lease_info().gave_up]))
+"""
+    assert run(code, path) == [2, 1, 0]
+
+
 def test_without_the_gil_nobody_looks_at_what_other_threads_run(path):
     """Frames that others run are not safe to look at then: whoever waits waits until the lease is over."""
     code = """

@@ -136,7 +136,7 @@ print(json.dumps([zoho.token_calls, len(failed), store.lease_info().gave_up]))
 
 
 def test_who_is_held_up_after_a_look_looks_once_more(path):
-    """Rule 8: what came while a process was stopped, between its last look and the end of its wait, is not asked for."""
+    """Rule 8: what came while a process was stopped, after its last look, is not asked for again."""
     code = """
 store = use(CustomStoreSQLite(sys.argv[1], refresh_lease=1))
 expire(store)

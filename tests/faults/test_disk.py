@@ -71,7 +71,7 @@ print(json.dumps([in_vain, syncs(ask)]))
 
 @pytest.mark.usefixtures("preload")
 def test_a_lease_waits_for_no_disk(path):
-    """Rule 5: a lease that is taken and given back is written, and costs no sync; the save after it costs one, as ever."""
+    """Rule 5: a lease that is taken and given back costs no sync; the save after it costs one, as ever."""
     assert run(LEASE, path) == [[0, True], [1, True]]
 
 

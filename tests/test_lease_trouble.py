@@ -84,6 +84,29 @@ print(json.dumps([zoho.token_calls, any(thread.is_alive() for thread in threads)
     assert run(code, path) == [1, False]
 
 
+@pytest.mark.parametrize("by", ["id", "refresh token"])
+def test_what_becomes_due_while_it_is_found_is_asked_for_once_too(path, by):
+    """Rule 3: a find that other threads keep from the GIL hands out nothing as fresh that is so no longer."""
+    code = f"""
+store = use(CustomStoreSQLite(sys.argv[1]))
+expire(store)
+found = store.get_tokens()[0]
+due = time.time() + 1
+found.set_expires_in(str(int(due * 1000) + 5000))
+store.save_token(found)
+set_expires_in = OAuthToken.set_expires_in
+def held_up(self, value):  # until the token is due
+    set_expires_in(self, value)
+    until(lambda: time.time() > due)
+OAuthToken.set_expires_in = held_up
+threads = [in_thread(lambda: ask({by!r})) for _ in range(8)]
+for thread in threads:
+    thread.join(20)
+print(json.dumps([zoho.token_calls, any(thread.is_alive() for thread in threads)]))
+"""
+    assert run(code, path) == [1, False]
+
+
 def test_a_logging_handler_may_look_a_row_up(path):
     """Rule 2: a find within a decision, as a handler of the store's own log may make one, is no decision itself."""
     code = """
@@ -110,6 +133,29 @@ failed = [future for future in asked if future.exception()]
 print(json.dumps([zoho.token_calls, len(failed), store.lease_info().gave_up]))
 """
     assert run(FOREVER + code, path) == [2, 1, 0]
+
+
+def test_who_is_held_up_after_a_look_looks_once_more(path):
+    """Rule 8: what came while a process was stopped, after its last look, is not asked for again."""
+    code = """
+store = use(CustomStoreSQLite(sys.argv[1], refresh_lease=1))
+expire(store)
+zoho.latency = 0.3
+first = in_thread(ask)
+until(lambda: zoho.token_calls == 1)
+frames, looks = sys._current_frames, []
+def stopped():  # at the second look, until the answer is there and the wait is over
+    running = frames()
+    looks.append(time.monotonic())
+    if len(looks) == 2:
+        first.join(20)
+        until(lambda: time.monotonic() > looks[0] + 1.5)
+    return running
+sys._current_frames = stopped
+assert ask() != "expired"
+print(json.dumps([len(looks), zoho.token_calls, store.lease_info().gave_up]))
+"""
+    assert run(code, path) == [2, 1, 0]
 
 
 def test_without_the_gil_nobody_looks_at_what_other_threads_run(path):

@@ -25,6 +25,23 @@ const CLOCK_SLACK: i64 = 1_000;
 /// is too busy to tell whether there is one to wait for.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
+/// How far two readings of one clock may lie apart that is corrected in between, in milliseconds.
+const SAME_CLOCK: i64 = 1_000;
+
+/// How far the clock that the SDK reads is off ours, which was read `before` and `after` it: not at all, unless somebody has
+/// moved it. Once would not do: a process that is stopped in between would take its clock for a moved one, every lease for
+/// void, and ask Zoho too.
+#[must_use]
+pub const fn clock_off(before: i64, sdk: i64, after: i64) -> i64 {
+    if sdk < before.saturating_sub(SAME_CLOCK) {
+        sdk.saturating_sub(before)
+    } else if sdk > after.saturating_add(SAME_CLOCK) {
+        sdk.saturating_sub(after)
+    } else {
+        0
+    }
+}
+
 /// Leave to ask Zoho.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
@@ -168,7 +185,8 @@ pub fn decide(token: Token<'_>, lease: Option<&Lease>, who: &Asker, now: i64, le
 /// What one who waits has seen so far (rule 8).
 #[derive(Debug, Default)]
 pub struct Waiting {
-    first: Option<Lease>,
+    /// The lease that was met first, and after how long.
+    first: Option<(Lease, Duration)>,
     failed_after: Option<Duration>,
     blocked_after: Option<Duration>,
 }
@@ -181,8 +199,8 @@ impl Waiting {
     pub fn meets(&mut self, lease: &Lease, waited: Duration) {
         self.blocked_after = None;
         match &self.first {
-            None => self.first = Some(lease.clone()),
-            Some(first) if first != lease => {
+            None => self.first = Some((lease.clone(), waited)),
+            Some((first, _)) if first != lease => {
                 self.failed_after.get_or_insert(waited);
             }
             Some(_) => {}
@@ -199,7 +217,9 @@ impl Waiting {
     #[must_use]
     pub fn limit(&self, length: Duration) -> Duration {
         let since = [self.failed_after, self.blocked_after].into_iter().flatten().min();
-        since.map_or(length, |after| after.saturating_add(AFTER_FAILURE.min(length)))
+        // What was met late may last as long as what was met at once.
+        let met_after = self.first.as_ref().map_or(Duration::ZERO, |(_, after)| *after);
+        since.map_or(met_after.saturating_add(length), |after| after.saturating_add(AFTER_FAILURE.min(length)))
     }
 }
 
@@ -245,6 +265,25 @@ mod tests {
             assert_eq!(is_due(token.with(Field::ExpiryTime, expiry.as_deref()), NOW), due, "{case}");
         }
         assert!(!is_due(token(&[(Field::RefreshToken, "r"), (Field::AccessToken, "a")]), i64::MAX));
+    }
+
+    #[test]
+    fn only_a_clock_that_was_moved_is_another() {
+        // Ours before, the SDK's, ours after it: how far is it off?
+        let table = [
+            ("at once", 0, 0, 0, 0),
+            ("a little later", 0, 1, 2, 0),
+            ("stopped before the SDK's was read", 0, 60_000, 60_000, 0),
+            ("stopped after it", 0, 0, 60_000, 0),
+            ("a small correction", 0, 1_000, 0, 0),
+            ("another", 0, -1_000, 0, 0),
+            ("moved ahead", 0, 600_000, 5, 599_995),
+            ("moved back", 0, -600_000, 5, -600_000),
+        ];
+        for (case, before, sdk, after, off) in table {
+            assert_eq!(clock_off(NOW + before, NOW + sdk, NOW + after), off, "{case}");
+        }
+        assert_eq!(clock_off(NOW, i64::MIN, NOW), i64::MIN);
     }
 
     #[test]
@@ -326,7 +365,7 @@ mod tests {
         let (first, second, third) = (lease("a", 1), lease("b", 2), lease("b", 3));
         let seconds = Duration::from_secs;
         // The leases in force at each second (none: the store is too busy), and the limit of the wait afterwards.
-        let table: [(&str, &[Option<&Lease>], u64); 10] = [
+        let table: [(&str, &[Option<&Lease>], u64); 12] = [
             ("nothing seen yet", &[], 10),
             ("one holder all the time", &[Some(&first), Some(&first), Some(&first)], 10),
             ("a second after 1 s", &[Some(&first), Some(&second)], 1 + 2),
@@ -334,7 +373,9 @@ mod tests {
             ("the same owner once more", &[Some(&second), Some(&second), Some(&third)], 2 + 2),
             ("the first again", &[Some(&first), Some(&second), Some(&first)], 1 + 2),
             ("a busy store", &[None, None], 2),
-            ("a busy store, and then a holder", &[None, None, Some(&first)], 10),
+            ("a busy store, and then a holder", &[None, None, Some(&first)], 2 + 10),
+            ("a busy store, and then the same holder", &[None, None, Some(&first), Some(&first)], 2 + 10),
+            ("a busy store, and then two holders", &[None, None, Some(&first), Some(&second)], 3 + 2),
             ("a holder, and then a busy store", &[Some(&first), Some(&first), None, None], 2 + 2),
             ("a second, and then a busy store", &[Some(&first), Some(&second), None, None], 1 + 2),
         ];

@@ -83,6 +83,7 @@ pub(super) fn row_in_turn(
     let mut held_before = store.holds_leases();
     loop {
         let slice = AT_A_TIME.min(store.refresh_lease());
+        let looked = Instant::now();
         let advice = match py.detach(|| store.consult(asked, &who, call, &clock, slice)) {
             Ok(consulted) => {
                 found = consulted.found;
@@ -113,8 +114,8 @@ pub(super) fn row_in_turn(
             Advice::Wait(_, lease) if is_alone && who.shares_process_with(lease) && has_ended(py, store, lease)? => {
                 continue;
             }
-            Advice::Wait(key, lease) => wait.meets(key, lease),
-            Advice::Busy => wait.is_blocked(),
+            Advice::Wait(key, lease) => wait.meets(key, lease, looked),
+            Advice::Busy => wait.is_blocked(looked),
         };
         if !again? {
             return Ok(found);
@@ -147,6 +148,9 @@ impl Drop for Deciding {
 /// Gives back a lease of this process whose call is on no thread's stack any more: its refresh has failed, and somebody
 /// keeps the exception, and with it the frame and its [`Guard`]. Tells whether it did.
 fn has_ended(py: Python<'_>, store: &Store, lease: &Lease) -> Result<bool, Failure> {
+    if !store.may_look_at_calls() {
+        return Ok(false);
+    }
     let running = || -> PyResult<Option<HashSet<usize>>> {
         let sys = py.import("sys")?;
         // Without the GIL, frames that other threads run change while they are looked at: then the lease's end is waited for.
@@ -178,29 +182,30 @@ struct Wait<'py, 's> {
 
 impl Wait<'_, '_> {
     /// Another's lease is in the way. Tells whether to look again.
-    fn meets(&mut self, key: &Key, lease: &Lease) -> Result<bool, Failure> {
+    fn meets(&mut self, key: &Key, lease: &Lease, looked: Instant) -> Result<bool, Failure> {
         if self.begun.is_none() {
             let (what, process) = (what(key), lease.process());
             tell(self.py, self.store, "debug", &format!("process {process} refreshes {what}: waiting"))?;
         }
         let waited = self.begun.get_or_insert_with(Instant::now).elapsed();
         self.waiting.meets(lease, waited);
-        self.sleeps()
+        self.sleeps(looked)
     }
 
     /// A lease is to be had, but others keep the store busy. Tells whether to look again.
-    fn is_blocked(&mut self) -> Result<bool, Failure> {
+    fn is_blocked(&mut self, looked: Instant) -> Result<bool, Failure> {
         if self.begun.is_none() {
             tell(self.py, self.store, "debug", "others keep the store too busy to take a lease: waiting")?;
         }
         let waited = self.begun.get_or_insert_with(Instant::now).elapsed();
         self.waiting.is_blocked(waited);
-        self.sleeps()
+        self.sleeps(looked)
     }
 
-    /// Sleeps a little, and tells whether to look again: not if it has lasted long enough.
-    fn sleeps(&mut self) -> Result<bool, Failure> {
-        let waited = self.begun.get_or_insert_with(Instant::now).elapsed();
+    /// Sleeps a little, and tells whether to look again: not if it had lasted long enough when the last look began. Whoever
+    /// was stopped since then, or waited for the GIL, looks once more before it gives up.
+    fn sleeps(&mut self, looked: Instant) -> Result<bool, Failure> {
+        let waited = looked.saturating_duration_since(*self.begun.get_or_insert_with(Instant::now));
         let left = self.waiting.limit(self.store.refresh_lease()).saturating_sub(waited);
         if left.is_zero() {
             self.ends(true)?;

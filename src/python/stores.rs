@@ -113,8 +113,9 @@ impl TokenStoreBase {
 }
 
 impl Opened {
-    /// Finds without letting go of the GIL, unless somebody is in the way; waits for a refresh that another makes.
-    fn find(&self, py: Python<'_>, asked: Asked<'_>) -> Result<Option<Found>, Failure> {
+    /// Finds without letting go of the GIL, unless somebody is in the way; waits for a refresh that another makes. The
+    /// second value: it was not due, and nobody was asked whether it may be refreshed.
+    fn find(&self, py: Python<'_>, asked: Asked<'_>) -> Result<(Option<Found>, bool), Failure> {
         let look = |wait| match asked {
             Asked::For(token) => self.store.find(token, wait),
             Asked::Id(id) => self.store.find_by_id(id, wait),
@@ -123,11 +124,15 @@ impl Opened {
             Err(error) if error.is_busy() => py.detach(|| look(Wait::Yes)),
             found => found,
         }?;
-        // A little early: the SDK looks at the clock after us.
-        if self.store.is_due(asked, found.as_ref(), || now().saturating_add(SOON)) {
-            return lease::row_in_turn(py, &self.store, self.sdk, asked, found);
+        if self.is_due_soon(asked, found.as_ref()) {
+            return Ok((lease::row_in_turn(py, &self.store, self.sdk, asked, found)?, false));
         }
-        Ok(found)
+        Ok((found, true))
+    }
+
+    /// A little early: the SDK looks at the clock after us.
+    fn is_due_soon(&self, asked: Asked<'_>, found: Option<&Found>) -> bool {
+        self.store.is_due(asked, found, || now().saturating_add(SOON))
     }
 
     /// Saves, and gives back what leases this thread holds.
@@ -148,11 +153,17 @@ impl TokenStoreBase {
     /// Complete a token from its row.
     fn find_token<'py>(&self, py: Python<'py>, token: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.run(py, "find_token", |opened| {
-            let incoming = opened.sdk.read(token)?;
-            let asked = incoming.token();
-            let Some(found) = opened.find(py, Asked::For(asked))? else { return Ok(None) };
-            let completed = found.complete(asked);
-            Ok(Some(incoming.fill(opened.sdk, asked, completed)?))
+            loop {
+                let incoming = opened.sdk.read(token)?;
+                let asked = incoming.token();
+                let (found, was_fresh) = opened.find(py, Asked::For(asked))?;
+                let Some(found) = found else { return Ok(None) };
+                let filled = incoming.fill(opened.sdk, asked, found.complete(asked))?;
+                // That is Python's code, and other threads may have had the GIL for seconds meanwhile.
+                if !(was_fresh && opened.is_due_soon(Asked::For(asked), Some(&found))) {
+                    return Ok(Some(filled));
+                }
+            }
         })
     }
 
@@ -171,13 +182,23 @@ impl TokenStoreBase {
         self.run(py, "find_token_by_id", |opened| {
             let id = convert::id(id)?;
             let id = id.as_ref().map(|id| id.to_str()).transpose()?;
-            match opened.find(py, Asked::Id(id))? {
-                Some(found) => Ok(Some(opened.sdk.make(py, found.row())?)),
-                None if opened.raise_on_missing_id => Err(Failure::Store(Error::NoSuchId {
-                    place: opened.store.place().clone(),
-                    id: id.unwrap_or_default().to_owned(),
-                })),
-                None => Ok(None),
+            loop {
+                match opened.find(py, Asked::Id(id))? {
+                    (Some(found), was_fresh) => {
+                        let made = opened.sdk.make(py, found.row())?;
+                        // As in `find_token`.
+                        if !(was_fresh && opened.is_due_soon(Asked::Id(id), Some(&found))) {
+                            return Ok(Some(made));
+                        }
+                    }
+                    (None, _) if opened.raise_on_missing_id => {
+                        return Err(Failure::Store(Error::NoSuchId {
+                            place: opened.store.place().clone(),
+                            id: id.unwrap_or_default().to_owned(),
+                        }));
+                    }
+                    (None, _) => return Ok(None),
+                }
             }
         })
     }

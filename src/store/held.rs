@@ -2,7 +2,7 @@
 
 use std::process;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -47,6 +47,8 @@ pub struct Leases {
     waited: AtomicU64,
     gave_up: AtomicU64,
     longest_wait: AtomicU64,
+    /// When somebody last looked which calls have ended.
+    looked: Mutex<Option<Instant>>,
 }
 
 /// How often a store had to do with leases since it was made.
@@ -144,6 +146,9 @@ pub fn asker(task: u64, yields: bool) -> Option<Asker> {
 /// How long giving a lease back may wait for others, where nobody saves: it ends by itself anyway.
 const FOR_GIVING_BACK: Duration = Duration::from_millis(100);
 
+/// As often as one who waits alone looks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+
 impl Store {
     /// Gives a turn back, unless it was given back already or came to its owner again. Tells whether it did.
     pub fn give_back(&self, turn: &Turn) -> bool {
@@ -167,7 +172,7 @@ impl Store {
             return Vec::new();
         }
         let given = self.enter(Deadline::after(FOR_GIVING_BACK), |backend, deadline| {
-            backend.write(deadline, &mut |change| {
+            backend.write_lightly(deadline, &mut |change| {
                 held.iter().try_for_each(|held| change.give_back(held.key.as_str(), &held.lease.owner))
             })
         });
@@ -188,6 +193,17 @@ impl Store {
     /// Gives back a lease of this process if the call that it was handed out for has ended, as far as `ended` knows.
     pub fn give_back_if(&self, lease: &Lease, ended: impl Fn(usize) -> bool) -> Vec<Key> {
         self.give_back_those(|held| held.lease == *lease && ended(held.call))
+    }
+
+    /// May somebody look just now which calls have ended? To see every thread's stack takes the longer the more threads
+    /// there are, and one look is as good as each of them having one: 64 threads that waited kept Python busy with it.
+    pub fn may_look_at_calls(&self) -> bool {
+        let Some(mut looked) = self.leases.looked.try_lock() else { return false };
+        if looked.is_some_and(|looked| looked.elapsed() < BETWEEN_LOOKS) {
+            return false;
+        }
+        *looked = Some(Instant::now());
+        true
     }
 
     /// Does this process hold any lease of the store's?

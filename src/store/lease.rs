@@ -116,7 +116,7 @@ impl Store {
         }
         let mut again = Look::default();
         let taking = self.enter(Deadline::after(patience), |backend, deadline| {
-            backend.write(deadline, &mut |change| {
+            backend.write_lightly(deadline, &mut |change| {
                 again = self.look(change, asked, who, clock)?;
                 if let (Some((Decision::Take, key)), None) = (&again.decision, &again.trouble) {
                     let until = again.now.saturating_add(self.leases.milliseconds());

@@ -90,6 +90,11 @@ pub trait Backend: Send + Sync {
     /// Runs `work`, possibly more than once, as one change; durable when this returns. If it fails, nothing happened.
     fn write(&self, deadline: Deadline, work: &mut dyn FnMut(&mut dyn Change) -> Result<()>) -> Result<()>;
 
+    /// The same for what may go with the machine's power, and so has no disk to wait for.
+    fn write_lightly(&self, deadline: Deadline, work: &mut dyn FnMut(&mut dyn Change) -> Result<()>) -> Result<()> {
+        self.write(deadline, work)
+    }
+
     /// Writes a copy of all rows, as of one moment, into a new SQLite file.
     fn backup(&self, target: &Path, deadline: Deadline) -> Result<()>;
 

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from support import UNPRIVILEGED, login, run_program, start
+from test_lease import run
 from zoho_token_store import CustomStoreSQLite
 
 # What each program begins with: a store with two users, and what a save that cannot be made has to look like.
@@ -38,6 +39,41 @@ def sound():
     assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
     connection.close()
 """
+
+LEASE = """
+import ctypes
+faults = ctypes.CDLL(None)
+faults.faults_deed.restype = ctypes.c_char_p
+
+def syncs(work):
+    faults.faults_watch(os.path.dirname(sys.argv[1]).encode())
+    work()
+    deeds = [faults.faults_deed(ctypes.c_long(at)) for at in range(1, faults.faults_count() + 1)]
+    faults.faults_watch(b"")
+    return [sum(b"sync" in deed for deed in deeds), len(deeds) > 0]
+
+def ask_in_vain():
+    zoho.fail_next(1)
+    try:
+        ask()
+    except Exception:
+        return
+    raise SystemExit("it did not fail")
+
+store = use(CustomStoreSQLite(sys.argv[1]))
+expire(store)
+in_vain = syncs(ask_in_vain)
+store.lease_info()  # what is left to be told
+assert [line[:14] for line in heard.lines] == ["INFO FILE: too", "INFO FILE: gav"], heard.lines
+print(json.dumps([in_vain, syncs(ask)]))
+"""
+
+
+@pytest.mark.usefixtures("preload")
+def test_a_lease_waits_for_no_disk(path):
+    """Rule 5: a lease that is taken and given back costs no sync; the save after it costs one, as ever."""
+    assert run(LEASE, path) == [[0, True], [1, True]]
+
 
 QUOTA = """
 faults = ctypes.CDLL(None)

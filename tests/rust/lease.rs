@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use zoho_token_store::domain::lease::{Asker, Lease};
@@ -453,6 +453,15 @@ fn the_clock_is_read_after_the_lease() {
     };
     turn(store.consult(Asked::Id(Some("1")), &me(), 1, &clock, PATIENCE).unwrap().advice);
     assert_eq!(*seen.lock(), [1, 2], "one look, and one more within the change");
+}
+
+#[test]
+fn of_all_who_wait_in_a_process_one_at_a_time_looks_at_calls() {
+    let store = Store::new(Box::new(List::new()), PATIENCE).with_refresh_lease(LENGTH);
+    let begun = Instant::now();
+    let looks = (0..1_000).filter(|_| store.may_look_at_calls()).count();
+    let most = 1 + begun.elapsed().as_millis() / 20;
+    assert!(looks >= 1 && looks as u128 <= most, "{looks} looks, where {most} are enough");
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //!   drops all POSIX locks of the process) and another process then closes it last. What is committed into such a
 //!   `-wal`, nobody will read.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -122,9 +122,9 @@ impl Database {
         }
     }
 
-    /// May `open` be used: by this process, on the `-wal` that others use, outside of any transaction?
+    /// May `open` be used: by this process, on the `-wal` that others use, outside of any transaction, durably?
     pub(super) fn is_current(&self, open: &Open) -> bool {
-        open.is_ours() && self.has_its_wal(open) && open.connection.is_autocommit()
+        open.is_ours() && self.has_its_wal(open) && open.connection.is_autocommit() && open.is_durable.get()
     }
 
     /// Is the `-wal` that `open` writes into the one that others read?
@@ -176,7 +176,14 @@ impl Database {
             && FileId::of(&self.path) == Some(self.id);
         drop((turn, opening));
         if is_whole {
-            let open = Open { connection, guards, wal: wal_id, process: process::id(), recent: RefCell::default() };
+            let open = Open {
+                connection,
+                guards,
+                wal: wal_id,
+                process: process::id(),
+                is_durable: Cell::new(true),
+                recent: RefCell::default(),
+            };
             if role == Role::Writer && file::length(&self.wal_path) > 0 && file::is_of_whole_pages(&self.path) {
                 // Whoever wrote that may have been killed before its traces were wiped.
                 self.traces.empty_log(&open, Deadline::now());
@@ -358,6 +365,36 @@ mod tests {
             assert_eq!(number("query_only"), i64::from(role == Role::Reader));
             assert!(open.wal.is_some() && database.is_current(&open));
         }
+    }
+
+    #[test]
+    fn a_change_that_waits_for_no_disk_leaves_the_next_one_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.db");
+        file::ensure(&path, |draft| make(draft, &path, Journal::Rollback)).unwrap();
+        let database = Database::at(&path, Deadline::after(Duration::from_secs(20))).unwrap();
+        let open = database.open(Role::Writer, Journal::Wal).unwrap();
+        let synchronous =
+            || open.connection.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap();
+        let (normal, full) = (1, 2);
+        assert_eq!(open.lightly(synchronous), normal);
+        assert_eq!((synchronous(), database.is_current(&open)), (full, true));
+        // Within a transaction it cannot be set back.
+        open.lightly(|| open.connection.execute_batch("BEGIN").unwrap());
+        open.connection.execute_batch("ROLLBACK").unwrap();
+        assert_eq!((synchronous(), database.is_current(&open)), (normal, false), "nobody saves with it");
+    }
+
+    #[test]
+    fn without_wal_a_change_waits_for_the_disk_in_any_case() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.db");
+        file::ensure(&path, |draft| make(draft, &path, Journal::Rollback)).unwrap();
+        let database = Database::at(&path, Deadline::after(Duration::from_secs(20))).unwrap();
+        let open = database.open(Role::Writer, Journal::Rollback).unwrap();
+        let synchronous =
+            || open.connection.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!((open.lightly(synchronous), synchronous()), (3, 3));
     }
 
     #[test]

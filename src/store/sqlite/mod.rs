@@ -312,6 +312,13 @@ impl Backend for Sqlite {
         })
     }
 
+    fn write_lightly(&self, deadline: Deadline, work: &mut dyn FnMut(&mut dyn Change) -> Result<()>) -> Result<()> {
+        self.with(Role::Writer, deadline, |database, open| {
+            let done = open.in_turn(deadline, || open.lightly(|| self.change(database, open, work)));
+            Ok(done.ok_or_else(|| deadline.busy(&self.place))??.map(drop))
+        })
+    }
+
     fn backup(&self, target: &Path, deadline: Deadline) -> Result<()> {
         let write = || {
             // A connection of its own: a large file takes a while, and finds must not wait for it.

@@ -1,6 +1,6 @@
 //! An open connection, and what has to stay true of it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::{mem, process};
 
@@ -20,6 +20,8 @@ pub(super) struct Open {
     /// The `-wal` it writes into; none where WAL could not be had.
     pub(super) wal: Option<FileId>,
     pub(super) process: u32,
+    /// Does a commit wait for the disk, as that of a save has to? Otherwise nothing is to be done with it any more.
+    pub(super) is_durable: Cell<bool>,
     /// What this connection has found since the last change by anybody.
     pub(super) recent: RefCell<Recent<State>>,
 }
@@ -65,6 +67,20 @@ impl Open {
     /// Runs what only reads, in turn where writers and readers would be in each other's way. `None`: not in time.
     pub(super) fn reading<T>(&self, deadline: Deadline, work: impl FnOnce() -> T) -> Option<T> {
         if self.wal.is_some() { Some(work()) } else { self.in_turn(deadline, work) }
+    }
+
+    /// Runs a change that waits for no disk: it is durable with the next one that does. Not without WAL, where the order
+    /// in which things come to the disk keeps the file whole.
+    pub(super) fn lightly<T>(&self, work: impl FnOnce() -> T) -> T {
+        if !self.has_wal() {
+            return work();
+        }
+        let synchronous = |how| self.connection.pragma_update(None, "synchronous", how).is_ok();
+        self.is_durable.set(false);
+        synchronous("NORMAL");
+        let done = work();
+        self.is_durable.set(synchronous("FULL"));
+        done
     }
 
     /// Waits until nobody else of this library's writes, and runs `work`. `None`: not in time.

@@ -111,7 +111,7 @@ pub(super) fn row_in_turn(
                 tell(py, store, "warning", &format!("going on without a lease: {trouble}"))?;
                 wait.ends(true).map(|()| false)
             }
-            Advice::Wait(_, lease) if is_alone && who.shares_process_with(lease) && has_ended(py, store, lease)? => {
+            Advice::Wait(key, lease) if is_alone && who.shares_process_with(lease) && has_ended(py, store, key)? => {
                 continue;
             }
             Advice::Wait(key, lease) => wait.meets(key, lease, looked),
@@ -145,12 +145,11 @@ impl Drop for Deciding {
     }
 }
 
-/// Gives back a lease of this process whose call is on no thread's stack any more: its refresh has failed, and somebody
-/// keeps the exception, and with it the frame and its [`Guard`]. Tells whether it did.
-fn has_ended(py: Python<'_>, store: &Store, lease: &Lease) -> Result<bool, Failure> {
-    if !store.may_look_at_calls() {
-        return Ok(false);
-    }
+/// Gives back the leases of this process whose calls are on no thread's stack any more: their refresh has failed, and
+/// somebody keeps the exception, and with it the frame and its [`Guard`]. Tells whether the one with this key was among them.
+fn has_ended(py: Python<'_>, store: &Store, key: &Key) -> Result<bool, Failure> {
+    // Before the look at the stacks: what is taken from here on, by calls that it does not see, is not meant.
+    let Some(held) = py.detach(|| store.calls()) else { return Ok(false) };
     let running = || -> PyResult<Option<HashSet<usize>>> {
         let sys = py.import("sys")?;
         // Without the GIL, frames that other threads run change while they are looked at: then the lease's end is waited for.
@@ -167,9 +166,14 @@ fn has_ended(py: Python<'_>, store: &Store, lease: &Lease) -> Result<bool, Failu
         Ok(Some(running))
     };
     let Some(Some(running)) = or_no_lease(py, store, running())? else { return Ok(false) };
-    let given = py.detach(|| store.give_back_if(lease, |call| !running.contains(&call)));
-    given.iter().try_for_each(|key| tell(py, store, "info", &gave_back(key)))?;
-    Ok(!given.is_empty())
+    let mut is_among = false;
+    for (_, turn) in held.iter().filter(|(call, _)| !running.contains(call)) {
+        if py.detach(|| store.give_back(turn)) {
+            is_among |= turn.key == *key;
+            tell(py, store, "info", &gave_back(&turn.key))?;
+        }
+    }
+    Ok(is_among)
 }
 
 /// One find's wait for others.

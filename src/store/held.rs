@@ -144,7 +144,7 @@ pub fn asker(task: u64, yields: bool) -> Option<Asker> {
 }
 
 /// How long giving a lease back may wait for others, where nobody saves: it ends by itself anyway.
-const FOR_GIVING_BACK: Duration = Duration::from_millis(100);
+const FOR_GIVING_BACK: Duration = Duration::from_secs(1);
 
 /// As often as one who waits alone looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
@@ -190,20 +190,17 @@ impl Store {
         held.into_iter().map(|held| held.key).collect()
     }
 
-    /// Gives back a lease of this process if the call that it was handed out for has ended, as far as `ended` knows.
-    pub fn give_back_if(&self, lease: &Lease, ended: impl Fn(usize) -> bool) -> Vec<Key> {
-        self.give_back_those(|held| held.lease == *lease && ended(held.call))
-    }
-
-    /// May somebody look just now which calls have ended? To see every thread's stack takes the longer the more threads
-    /// there are, and one look is as good as each of them having one: 64 threads that waited kept Python busy with it.
-    pub fn may_look_at_calls(&self) -> bool {
-        let Some(mut looked) = self.leases.looked.try_lock() else { return false };
+    /// The calls that this process holds leases for, and their turns, for somebody who looks which of them have ended; `None`
+    /// if another looks just now. To see every thread's stack takes the longer the more threads there are, and one look is
+    /// as good as each of them having one: 64 threads that waited kept Python busy with it.
+    pub fn calls(&self) -> Option<Vec<(usize, Turn)>> {
+        let mut looked = self.leases.looked.try_lock()?;
         if looked.is_some_and(|looked| looked.elapsed() < BETWEEN_LOOKS) {
-            return false;
+            return None;
         }
         *looked = Some(Instant::now());
-        true
+        let turn = |held: &Held| Turn { key: held.key.clone(), is_new: false, number: held.number };
+        Some(self.leases.with(|held| held.iter().map(|held| (held.call, turn(held))).collect()))
     }
 
     /// Does this process hold any lease of the store's?

@@ -459,9 +459,26 @@ fn the_clock_is_read_after_the_lease() {
 fn of_all_who_wait_in_a_process_one_at_a_time_looks_at_calls() {
     let store = Store::new(Box::new(List::new()), PATIENCE).with_refresh_lease(LENGTH);
     let begun = Instant::now();
-    let looks = (0..1_000).filter(|_| store.may_look_at_calls()).count();
+    let looks = (0..1_000).filter(|_| store.calls().is_some()).count();
     let most = 1 + begun.elapsed().as_millis() / 20;
     assert!(looks >= 1 && looks as u128 <= most, "{looks} looks, where {most} are enough");
+}
+
+#[test]
+fn a_look_at_calls_sees_each_and_what_comes_again_after_it_is_kept() {
+    let store = Store::new(Box::new(List::new()), PATIENCE).with_refresh_lease(LENGTH);
+    store.save(token(EXPIRED), NOW).unwrap();
+    let at = |call| turn(store.consult(Asked::Id(Some("1")), &me(), call, &|| NOW, PATIENCE).unwrap().advice);
+    // Nobody is refused for longer than some milliseconds.
+    let look = || std::iter::repeat_with(|| store.calls()).flatten().next().unwrap();
+    at(7);
+    let held = look();
+    let [(7, seen)] = held.as_slice() else { panic!("{held:?}") };
+    at(8);
+    assert!(!store.give_back(seen) && store.holds_leases(), "it is another call's by now");
+    let held = look();
+    let [(8, seen)] = held.as_slice() else { panic!("{held:?}") };
+    assert!(store.give_back(seen) && !store.holds_leases());
 }
 
 #[test]

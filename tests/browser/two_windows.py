@@ -99,6 +99,7 @@ def window(tmp_path):
         one.driver.quit()
 
 
+@pytest.mark.timeout(10 * WITHIN)  # more than all its waits that can come to their end in a run that passes
 def test_two_users_in_two_windows(stage, zoho, ada, window):
     """Two users log in in two windows, are still so after a restart, and one's logout leaves the other's login."""
     bob = zoho.add_user("bob@example.com", "1002")

@@ -351,63 +351,53 @@ mod tests {
     use super::super::make::make;
     use super::*;
 
-    #[test]
-    fn every_connection_is_durable_and_wipes_what_it_deletes() {
+    /// A new file in a folder of its own.
+    fn made() -> (tempfile::TempDir, Arc<Database>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
         file::ensure(&path, |draft| make(draft, &path, Journal::Rollback)).unwrap();
         let database = Database::at(&path, Deadline::after(Duration::from_secs(20))).unwrap();
+        (folder, database)
+    }
+
+    fn number(open: &Open, pragma: &str) -> i64 {
+        open.connection.pragma_query_value(None, pragma, |row| row.get(0)).unwrap()
+    }
+
+    // How SQLite numbers the values of `synchronous`.
+    const NORMAL: i64 = 1;
+    const FULL: i64 = 2;
+    const EXTRA: i64 = 3;
+
+    #[test]
+    fn every_connection_is_durable_and_wipes_what_it_deletes() {
+        let (_folder, database) = made();
         for role in [Role::Writer, Role::Reader] {
             let open = database.open(role, Journal::Wal).unwrap();
-            let number = |pragma| open.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).unwrap();
-            let (full, on) = (2, 1);
-            assert_eq!((number("synchronous"), number("secure_delete")), (full, on));
-            assert_eq!(number("query_only"), i64::from(role == Role::Reader));
+            assert_eq!((number(&open, "synchronous"), number(&open, "secure_delete")), (FULL, 1));
+            assert_eq!(number(&open, "query_only"), i64::from(role == Role::Reader));
             assert!(open.wal.is_some() && database.is_current(&open));
         }
     }
 
     #[test]
     fn a_change_that_waits_for_no_disk_leaves_the_next_one_durable() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tokens.db");
-        file::ensure(&path, |draft| make(draft, &path, Journal::Rollback)).unwrap();
-        let database = Database::at(&path, Deadline::after(Duration::from_secs(20))).unwrap();
+        let (_folder, database) = made();
         let open = database.open(Role::Writer, Journal::Wal).unwrap();
-        let synchronous =
-            || open.connection.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap();
-        let (normal, full) = (1, 2);
-        assert_eq!(open.lightly(synchronous), normal);
-        assert_eq!((synchronous(), database.is_current(&open)), (full, true));
+        let synchronous = || number(&open, "synchronous");
+        assert_eq!(open.lightly(synchronous), NORMAL);
+        assert_eq!((synchronous(), database.is_current(&open)), (FULL, true));
         // Within a transaction it cannot be set back.
         open.lightly(|| open.connection.execute_batch("BEGIN").unwrap());
         open.connection.execute_batch("ROLLBACK").unwrap();
-        assert_eq!((synchronous(), database.is_current(&open)), (normal, false), "nobody saves with it");
+        assert_eq!((synchronous(), database.is_current(&open)), (NORMAL, false), "nobody saves with it");
     }
 
     #[test]
-    fn without_wal_a_change_waits_for_the_disk_in_any_case() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tokens.db");
-        file::ensure(&path, |draft| make(draft, &path, Journal::Rollback)).unwrap();
-        let database = Database::at(&path, Deadline::after(Duration::from_secs(20))).unwrap();
+    fn without_wal_every_commit_waits_for_the_disk_and_the_folder_too() {
+        let (_folder, database) = made();
         let open = database.open(Role::Writer, Journal::Rollback).unwrap();
-        let synchronous =
-            || open.connection.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap();
-        assert_eq!((open.lightly(synchronous), synchronous()), (3, 3));
-    }
-
-    #[test]
-    fn without_wal_a_commit_waits_for_the_folder_too() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tokens.db");
-        file::ensure(&path, |draft| make(draft, &path, Journal::Rollback)).unwrap();
-        let open = Database::at(&path, Deadline::after(Duration::from_secs(20)))
-            .unwrap()
-            .open(Role::Writer, Journal::Rollback)
-            .unwrap();
-        let extra = 3;
-        let synchronous = open.connection.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap();
-        assert_eq!((synchronous, open.wal), (extra, None));
+        let synchronous = || number(&open, "synchronous");
+        assert_eq!((synchronous(), open.lightly(synchronous), synchronous(), open.wal), (EXTRA, EXTRA, EXTRA, None));
     }
 }

@@ -1,6 +1,6 @@
-"""The site: `make docs` builds it from the Markdown that GitHub shows, and from the stub.
+"""Settings of Sphinx for the site: `make docs` builds it from the Markdown pages and from the stub.
 
-The repository's root is the source, so that a link from page to page, or to a file, is written once and works in both.
+The source folder is the repository's root. So a relative link to a page or a file works on GitHub and in the site.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ html_theme = "furo"
 html_title = project
 html_show_sphinx = False
 html_copy_source = False
-html_extra_path = ["first"]  # the front door: a page that leads to the index
+html_extra_path = ["first"]  # a page that redirects to docs/index.html
 pygments_style = "friendly"
 
-# A message is searched for as it is put out, with its straight quotes.
+# Readers search for a message as it is printed, with straight quotes.
 smartquotes = False
-# The anchors that GitHub makes.
+# The same anchors as on GitHub.
 myst_heading_anchors = 4
-# The stub's docstrings have `code` in Markdown's way.
+# The stub's docstrings mark `code` as Markdown does.
 default_role = "code"
 
-# The stub is read, not imported: no build of the extension, no SDK.
+# autoapi reads the stub and does not import it, so the site needs neither the built extension nor an SDK.
 autoapi_dirs = ["python/zoho_token_store"]
 autoapi_ignore = ["*/_cli/*", "*/__main__.py"]
 autoapi_generate_api_docs = False
@@ -53,7 +53,10 @@ python_use_unqualified_type_names = True
 
 
 def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
-    """Make the table of contents of the links that the index shows: a page that is not linked there fails the build."""
+    """Make the table of contents from the links below the headings of the index.
+
+    A page that the index does not link to is in no table of contents, and Sphinx warns about it: the build fails.
+    """
     if page != app.config.root_doc:
         return
     for heading, text in re.findall(r"^## (.+)\n([^#]+)", source[0], re.MULTILINE):
@@ -61,8 +64,8 @@ def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {heading}\n\n{pages}\n```\n"
 
 
-def let_folders_be(app: Sphinx, page: str, source: list[str]) -> None:
-    """Show a link to a folder of the repository as text: a site has no page for it."""
+def show_folders_as_text(app: Sphinx, page: str, source: list[str]) -> None:
+    """Replace a link to a folder of the repository by its text: the site has no page for a folder."""
     here = Path(app.env.doc2path(page)).parent
 
     def shown(link: re.Match[str]) -> str:
@@ -72,7 +75,7 @@ def let_folders_be(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the two, and let the lines of a crontab stand as they are."""
+    """Connect the two functions to Sphinx, and show the lines of a crontab without highlighting."""
     app.connect("source-read", add_contents)
-    app.connect("source-read", let_folders_be)
+    app.connect("source-read", show_folders_as_text)
     app.add_lexer("cron", TextLexer)

@@ -145,9 +145,9 @@ lint: build lint-repository ## Formatters, linters, types, the stub against the 
 	cargo fmt --check
 	cargo clippy --quiet --locked --all-targets --no-default-features -- -D warnings
 	cargo clippy --quiet --locked --all-targets --no-default-features --features sqlite -- -D warnings
+	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --quiet --locked --all-targets --no-default-features --features python -- -D warnings
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --quiet --locked --all-targets --all-features -- -D warnings
-	@! grep -rnE 'pyo3|rusqlite|SystemTime|Instant|std::(fs|net|io|env|process|thread)' src/domain || { echo 'the domain is not pure'; exit 1; }
-	@! grep -rnlE 'pyo3' src/store || { echo 'only src/python may name pyo3'; exit 1; }
+	$(BIN)/python scripts/check_layers.py
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -1,15 +1,19 @@
 //! A token store for the Zoho CRM Python SDK.
 //!
-//! `OAuthToken` → **convert** → `Token` → **domain decides** → **backend stores it atomically** → row → **convert** → the
-//! caller's `OAuthToken`: one direction, three layers, and each knows only those below it.
+//! There are four layers. Each one knows only the layers below it.
 //!
-//! - `python`: what Python sees: classes, SDK objects, exceptions. The only folder that names PyO3.
-//! - [`store`]: the operations, written once over a backend; errors; the backends.
-//! - [`domain`]: the rules. Pure.
+//! - `python`: what Python sees: classes, SDK objects, exceptions. The only layer that names PyO3.
+//! - [`backends`]: the places where rows are kept.
+//! - [`store`]: the operations, written once over the trait [`store::backend::Backend`]; errors; leases; import and export.
+//! - [`domain`]: the rules. Pure functions.
 //!
-//! Read [`domain::identity`], [`domain::merge`], [`store`], then [`store::list`], a whole backend on one page, and only
-//! then SQLite or PyO3. Who may refresh is [`domain::lease`], over any backend [`store::lease`].
+//! A call goes one way: an `OAuthToken` is converted to a [`domain::Token`], the domain decides, the backend stores it in one
+//! transaction, and the row is converted back.
+//!
+//! Read [`domain::identity`] and [`domain::merge`], then [`store::backend`] and [`backends::list`], a complete backend in one
+//! file, and then [`backends::sqlite`](backends) or `python`. The lease is in [`domain::lease`] and [`store::lease`].
 
+pub mod backends;
 pub mod domain;
 #[cfg(feature = "python")]
 mod python;

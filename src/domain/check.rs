@@ -1,55 +1,55 @@
-//! What may be wrong with the rows of a store, for whoever looks after it. Changes nothing, repeats no secret.
+//! What can be wrong with the rows of a store. Changes nothing, and repeats no secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::token::{Field, Row};
 use super::{expiry, purge};
 
-/// How bad it is.
+/// How severe a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// It works, and somebody should look.
+    /// The store works, but something needs attention.
     Warning,
-    /// It does not work.
+    /// The store does not work.
     Error,
 }
 
-/// Something that is not as it should be, and what to do.
+/// A problem, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What kind it is, for programs.
+    /// The kind of problem, for programs.
     pub code: &'static str,
-    /// How bad it is.
+    /// How severe a finding is.
     pub severity: Severity,
-    /// The rows concerned, if it is about rows.
+    /// The ids of the rows concerned. Empty if the problem is not about rows.
     pub ids: Vec<String>,
     /// What is wrong.
     pub message: String,
     /// What to do.
-    pub cure: &'static str,
+    pub hint: &'static str,
 }
 
-/// Furthest that an access token's expiry lies ahead, in milliseconds: Zoho's live for an hour.
-const FURTHEST: i64 = 24 * 60 * 60 * 1000;
+/// How far ahead an expiry may be, in milliseconds. Zoho's access tokens live for an hour, so a day is already wrong.
+const MAX_EXPIRY_AHEAD_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// Looks at all rows at `now` (milliseconds since the epoch).
+/// Checks rows one by one, and then all of them together.
 #[derive(Default)]
-pub struct Examination {
+pub struct RowChecker {
     now: i64,
     findings: BTreeMap<&'static str, Vec<String>>,
     users: BTreeMap<[Option<String>; 3], Vec<String>>,
     refresh_tokens: BTreeMap<String, Vec<String>>,
 }
 
-impl Examination {
-    /// Of no rows yet.
+impl RowChecker {
+    /// A checker that has seen no rows. `now` is in milliseconds since the epoch.
     #[must_use]
-    pub fn at(now: i64) -> Self {
+    pub fn new(now: i64) -> Self {
         Self { now, ..Self::default() }
     }
 
-    /// Looks at one more row.
-    pub fn look(&mut self, row: &Row) {
+    /// Checks one more row.
+    pub fn add(&mut self, row: &Row) {
         for code in codes(row, self.now) {
             self.findings.entry(code).or_default().push(row.id().to_owned());
         }
@@ -63,11 +63,11 @@ impl Examination {
         }
     }
 
-    /// What was found, a kind at a time.
+    /// Returns the findings, one for each kind of problem and group of rows.
     #[must_use]
     pub fn findings(self) -> Vec<Finding> {
         let alike = self.users.into_values().chain(self.refresh_tokens.into_values()).filter(|ids| ids.len() > 1);
-        // One user's rows often have one refresh token, too: that is one finding.
+        // Rows of one user often share a refresh token, too. That is one finding.
         let mut groups = BTreeSet::new();
         let duplicates = alike.filter(|ids| groups.insert(ids.clone())).map(|ids| finding(DUPLICATE, ids));
         let duplicates: Vec<_> = duplicates.collect();
@@ -81,15 +81,15 @@ const FAR_EXPIRY: &str = "far-expiry";
 const UNUSABLE: &str = "unusable";
 const EMPTY: &str = "empty";
 
-/// What is wrong with one row by itself.
+/// Returns the codes of the problems that one row has by itself.
 fn codes(row: &Row, now: i64) -> impl Iterator<Item = &'static str> {
     let has = |field| row.get(field).is_some();
     let expiry = expiry::parse(row.get(Field::ExpiryTime));
     let has_nothing = ![Field::RefreshToken, Field::GrantToken, Field::AccessToken].into_iter().any(has);
     [
         (has(Field::AccessToken) && expiry.is_none(), NO_EXPIRY),
-        (expiry.is_some_and(|expiry| !expiry.has_passed(now.saturating_add(FURTHEST))), FAR_EXPIRY),
-        (purge::is_spent(row, now), UNUSABLE),
+        (expiry.is_some_and(|expiry| !expiry.has_passed(now.saturating_add(MAX_EXPIRY_AHEAD_MS))), FAR_EXPIRY),
+        (purge::is_unusable(row, now), UNUSABLE),
         (has_nothing, EMPTY),
     ]
     .into_iter()
@@ -97,24 +97,24 @@ fn codes(row: &Row, now: i64) -> impl Iterator<Item = &'static str> {
 }
 
 fn finding(code: &'static str, ids: Vec<String>) -> Finding {
-    let (what, cure) = match code {
+    let (what, hint) = match code {
         DUPLICATE => (
-            "one user, client and API domain, or one refresh token; only one of them is kept up to date",
-            "delete those saved longest ago",
+            "same user, client and API domain, or same refresh token. Only one of these rows is kept up to date",
+            "Delete the rows that were saved longest ago.",
         ),
         NO_EXPIRY => (
-            "an access token without an expiry that can be read, so that nobody knows when to refresh it",
-            "have these users log in again, or delete the rows",
+            "access token without a readable expiry, so it is never refreshed",
+            "Have these users log in again, or delete the rows.",
         ),
         FAR_EXPIRY => (
-            "an expiry more than a day from now, where Zoho's access tokens live for an hour: it is not in milliseconds, \
-             or a clock is wrong, and nobody will refresh in time",
-            "set the clocks of the machines, and have these users log in again",
+            "expiry more than a day from now, although Zoho's access tokens live for an hour. The expiry is not in \
+             milliseconds, or a clock is wrong, so the token is not refreshed in time",
+            "Set the clocks of the machines, and have these users log in again.",
         ),
-        UNUSABLE => ("can never be used again: no refresh token, and the access token has expired", "purge them"),
-        _ => ("neither a refresh token nor a grant token nor an access token", "delete them"),
+        UNUSABLE => ("no refresh token, and an expired access token: can never be used again", "Purge them."),
+        _ => ("no refresh token, no grant token and no access token", "Delete them."),
     };
-    Finding { code, severity: Severity::Warning, message: format!("{}: {what}", rows(ids.len())), ids, cure }
+    Finding { code, severity: Severity::Warning, message: format!("{}: {what}", rows(ids.len())), ids, hint }
 }
 
 /// "1 row", "2 rows".
@@ -129,23 +129,23 @@ mod tests {
 
     const NOW: i64 = 1_795_300_000_000;
 
-    /// What is found in rows that are written as `"refresh_token=r user_name=u"`, as `"code: ids"`.
+    /// Returns the findings as `"code: ids"`, for rows written as `"refresh_token=r user_name=u"`.
     fn found(rows: &[&str]) -> Vec<String> {
-        let mut examination = Examination::at(NOW);
+        let mut checker = RowChecker::new(NOW);
         for (number, values) in rows.iter().enumerate() {
             let id = (number + 1).to_string();
             let value =
                 |field: Field| values.split(' ').find_map(|value| value.strip_prefix(field.name())?.strip_prefix('='));
-            examination.look(&Row::new(Token::from_fn(value).with(Field::Id, Some(&id)), 1, None));
+            checker.add(&Row::new(Token::from_fn(value).with(Field::Id, Some(&id)), 1, None));
         }
-        let findings = examination.findings();
-        assert!(findings.iter().all(|finding| finding.severity == Severity::Warning && !finding.cure.is_empty()));
+        let findings = checker.findings();
+        assert!(findings.iter().all(|finding| finding.severity == Severity::Warning && !finding.hint.is_empty()));
         findings.iter().map(|finding| format!("{}: {}", finding.code, finding.ids.join(" "))).collect()
     }
 
     #[test]
-    fn each_kind_of_trouble_is_found_and_nothing_else() {
-        let day = NOW + FURTHEST;
+    fn each_kind_of_problem_is_found_and_nothing_else() {
+        let day = NOW + MAX_EXPIRY_AHEAD_MS;
         let (past, at_most, beyond) = (NOW.to_string(), day.to_string(), (day + 1).to_string());
         let row = |values: &str, expiry: &str| format!("{values} expiry_time={expiry}");
         let table: [(Vec<String>, &[&str]); 14] = [

@@ -1,18 +1,18 @@
-//! What an expiry says: milliseconds since the epoch, or nothing.
+//! The expiry of an access token: milliseconds since the epoch, written in decimal.
 
 use std::cmp::Ordering;
 
-/// A moment in milliseconds since the epoch, as written: however long, it is compared as the number it is.
+/// A time in milliseconds since the epoch. It stays text, so that a number of any length is compared correctly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expiry<'a> {
     negative: bool,
-    /// Without leading zeros: empty for zero.
+    /// The digits without leading zeros. Empty for zero.
     digits: &'a str,
 }
 
-/// The expiry, if it is a whole number; any other text counts as none (contract 4).
+/// Reads an expiry. A text that is not a whole number counts as absent (contract, section 4).
 ///
-/// Read as the SDK reads it (`int(text)`), so white space around it and a sign are allowed.
+/// It accepts what the SDK accepts (`int(text)`): white space around the number, and a sign.
 #[must_use]
 pub fn parse(text: Option<&str>) -> Option<Expiry<'_>> {
     let text = text?.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\x0b');
@@ -28,7 +28,7 @@ pub fn parse(text: Option<&str>) -> Option<Expiry<'_>> {
 }
 
 impl Expiry<'_> {
-    /// As a number, if it is one that any calendar goes to.
+    /// The expiry as a number, if it fits into 64 bits.
     #[must_use]
     pub fn milliseconds(self) -> Option<i64> {
         let digits = if self.digits.is_empty() { "0" } else { self.digits };
@@ -39,7 +39,7 @@ impl Expiry<'_> {
     /// Has it passed at `now` (milliseconds since the epoch)?
     #[must_use]
     pub fn has_passed(self, now: i64) -> bool {
-        // A number too long for 64 bits lies further off than any clock goes.
+        // A number that does not fit into 64 bits is beyond the range of every clock.
         self.milliseconds().map_or(self.negative, |expiry| expiry <= now)
     }
 }

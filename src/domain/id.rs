@@ -1,21 +1,21 @@
-//! New ids: decimal strings, rising, never used twice (contract 5).
+//! New ids: rising decimal strings that are never used twice (contract, section 5).
 
-/// Longest id that takes part in the counting. A longer one would leave no room above it.
-const MOST_DIGITS: usize = 18;
+/// The longest id that is counted, in digits. A longer one would leave no room for higher 64-bit numbers.
+const MAX_COUNTED_DIGITS: usize = 18;
 
-/// The number that an id stands for among the ids this library counts.
+/// Returns the number of an id, if new ids have to be higher than it.
 ///
-/// A caller may bring any id; only those that a count could arrive at matter to it. The trigger
-/// `zoho_token_store_inserted` says the same in SQL, for rows that other programs insert.
+/// A caller may save a token with any id. Only an id of 1 to 18 digits can be equal to a new one. The SQL trigger
+/// `zoho_token_store_inserted` has the same rule for rows that other programs insert.
 #[must_use]
 pub fn number(id: &str) -> Option<i64> {
-    let counts = !id.is_empty() && id.len() <= MOST_DIGITS && id.bytes().all(|byte| byte.is_ascii_digit());
+    let counts = !id.is_empty() && id.len() <= MAX_COUNTED_DIGITS && id.bytes().all(|byte| byte.is_ascii_digit());
     if counts { id.parse().ok() } else { None }
 }
 
-/// The first number above `last`, the highest that any row ever had or was given, whose id no row has.
+/// Returns the first number above `last` that is no row's id. `last` is the highest number that any id ever had.
 ///
-/// A row can have a number above `last` only where a caller brought one with too many digits to be counted.
+/// A row can have a higher number than `last` only if its id has too many digits to be counted.
 pub fn next<E>(last: i64, mut taken: impl FnMut(&str) -> Result<bool, E>) -> Result<i64, E> {
     let mut number = last.saturating_add(1);
     while taken(&number.to_string())? {
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_ids_that_a_count_could_arrive_at_are_counted() {
+    fn only_ids_of_1_to_18_digits_are_counted() {
         let table = [
             ("1", Some(1)),
             ("10", Some(10)),

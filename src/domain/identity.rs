@@ -1,11 +1,11 @@
-//! Which row a token names (contract 3). Decides; never looks anything up by itself.
+//! Which row a token names (contract, section 3). Decides; the caller looks rows up.
 
 use super::token::{Field, Row, Token};
 
-/// What a row can be found by, in the order in which a token's keys are tried.
+/// A field by which rows can be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// Whose token it is: the only key that several rows may share by right.
+    /// The user name. It is the only key that several rows may share.
     UserName,
     /// The row's id.
     Id,
@@ -18,10 +18,10 @@ pub enum Key {
 }
 
 impl Key {
-    /// All of them, in the order in which they are tried.
+    /// All keys, in the order in which they are tried.
     pub const ALL: [Self; 5] = [Self::UserName, Self::Id, Self::GrantToken, Self::RefreshToken, Self::AccessToken];
 
-    /// The field that a row is found by.
+    /// The field that holds the key.
     #[must_use]
     pub const fn field(self) -> Field {
         match self {
@@ -33,8 +33,8 @@ impl Key {
         }
     }
 
-    /// The fields in which a row found by this key must not contradict the token.
-    const fn agreeing(self) -> [Field; 2] {
+    /// The fields in which a row that this key finds must not contradict the token.
+    const fn must_agree(self) -> [Field; 2] {
         match self {
             Self::UserName => [Field::ClientId, Field::ApiDomain],
             _ => [Field::UserName, Field::ClientId],
@@ -42,61 +42,68 @@ impl Key {
     }
 }
 
-/// The keys that the token has, in the order in which they are tried. None: it names no row.
-pub fn keys(token: Token<'_>) -> impl Iterator<Item = (Key, &str)> {
-    Key::ALL.into_iter().filter_map(move |key| Some((key, token.get(key.field())?)))
+/// The keys that a token has, with their values, in the order in which they are tried.
+#[derive(Clone, Copy)]
+pub struct Keys<'a>([Option<(Key, &'a str)>; Key::ALL.len()]);
+
+impl<'a> Keys<'a> {
+    /// The keys of `token`. A token without any names no row.
+    #[must_use]
+    pub fn of(token: Token<'a>) -> Self {
+        Self(Key::ALL.map(|key| Some((key, token.get(key.field())?))))
+    }
+
+    /// Each key and its value.
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &'a str)> {
+        self.0.iter().copied().flatten()
+    }
 }
 
-/// Do both sides have a value, and the values differ? An absent value contradicts nothing.
+/// Do token and row have different values in a field in which they must agree? An absent value contradicts nothing.
 fn contradicts(key: Key, token: Token<'_>, row: &Row) -> bool {
-    key.agreeing().into_iter().any(|field| match (token.get(field), row.get(field)) {
+    key.must_agree().into_iter().any(|field| match (token.get(field), row.get(field)) {
         (Some(ours), Some(theirs)) => ours != theirs,
         _ => false,
     })
 }
 
-/// The row that `token` means among all that `key` found.
+/// Returns the row that `token` means among all rows that `key` found.
+///
+/// For a user name, a row with the token's id wins over one with its client id, which wins over the others. Among equals,
+/// and for every other key, the row that was saved last wins.
 #[must_use]
 pub fn choose(key: Key, token: Token<'_>, found: Vec<Row>) -> Option<Row> {
     let same = |row: &Row, field| token.has(field) && row.get(field) == token.get(field);
-    found
-        .into_iter()
-        .filter(|row| !contradicts(key, token, row))
-        // Of several for a user: the one with the token's id, else those of its client, else all. Of several
-        // still, the one saved last. For the other keys only the last step tells rows apart: two rows with one
-        // id cannot be, and for them the client is a matter of agreement alone.
-        .max_by_key(|row| match key {
-            Key::UserName => (same(row, Field::Id), same(row, Field::ClientId), row.saved_order),
-            _ => (false, false, row.saved_order),
-        })
+    found.into_iter().filter(|row| !contradicts(key, token, row)).max_by_key(|row| match key {
+        Key::UserName => (same(row, Field::Id), same(row, Field::ClientId), row.saved_order),
+        _ => (false, false, row.saved_order),
+    })
 }
 
-/// The row that `token` names. `rows_by` gives all rows with that value under that key.
-pub fn find<E>(token: Token<'_>, mut rows_by: impl FnMut(Key, &str) -> Result<Vec<Row>, E>) -> Result<Option<Row>, E> {
-    for (key, value) in keys(token) {
-        if let Some(row) = choose(key, token, rows_by(key, value)?) {
-            return Ok(Some(row));
-        }
-    }
-    Ok(None)
-}
-
-/// The same for a token that another store has, where ids are another matter.
+/// Returns the row that `token` names.
 ///
-/// A user may have rows here of which none contradicts it. The one with a credential of the token's is the one that it was
-/// brought to the last time; another would get its credentials the second time.
-pub fn find_brought<E>(
+/// `by_keys` looks the keys up in their order, and passes the rows of each to the function that it gets, until that
+/// returns true. It may start again from the first key.
+pub fn find<E>(
     token: Token<'_>,
-    mut rows_by: impl FnMut(Key, &str) -> Result<Vec<Row>, E>,
+    by_keys: impl FnOnce(&Keys<'_>, &mut dyn FnMut(Key, Vec<Row>) -> bool) -> Result<(), E>,
 ) -> Result<Option<Row>, E> {
-    if let Some(name) = token.get(Field::UserName) {
-        let mut found = rows_by(Key::UserName, name)?;
-        let credentials = [Field::RefreshToken, Field::GrantToken, Field::AccessToken];
-        let shares = |row: &Row, field| token.has(field) && row.get(field) == token.get(field);
-        found.retain(|row| credentials.into_iter().any(|field| shares(row, field)));
-        if let Some(row) = choose(Key::UserName, token, found) {
-            return Ok(Some(row));
-        }
-    }
-    find(token, rows_by)
+    let mut row = None;
+    by_keys(&Keys::of(token), &mut |key, found| {
+        row = choose(key, token, found);
+        row.is_some()
+    })?;
+    Ok(row)
+}
+
+/// Narrows the rows of a user to those that share a credential with a token from another store.
+///
+/// Ids of another store mean nothing here. So if several rows of a user match an imported token, the row with one of its
+/// credentials is the row that an earlier import wrote. Any other row would get foreign credentials.
+#[must_use]
+pub fn choose_for_import(token: Token<'_>, mut rows_of_user: Vec<Row>) -> Option<Row> {
+    let credentials = [Field::RefreshToken, Field::GrantToken, Field::AccessToken];
+    let shares = |row: &Row, field| token.has(field) && row.get(field) == token.get(field);
+    rows_of_user.retain(|row| credentials.into_iter().any(|field| shares(row, field)));
+    choose(Key::UserName, token, rows_of_user)
 }

@@ -1,7 +1,7 @@
-//! What becomes of a row that another store's row is brought to.
+//! How a row of another store is merged into a row of this one.
 //!
-//! Not what a save does ([`super::merge::update`]): what is saved comes from Zoho just now, what is imported may be older
-//! than what is there, and a second import of the same file is to change nothing.
+//! An import is not a save ([`super::merge::update`]). A saved token comes from Zoho just now. An imported one may be older
+//! than the row. And a second import of the same file must change nothing.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,16 @@ use super::expiry;
 use super::merge;
 use super::token::{Field, Row, Token};
 
-/// The row after `incoming` was brought to it. The newer of the two wins; of one that is not, or not known to be, only
-/// what the row lacks is taken.
+/// Returns the row after `incoming` was imported into it. If `incoming` is newer, it updates the row. Otherwise it only
+/// fills in the values that the row lacks.
 #[must_use]
-pub fn bring<'a>(incoming: Token<'a>, row: Token<'a>) -> Token<'a> {
+pub fn merge_imported<'a>(incoming: Token<'a>, row: Token<'a>) -> Token<'a> {
     if is_newer(incoming, row) {
         return merge::update(incoming, row);
     }
     Token::from_fn(|field| match field {
         Field::Id => row.get(field),
-        // A pair, from one answer of Zoho's, and of the login that the row has.
+        // The pair is filled in only if it belongs to the login that the row has.
         Field::AccessToken | Field::ExpiryTime => {
             if row.has(Field::AccessToken) || is_another_login(incoming, row) { row } else { incoming }.get(field)
         }
@@ -26,13 +26,14 @@ pub fn bring<'a>(incoming: Token<'a>, row: Token<'a>) -> Token<'a> {
     })
 }
 
-/// Was its access token given out later? All of Zoho's live for as long, so the one that expires later was.
+/// Was the access token of `incoming` issued later? All access tokens of Zoho live equally long, so the one that expires
+/// later was issued later.
 fn is_newer(incoming: Token<'_>, row: Token<'_>) -> bool {
     let expiry =
         |token: Token<'_>| expiry::parse(token.get(Field::ExpiryTime)).is_some_and(|_| token.has(Field::AccessToken));
     match (expiry(incoming), expiry(row)) {
         (true, true) => expiry::parse(incoming.get(Field::ExpiryTime)) > expiry::parse(row.get(Field::ExpiryTime)),
-        // How old the row is, nobody knows: so it loses no login.
+        // The age of the row is unknown. So its login is not replaced by another one.
         (incoming_is_dated, _) => incoming_is_dated && !is_another_login(incoming, row),
     }
 }
@@ -42,22 +43,22 @@ fn is_another_login(incoming: Token<'_>, row: Token<'_>) -> bool {
     ours.is_some() && theirs.is_some() && ours != theirs
 }
 
-/// The order in which to bring another store's rows in: their own, so that the oldest stays the oldest. But of one user's
-/// rows the one saved last there has to come last, for that is the one that the user's name alone means.
+/// Returns the order in which to import rows: the order of the source, but of one user's rows the one that was saved last
+/// comes last. For the row that was saved last is the one that the user's name alone names.
 #[must_use]
 pub fn order(rows: &[Row]) -> Vec<usize> {
     let mut users: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (place, row) in rows.iter().enumerate() {
+    for (index, row) in rows.iter().enumerate() {
         if let Some(user) = row.get(Field::UserName) {
-            users.entry(user).or_default().push(place);
+            users.entry(user).or_default().push(index);
         }
     }
     let mut order: Vec<usize> = (0..rows.len()).collect();
-    for places in users.into_values() {
-        let mut theirs = places.clone();
-        theirs.sort_by_key(|&place| (rows[place].saved_order, rows[place].saved_at));
-        for (place, row) in places.into_iter().zip(theirs) {
-            order[place] = row;
+    for indices in users.into_values() {
+        let mut by_save = indices.clone();
+        by_save.sort_by_key(|&index| (rows[index].saved_order, rows[index].saved_at));
+        for (position, index) in indices.into_iter().zip(by_save) {
+            order[position] = index;
         }
     }
     order
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newer_wins_and_fills_up_or_the_older_fills_up() {
+    fn a_newer_token_updates_the_row_and_an_older_one_fills_it_in() {
         let table = [
             // incoming, row, what the row is afterwards
             (
@@ -91,7 +92,7 @@ mod tests {
                 "id=1 refresh_token=q access_token=a expiry_time=10",
                 "id=1 refresh_token=q access_token=a expiry_time=10",
             ),
-            // How old the row is, nobody knows: another login does not replace its own.
+            // The age of the row is unknown: another login does not replace its own.
             (
                 "refresh_token=r access_token=b expiry_time=9",
                 "id=1 refresh_token=q access_token=a",
@@ -134,21 +135,21 @@ mod tests {
             ("user_name=u client_secret=s", "id=1 refresh_token=q", "id=1 user_name=u client_secret=s refresh_token=q"),
         ];
         for (incoming, row, after) in table {
-            let brought = bring(token(incoming), token(row));
-            assert_eq!(brought, token(after), "{incoming} | {row}");
-            assert_eq!(bring(token(incoming), brought), brought, "twice: {incoming} | {row}");
+            let merged = merge_imported(token(incoming), token(row));
+            assert_eq!(merged, token(after), "{incoming} | {row}");
+            assert_eq!(merge_imported(token(incoming), merged), merged, "twice: {incoming} | {row}");
         }
     }
 
     #[test]
-    fn of_one_users_rows_the_one_saved_last_comes_last_and_the_others_stay() {
+    fn the_row_of_a_user_that_was_saved_last_is_imported_last() {
         let rows = |told: &[(&str, i64, Option<i64>)]| -> Vec<Row> {
             told.iter().map(|&(values, order, at)| Row::new(token(values), order, at)).collect()
         };
         let (ada, bob, nobody) = ("id=1 user_name=ada", "id=2 user_name=bob", "id=3 refresh_token=r");
         let table = [
             (rows(&[(ada, 9, None), (bob, 8, None), (nobody, 1, None), (ada, 2, None)]), vec![3, 1, 2, 0]),
-            // An export tells the time alone.
+            // An export has no order, only times.
             (rows(&[(ada, 0, Some(9)), (bob, 0, Some(1)), (ada, 0, Some(7)), (ada, 0, None)]), vec![3, 1, 2, 0]),
             (rows(&[(ada, 0, None), (ada, 0, None), (nobody, 0, None)]), vec![0, 1, 2]),
             (rows(&[]), vec![]),

@@ -1,6 +1,7 @@
-//! One refresh per expiry: who may ask Zoho for an access token just now, who waits for the answer, and how long.
+//! The refresh lease: which requester may refresh an access token now, which one waits, and for how long. It makes refreshes
+//! single-flight.
 //!
-//! `docs/lease.md` has the rules; their numbers stand beside the functions.
+//! The rules are in `docs/lease.md`. Each function names the rule that it implements.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -10,111 +11,122 @@ use sha2::{Digest, Sha256};
 use super::expiry;
 use super::token::{Field, Token};
 
-/// The SDK (5 to 8) refreshes an access token that has less than this left, in milliseconds.
-const SDK_MARGIN: i64 = 5_000;
+/// The SDK (5 to 8) refreshes an access token that expires in less than this, in milliseconds
+/// (`OAuthToken.get_token`; `tests/sdk/test_flows.py` shows it).
+const SDK_REFRESH_MARGIN_MS: i64 = 5_000;
 
-/// How long before it is due one who asks had better wait for that, in milliseconds: the SDK reads the clock after the
-/// store has, and would refresh without a lease what was fresh a moment before.
-pub const SOON: i64 = 200;
+/// A find waits if the refresh will be due within this time, in milliseconds. The SDK reads the clock after the store does.
+/// Without the wait, it would refresh without a lease a token that was fresh a moment before.
+pub const DUE_SOON_MS: i64 = 200;
 
-/// How much longer than the lease itself its end may lie off, in milliseconds: two clocks of one machine read one after
-/// the other, and small corrections of either.
-const CLOCK_SLACK: i64 = 1_000;
+/// How much further ahead than its length a lease may end, in milliseconds. Two readings of the clock differ a little, and
+/// a clock may be corrected in between.
+const CLOCK_TOLERANCE_MS: i64 = 1_000;
 
-/// How long a wait goes on, at most, after the refresh that it waited for has come to nothing (rule 8), or while the store
-/// is too busy to tell whether there is one to wait for.
-const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// How much longer a requester waits after the refresh that it waited for has failed (rule 8), or while the store is too
+/// busy to acquire a lease.
+const WAIT_AFTER_FAILURE: Duration = Duration::from_secs(2);
 
-/// How far two readings of one clock may lie apart that is corrected in between, in milliseconds.
-const SAME_CLOCK: i64 = 1_000;
+/// Two clocks that differ by at most this are the same clock, in milliseconds.
+const SAME_CLOCK_MS: i64 = 1_000;
 
-/// How far the clock that the SDK reads is off ours, which was read `before` and `after` it: not at all, unless somebody has
-/// moved it. Once would not do: a process that is stopped in between would take its clock for a moved one, every lease for
-/// void, and ask Zoho too.
+/// Returns how far the SDK's clock is ahead of ours, in milliseconds. Ours was read `before` and `after` it.
+///
+/// The result is 0 unless the SDK's clock was moved (a test replaces `time.time`). One reading of ours would not be enough:
+/// if the process is suspended between two readings, the SDK's clock would look like a moved one, and every lease invalid.
 #[must_use]
-pub const fn clock_off(before: i64, sdk: i64, after: i64) -> i64 {
-    if sdk < before.saturating_sub(SAME_CLOCK) {
+pub const fn clock_offset(before: i64, sdk: i64, after: i64) -> i64 {
+    if sdk < before.saturating_sub(SAME_CLOCK_MS) {
         sdk.saturating_sub(before)
-    } else if sdk > after.saturating_add(SAME_CLOCK) {
+    } else if sdk > after.saturating_add(SAME_CLOCK_MS) {
         sdk.saturating_sub(after)
     } else {
         0
     }
 }
 
-/// Leave to ask Zoho.
+/// The right to refresh, until it expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// Whose it is, as [`Asker::owner`] writes it.
+    /// The holder, as [`Requester::owner`] names it.
     pub owner: String,
-    /// Its end, in milliseconds since the epoch. It stays what it was when the lease was taken (rule 7).
+    /// The expiry, in milliseconds since the epoch. It is fixed when the lease is acquired (rule 7).
     pub until: i64,
 }
 
 impl Lease {
-    /// The id of the process that holds it, for people; the owner's first part.
+    /// The id of the process that holds the lease, for log messages.
     #[must_use]
-    pub fn process(&self) -> &str {
+    pub fn process_id(&self) -> &str {
         self.owner.split('-').next().unwrap_or_default()
     }
 
-    /// Void is one that is over, or so long that it was made by a clock that is not ours (rule 7).
+    /// Is the lease valid at `now`, for a store whose leases last `length` (both in milliseconds)?
+    ///
+    /// It is not if it has expired, or if it ends so late that another clock must have set its end (rule 7).
     #[must_use]
-    pub const fn is_in_force(&self, now: i64, length: i64) -> bool {
-        now < self.until && self.until <= now.saturating_add(length).saturating_add(CLOCK_SLACK)
+    pub const fn is_valid(&self, now: i64, length: i64) -> bool {
+        now < self.until && self.until <= now.saturating_add(length).saturating_add(CLOCK_TOLERANCE_MS)
     }
 }
 
-/// Who asks (rule 6).
+/// The thread or task that asks for a token (rule 6).
 #[derive(Clone, Debug)]
-pub struct Asker {
+pub struct Requester {
     owner: String,
-    /// How much of `owner` names the process, and how much the thread.
-    process: usize,
-    thread: usize,
+    /// The length of the part of `owner` that names the process.
+    process_prefix: usize,
+    /// The length of the part of `owner` that names the process and the thread.
+    thread_prefix: usize,
     yields: bool,
 }
 
-impl Asker {
-    /// A task on a thread of a process. `process` is unique among all that use the store, `thread` in the process.
+impl Requester {
+    /// A task on a thread of a process. `process` is unique among all processes that use the store, `thread` is unique in the
+    /// process.
     ///
-    /// A thread that several tasks share (gevent's greenlets) gives each a number of its own, and `yields` says that the
-    /// others run while one waits. If they do not, no task may wait for another: it would wait in vain.
+    /// Greenlets that share a thread have a `task` number each. `yields` says that other tasks of the thread run while one
+    /// sleeps. If they do not, a task must not wait for another task of its thread: that one could not go on.
     #[must_use]
     pub fn new(process: &str, thread: u64, task: u64, yields: bool) -> Self {
         let thread = format!("{process}-{thread}-");
-        Self { process: process.len() + 1, thread: thread.len(), owner: format!("{thread}{task}"), yields }
+        Self {
+            process_prefix: process.len() + 1,
+            thread_prefix: thread.len(),
+            owner: format!("{thread}{task}"),
+            yields,
+        }
     }
 
-    /// As a lease names it.
+    /// The name that a lease stores.
     #[must_use]
     pub fn owner(&self) -> &str {
         &self.owner
     }
 
-    /// Is it a lease of this process?
+    /// Does this process hold the lease?
     #[must_use]
-    pub fn shares_process_with(&self, lease: &Lease) -> bool {
-        lease.owner.starts_with(&self.owner[..self.process])
+    pub fn is_same_process(&self, lease: &Lease) -> bool {
+        lease.owner.starts_with(&self.owner[..self.process_prefix])
     }
 
     fn holds(&self, lease: &Lease) -> bool {
-        lease.owner == self.owner || (!self.yields && lease.owner.starts_with(&self.owner[..self.thread]))
+        lease.owner == self.owner || (!self.yields && lease.owner.starts_with(&self.owner[..self.thread_prefix]))
     }
 }
 
-/// What one name of a lease stands for: all who mean the same thing share it (rule 4). Holds no secret.
+/// The key of a lease. Requesters that would refresh the same token have the same key (rule 4). It holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key(String);
+pub struct LeaseKey(String);
 
-impl Key {
-    /// As it is stored.
+impl LeaseKey {
+    /// The text that is stored.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The row's id, unless it stands for credentials that no row has yet.
+    /// The id of the row, or `None` if the lease is for credentials that no row has yet.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.0.strip_prefix(ROW)
@@ -123,16 +135,16 @@ impl Key {
 
 const ROW: &str = "id:";
 
-/// The key of a token that was completed from the row with the id `row`, or from none.
+/// Returns the lease key of a token that was completed from the row with the id `row`. `None`: it can never be refreshed.
 #[must_use]
-pub fn key(token: Token<'_>, row: Option<&str>) -> Option<Key> {
+pub fn lease_key(token: Token<'_>, row: Option<&str>) -> Option<LeaseKey> {
     if let Some(id) = row.filter(|id| !id.is_empty()) {
-        return Some(Key(format!("{ROW}{id}")));
+        return Some(LeaseKey(format!("{ROW}{id}")));
     }
     let of = |field| token.get(field).map(|secret| (field, secret));
     let (field, secret) = of(Field::RefreshToken).or_else(|| of(Field::GrantToken))?;
     let mut digest = Sha256::new();
-    // With the length in front, no two pairs run together into the same text.
+    // The length comes first, so that no two pairs of client and secret give the same input.
     let client = token.get(Field::ClientId).unwrap_or_default();
     digest.update(client.len().to_le_bytes());
     digest.update(client);
@@ -141,63 +153,72 @@ pub fn key(token: Token<'_>, row: Option<&str>) -> Option<Key> {
     for byte in digest.finalize() {
         let _ = write!(key, "{byte:02x}");
     }
-    Some(Key(key))
+    Some(LeaseKey(key))
 }
 
-/// Is the SDK about to ask Zoho when it sees this token (rule 3)? By its own test, as far as asking can succeed.
+/// Will the SDK refresh this token when it gets it (rule 3)? This is the SDK's own test, restricted to refreshes that can
+/// succeed.
 #[must_use]
 pub fn is_due(token: Token<'_>, now: i64) -> bool {
     if token.has(Field::AccessToken) {
-        let near = |expiry: expiry::Expiry<'_>| expiry.has_passed(now.saturating_add(SDK_MARGIN - 1));
+        let near = |expiry: expiry::Expiry<'_>| expiry.has_passed(now.saturating_add(SDK_REFRESH_MARGIN_MS - 1));
         token.has(Field::RefreshToken) && expiry::parse(token.get(Field::ExpiryTime)).is_some_and(near)
     } else {
         token.has(Field::RefreshToken) || token.has(Field::GrantToken)
     }
 }
 
-/// What to do for one who asks.
+/// What the store does for a requester.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Hand out the token: there is no refresh to be made.
+    /// Return the token. No refresh is due.
     Serve,
-    /// Take the lease; then hand out the token as it is, for its refresh.
-    Take,
-    /// Hand out the token for its refresh: the lease is the asker's already, and gets no longer by it.
+    /// Acquire the lease, then return the expired token, so that the SDK refreshes it.
+    Acquire,
+    /// Return the expired token, so that the SDK refreshes it. The requester holds the lease already. Its end stays.
     Refresh,
-    /// Wait: another has the lease.
+    /// Wait. Another requester holds the lease.
     Wait,
 }
 
-/// Decides on the completed token, in view of the lease under its key, for a store whose leases last `length`; times in
-/// milliseconds.
+/// Decides what to do for a requester (rules 3, 5, 6, 7).
+///
+/// `token` is the completed token, and `lease` the lease under its key. `now` is the SDK's clock, by which the token
+/// expires. `lease_now` is the clock by which the lease expires: it is the same, unless the backend has a clock of its own.
+/// `length` is how long leases of this store last. All times are in milliseconds.
 #[must_use]
-pub fn decide(token: Token<'_>, lease: Option<&Lease>, who: &Asker, now: i64, length: i64) -> Decision {
+pub fn decide(
+    token: Token<'_>,
+    lease: Option<&Lease>,
+    requester: &Requester,
+    (now, lease_now): (i64, i64),
+    length: i64,
+) -> Decision {
     if !is_due(token, now) {
         return Decision::Serve;
     }
-    match lease.filter(|lease| lease.is_in_force(now, length)) {
-        None => Decision::Take,
-        Some(lease) if who.holds(lease) => Decision::Refresh,
+    match lease.filter(|lease| lease.is_valid(lease_now, length)) {
+        None => Decision::Acquire,
+        Some(lease) if requester.holds(lease) => Decision::Refresh,
         Some(_) => Decision::Wait,
     }
 }
 
-/// What one who waits has seen so far (rule 8).
+/// What a waiting requester has seen so far. It decides how long the wait may last (rule 8).
 #[derive(Debug, Default)]
-pub struct Waiting {
-    /// The lease that was met first, and after how long.
+pub struct WaitProgress {
+    /// The first lease that was seen, and after how long.
     first: Option<(Lease, Duration)>,
     failed_after: Option<Duration>,
-    blocked_after: Option<Duration>,
+    busy_after: Option<Duration>,
 }
 
-impl Waiting {
-    /// After `waited` there is still no fresh row, and `lease` is in force.
+impl WaitProgress {
+    /// Records that after `waited` the row is not fresh, and `lease` is valid.
     ///
-    /// If it is not the one that was met first, that one's refresh has come to nothing: given back without a new token,
-    /// or over because its holder is gone.
-    pub fn meets(&mut self, lease: &Lease, waited: Duration) {
-        self.blocked_after = None;
+    /// If another lease was seen first, its refresh has failed: its holder released it without a new token, or it expired.
+    pub fn see_lease(&mut self, lease: &Lease, waited: Duration) {
+        self.busy_after = None;
         match &self.first {
             None => self.first = Some((lease.clone(), waited)),
             Some((first, _)) if first != lease => {
@@ -207,19 +228,20 @@ impl Waiting {
         }
     }
 
-    /// After `waited` nobody's lease is in the way, but others keep the store too busy to take one. Where many come at once,
-    /// one of them is about to take it: whoever then meets that lease waits for it as everybody does.
-    pub fn is_blocked(&mut self, waited: Duration) {
-        self.blocked_after.get_or_insert(waited);
+    /// Records that after `waited` there is no valid lease, but the store is too busy to acquire one.
+    ///
+    /// When many requesters come at once, one of them is about to acquire it. Seeing that lease resets this.
+    pub fn see_busy_store(&mut self, waited: Duration) {
+        self.busy_after.get_or_insert(waited);
     }
 
-    /// How long the wait may last in all, for a store whose leases last `length`.
+    /// How long the whole wait may last, for a store whose leases last `length`.
     #[must_use]
     pub fn limit(&self, length: Duration) -> Duration {
-        let since = [self.failed_after, self.blocked_after].into_iter().flatten().min();
-        // What was met late may last as long as what was met at once.
-        let met_after = self.first.as_ref().map_or(Duration::ZERO, |(_, after)| *after);
-        since.map_or(met_after.saturating_add(length), |after| after.saturating_add(AFTER_FAILURE.min(length)))
+        let since = [self.failed_after, self.busy_after].into_iter().flatten().min();
+        // A lease that was first seen late gets its full length, too.
+        let seen_after = self.first.as_ref().map_or(Duration::ZERO, |(_, after)| *after);
+        since.map_or(seen_after.saturating_add(length), |after| after.saturating_add(WAIT_AFTER_FAILURE.min(length)))
     }
 }
 
@@ -235,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_due_when_the_sdk_is_about_to_ask() {
+    fn a_refresh_is_due_when_the_sdk_would_refresh() {
         let in_ms = |ms: i64| (NOW + ms).to_string();
         // Refresh token, grant token, access token, expiry: is it due?
         let table = [
@@ -268,8 +290,8 @@ mod tests {
     }
 
     #[test]
-    fn only_a_clock_that_was_moved_is_another() {
-        // Ours before, the SDK's, ours after it: how far is it off?
+    fn only_a_clock_that_was_moved_has_an_offset() {
+        // Our clock before, the SDK's clock, our clock after it, and the offset.
         let table = [
             ("at once", 0, 0, 0, 0),
             ("a little later", 0, 1, 2, 0),
@@ -280,28 +302,28 @@ mod tests {
             ("moved ahead", 0, 600_000, 5, 599_995),
             ("moved back", 0, -600_000, 5, -600_000),
         ];
-        for (case, before, sdk, after, off) in table {
-            assert_eq!(clock_off(NOW + before, NOW + sdk, NOW + after), off, "{case}");
+        for (case, before, sdk, after, offset) in table {
+            assert_eq!(clock_offset(NOW + before, NOW + sdk, NOW + after), offset, "{case}");
         }
-        assert_eq!(clock_off(NOW, i64::MIN, NOW), i64::MIN);
+        assert_eq!(clock_offset(NOW, i64::MIN, NOW), i64::MIN);
     }
 
     #[test]
     fn the_lease_decides_who_refreshes() {
-        let me = Asker::new("1-a", 1, 7, true);
-        let alone = Asker::new("1-a", 1, 7, false);
+        let me = Requester::new("1-a", 1, 7, true);
+        let alone = Requester::new("1-a", 1, 7, false);
         let lease = |owner: &str, ms: i64| Some(Lease { owner: owner.to_owned(), until: NOW + ms });
         let (mine, another) = ("1-a-1-7", "2-b-1-7");
         let table = [
-            ("none", &me, None, Decision::Take),
+            ("none", &me, None, Decision::Acquire),
             ("another's", &me, lease(another, 1), Decision::Wait),
             ("another's, just taken", &me, lease(another, LENGTH), Decision::Wait),
             ("another's, by a clock a little ahead", &me, lease(another, LENGTH + 1_000), Decision::Wait),
-            ("another's, too far off", &me, lease(another, LENGTH + 1_001), Decision::Take),
-            ("another's, over", &me, lease(another, 0), Decision::Take),
-            ("another's, long over", &me, lease(another, -600_000), Decision::Take),
+            ("another's, too far off", &me, lease(another, LENGTH + 1_001), Decision::Acquire),
+            ("another's, over", &me, lease(another, 0), Decision::Acquire),
+            ("another's, long over", &me, lease(another, -600_000), Decision::Acquire),
             ("mine", &me, lease(mine, 1), Decision::Refresh),
-            ("mine, over", &me, lease(mine, 0), Decision::Take),
+            ("mine, over", &me, lease(mine, 0), Decision::Acquire),
             ("another thread's", &me, lease("1-a-2-7", 1), Decision::Wait),
             ("another thread's whose number begins with mine", &alone, lease("1-a-11-7", 1), Decision::Wait),
             ("another task's on my thread", &me, lease("1-a-1-8", 1), Decision::Wait),
@@ -312,59 +334,76 @@ mod tests {
         let due = token(&[(Field::RefreshToken, "r"), (Field::AccessToken, "a"), (Field::ExpiryTime, "0")]);
         let fresh = token(&[(Field::RefreshToken, "r"), (Field::AccessToken, "a")]);
         for (case, who, lease, decision) in &table {
-            assert_eq!(decide(due, lease.as_ref(), who, NOW, LENGTH), *decision, "{case}");
-            assert_eq!(decide(fresh, lease.as_ref(), who, NOW, LENGTH), Decision::Serve, "fresh: {case}");
+            assert_eq!(decide(due, lease.as_ref(), who, (NOW, NOW), LENGTH), *decision, "{case}");
+            assert_eq!(decide(fresh, lease.as_ref(), who, (NOW, NOW), LENGTH), Decision::Serve, "fresh: {case}");
         }
     }
 
     #[test]
-    fn all_who_mean_the_same_thing_share_a_key() {
+    fn a_lease_expires_by_the_clock_of_the_backend() {
+        let me = Requester::new("1-a", 1, 7, true);
+        let due = token(&[(Field::RefreshToken, "r"), (Field::AccessToken, "a"), (Field::ExpiryTime, "0")]);
+        let lease = Lease { owner: "2-b-1-7".to_owned(), until: NOW + 1 };
+        let hour = 3_600_000;
+        let table = [
+            ("both clocks agree", NOW, Decision::Wait),
+            ("the backend's clock says that it is over", NOW + 1, Decision::Acquire),
+            ("the backend's clock is far behind", NOW - hour, Decision::Acquire),
+        ];
+        for (case, lease_now, decision) in table {
+            assert_eq!(decide(due, Some(&lease), &me, (NOW, lease_now), LENGTH), decision, "{case}");
+            assert_eq!(decide(due, Some(&lease), &me, (NOW + hour, lease_now), LENGTH), decision, "{case}");
+        }
+    }
+
+    #[test]
+    fn requesters_that_would_refresh_the_same_token_share_a_key() {
         let (client, other) = ((Field::ClientId, "1000.CLIENT"), (Field::ClientId, "1000.OTHER"));
         let refresh = (Field::RefreshToken, "made-up-refresh");
         let grant = (Field::GrantToken, "made-up-grant");
         let access = (Field::AccessToken, "made-up-access");
         let same = [
-            (key(token(&[client, refresh]), None), key(token(&[client, refresh, grant, access]), None)),
-            (key(token(&[client, grant]), None), key(token(&[client, grant, access]), None)),
-            (key(token(&[client, refresh]), Some("7")), key(token(&[other, grant]), Some("7"))),
-            (key(token(&[client, refresh]), Some("")), key(token(&[client, refresh]), None)),
+            (lease_key(token(&[client, refresh]), None), lease_key(token(&[client, refresh, grant, access]), None)),
+            (lease_key(token(&[client, grant]), None), lease_key(token(&[client, grant, access]), None)),
+            (lease_key(token(&[client, refresh]), Some("7")), lease_key(token(&[other, grant]), Some("7"))),
+            (lease_key(token(&[client, refresh]), Some("")), lease_key(token(&[client, refresh]), None)),
         ];
         for (one, other) in &same {
             assert!(one.is_some() && one == other, "{one:?} {other:?}");
         }
         let different = [
-            key(token(&[client, refresh]), None),
-            key(token(&[other, refresh]), None),
-            key(token(&[refresh]), None),
-            key(token(&[client, grant]), None),
-            key(token(&[client, (Field::RefreshToken, "made-up-grant")]), None),
-            key(token(&[client, refresh]), Some("7")),
-            key(token(&[client, refresh]), Some("8")),
-            key(token(&[(Field::ClientId, "1"), (Field::RefreshToken, "23")]), None),
-            key(token(&[(Field::ClientId, "12"), (Field::RefreshToken, "3")]), None),
+            lease_key(token(&[client, refresh]), None),
+            lease_key(token(&[other, refresh]), None),
+            lease_key(token(&[refresh]), None),
+            lease_key(token(&[client, grant]), None),
+            lease_key(token(&[client, (Field::RefreshToken, "made-up-grant")]), None),
+            lease_key(token(&[client, refresh]), Some("7")),
+            lease_key(token(&[client, refresh]), Some("8")),
+            lease_key(token(&[(Field::ClientId, "1"), (Field::RefreshToken, "23")]), None),
+            lease_key(token(&[(Field::ClientId, "12"), (Field::RefreshToken, "3")]), None),
         ];
         for (at, one) in different.iter().enumerate() {
             assert!(one.is_some() && !different[..at].contains(one), "{one:?}");
         }
-        assert_eq!(key(token(&[client, access]), None), None);
+        assert_eq!(lease_key(token(&[client, access]), None), None);
     }
 
     #[test]
     fn a_key_holds_no_secret() {
-        let made = key(token(&[(Field::ClientId, "c"), (Field::RefreshToken, "made-up")]), None);
-        let text = made.as_ref().map(Key::as_str).unwrap_or_default();
+        let made = lease_key(token(&[(Field::ClientId, "c"), (Field::RefreshToken, "made-up")]), None);
+        let text = made.as_ref().map(LeaseKey::as_str).unwrap_or_default();
         assert!(text.starts_with("refresh_token:") && text.len() == 14 + 64, "{text}");
         assert!(!text.contains("made-up"));
-        assert_eq!(made.as_ref().and_then(Key::id), None);
-        assert_eq!(key(Token::default(), Some("17")).as_ref().and_then(Key::id), Some("17"));
+        assert_eq!(made.as_ref().and_then(LeaseKey::id), None);
+        assert_eq!(lease_key(Token::default(), Some("17")).as_ref().and_then(LeaseKey::id), Some("17"));
     }
 
     #[test]
-    fn a_wait_ends_soon_after_the_refresh_came_to_nothing() {
+    fn a_wait_ends_soon_after_the_refresh_has_failed() {
         let lease = |owner: &str, until| Lease { owner: owner.to_owned(), until };
         let (first, second, third) = (lease("a", 1), lease("b", 2), lease("b", 3));
         let seconds = Duration::from_secs;
-        // The leases in force at each second (none: the store is too busy), and the limit of the wait afterwards.
+        // The valid lease at each second (none: the store is too busy), and how long the wait may last then.
         let table: [(&str, &[Option<&Lease>], u64); 12] = [
             ("nothing seen yet", &[], 10),
             ("one holder all the time", &[Some(&first), Some(&first), Some(&first)], 10),
@@ -380,27 +419,27 @@ mod tests {
             ("a second, and then a busy store", &[Some(&first), Some(&second), None, None], 1 + 2),
         ];
         for (case, seen, limit) in table {
-            let mut waiting = Waiting::default();
+            let mut progress = WaitProgress::default();
             for (at, lease) in (0..).zip(seen) {
                 match lease {
-                    Some(lease) => waiting.meets(lease, seconds(at)),
-                    None => waiting.is_blocked(seconds(at)),
+                    Some(lease) => progress.see_lease(lease, seconds(at)),
+                    None => progress.see_busy_store(seconds(at)),
                 }
             }
-            assert_eq!(waiting.limit(seconds(10)), seconds(limit), "{case}");
+            assert_eq!(progress.limit(seconds(10)), seconds(limit), "{case}");
         }
-        let mut waiting = Waiting::default();
-        waiting.meets(&first, Duration::ZERO);
-        waiting.meets(&second, Duration::from_millis(100));
-        assert_eq!(waiting.limit(Duration::from_millis(500)), Duration::from_millis(600), "a short lease");
+        let mut progress = WaitProgress::default();
+        progress.see_lease(&first, Duration::ZERO);
+        progress.see_lease(&second, Duration::from_millis(100));
+        assert_eq!(progress.limit(Duration::from_millis(500)), Duration::from_millis(600), "a short lease");
     }
 
     #[test]
-    fn an_owner_tells_its_process() {
-        let me = Asker::new("4711-c0ffee", 1, 7, true);
+    fn an_owner_names_its_process() {
+        let me = Requester::new("4711-c0ffee", 1, 7, true);
         let lease = |owner: &str| Lease { owner: owner.to_owned(), until: 0 };
-        assert_eq!(lease(me.owner()).process(), "4711");
-        assert!(me.shares_process_with(&lease("4711-c0ffee-2-9")));
-        assert!(!me.shares_process_with(&lease("4711-c0ff-1-7")));
+        assert_eq!(lease(me.owner()).process_id(), "4711");
+        assert!(me.is_same_process(&lease("4711-c0ffee-2-9")));
+        assert!(!me.is_same_process(&lease("4711-c0ff-1-7")));
     }
 }

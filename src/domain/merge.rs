@@ -1,74 +1,76 @@
-//! How a token and its row merge: completing the one (contract 4), updating the other (contract 5).
+//! How a token and its row merge: [`complete`] fills the token (contract, section 4), [`update`] changes the row (contract,
+//! section 5).
 
 use super::expiry;
 use super::token::{Field, Token};
 
-/// Credentials of a token that its row does not have: its user authorised anew.
+/// Credentials of a token that its row does not have. They mean that the user has authorized again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Newer {
-    /// A refresh token that is not the row's.
+pub enum NewCredentials {
+    /// The token has another refresh token than the row.
     RefreshToken,
-    /// No refresh token, and a grant token that is not the row's.
+    /// The token has no refresh token, and another grant token than the row.
     GrantToken,
 }
 
-/// Does `token` bring newer credentials than `row` has? A row without any has older ones.
+/// Returns the credentials of `token` that replace those of `row`. A row without credentials is replaced, too.
 #[must_use]
-pub fn newer(token: Token<'_>, row: Token<'_>) -> Option<Newer> {
-    let brings = |field| token.has(field) && token.get(field) != row.get(field);
+pub fn new_credentials(token: Token<'_>, row: Token<'_>) -> Option<NewCredentials> {
+    let differs = |field| token.has(field) && token.get(field) != row.get(field);
     if token.has(Field::RefreshToken) {
-        brings(Field::RefreshToken).then_some(Newer::RefreshToken)
+        differs(Field::RefreshToken).then_some(NewCredentials::RefreshToken)
     } else {
-        brings(Field::GrantToken).then_some(Newer::GrantToken)
+        differs(Field::GrantToken).then_some(NewCredentials::GrantToken)
     }
 }
 
-/// The token as the SDK is to see it: what it lacks filled in from its row.
+/// Returns the token as the SDK will see it: absent values are filled in from the row.
 #[must_use]
 pub fn complete<'a>(token: Token<'a>, row: Token<'a>) -> Token<'a> {
-    let newer = newer(token, row);
-    let rows_pair = newer.is_none() && pair_of_row_wins(token, row);
+    let is_new_login = new_credentials(token, row).is_some();
+    let use_pair_of_row = !is_new_login && row_has_better_pair(token, row);
     Token::from_fn(|field| match field {
         Field::Id => row.get(field),
-        Field::AccessToken | Field::ExpiryTime => if rows_pair { row } else { token }.get(field),
-        // What was used up or replaced by the new credentials stays behind.
-        Field::RefreshToken | Field::GrantToken if newer.is_some() => token.get(field),
+        Field::AccessToken | Field::ExpiryTime => if use_pair_of_row { row } else { token }.get(field),
+        // The row's credentials belong to the earlier login.
+        Field::RefreshToken | Field::GrantToken if is_new_login => token.get(field),
         _ => token.get(field).or(row.get(field)),
     })
 }
 
-/// Access token and expiry come from one answer of Zoho's, so they move together or not at all.
-fn pair_of_row_wins(token: Token<'_>, row: Token<'_>) -> bool {
-    let older = match (expiry::parse(token.get(Field::ExpiryTime)), expiry::parse(row.get(Field::ExpiryTime))) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(tokens), Some(rows)) => tokens < rows,
-    };
-    row.has(Field::AccessToken) && (!token.has(Field::AccessToken) || older)
+/// Access token and expiry come from one response of Zoho, so they are used as a pair. Does the row have the pair to use?
+fn row_has_better_pair(token: Token<'_>, row: Token<'_>) -> bool {
+    let token_expires_first =
+        match (expiry::parse(token.get(Field::ExpiryTime)), expiry::parse(row.get(Field::ExpiryTime))) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(of_token), Some(of_row)) => of_token < of_row,
+        };
+    row.has(Field::AccessToken) && (!token.has(Field::AccessToken) || token_expires_first)
 }
 
-/// The row after `token` was saved into it: what is present replaces, what is absent leaves.
+/// Returns the row after `token` was saved into it: a present value replaces the row's value, an absent one keeps it.
 #[must_use]
 pub fn update<'a>(token: Token<'a>, row: Token<'a>) -> Token<'a> {
     Token::from_fn(|field| match field {
         Field::Id => row.get(field),
-        // An access token that comes alone says that the old expiry is not its own.
+        // The stored expiry belongs to the access token that is replaced. So a new one without an expiry clears it.
         Field::ExpiryTime if token.has(Field::AccessToken) => token.get(field),
         _ => token.get(field).or(row.get(field)),
     })
 }
 
-/// Can a row be made of it? One that holds nothing to ask Zoho with, and nothing to call it with, is of no use.
+/// May a row be made from this token? A row without any refresh, grant or access token would be of no use.
 #[must_use]
-pub fn is_worth_a_row(token: Token<'_>) -> bool {
+pub fn is_storable(token: Token<'_>) -> bool {
     [Field::RefreshToken, Field::GrantToken, Field::AccessToken].into_iter().any(|field| token.has(field))
 }
 
-/// Does the update take a credential away that outlives the hour of an access token?
+/// Does an update replace a credential that stays valid for longer than an access token, which expires after an hour?
 ///
-/// The stores that keep old versions of a page for a while must then get rid of them at once (contract 9).
+/// A backend that keeps old versions of a row for a while must scrub them at once in this case (contract, section 9).
 #[must_use]
-pub fn replaces_lasting_secret(before: Token<'_>, after: Token<'_>) -> bool {
+pub fn replaces_long_lived_secret(before: Token<'_>, after: Token<'_>) -> bool {
     [Field::ClientSecret, Field::RefreshToken, Field::GrantToken]
         .into_iter()
         .any(|field| before.has(field) && before.get(field) != after.get(field))

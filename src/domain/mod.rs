@@ -1,17 +1,17 @@
-//! The rules, and nothing else: which row a token names, how the two merge, who may refresh, what may be purged,
-//! what is imported, what is not as it should be.
+//! The rules: which row a token names, how token and row merge, who may refresh, what may be purged, how rows are
+//! imported, and what is wrong with rows.
 //!
-//! Pure functions over borrowed values. No Python, no SQL, no clock, no I/O: time and new ids come in as
-//! arguments, so every rule is one function with its truth table below it.
+//! All functions are pure and work on borrowed values. There is no Python, no SQL, no clock and no I/O here. The time and
+//! new ids are arguments. So each rule is one function, with its truth table below it or in `tests/data/rules.json`.
 
 pub mod check;
+pub mod data_centre;
 pub mod expiry;
 pub mod id;
 pub mod identity;
 pub mod import;
 pub mod lease;
 pub mod merge;
-pub mod place;
 pub mod purge;
 pub mod token;
 

@@ -1,23 +1,22 @@
-//! Which rows may be purged (contract 10).
+//! Which rows may be purged (contract, section 10).
 
 use super::expiry;
 use super::token::{Field, Row};
 
-/// May the row go at `now` (milliseconds since the epoch)?
+/// May the row be deleted at `now` (milliseconds since the epoch)?
 ///
-/// It may when it can never be used again. With `idle_for` (milliseconds) it may, too, when it was not saved for
-/// that long; a row of unknown age does not count as idle.
+/// It may if it is unusable. With `idle_for` (milliseconds) it also may if it was not saved for that long. A row whose age
+/// is unknown is never idle.
 #[must_use]
-pub fn may_go(row: &Row, now: i64, idle_for: Option<i64>) -> bool {
-    is_spent(row, now) || is_idle(row.saved_at, now, idle_for)
+pub fn may_purge(row: &Row, now: i64, idle_for: Option<i64>) -> bool {
+    is_unusable(row, now) || is_idle(row.saved_at, now, idle_for)
 }
 
-/// Can it never be used again at `now`?
+/// Is the row of no use any more at `now`? That is: it has no refresh token, and its access token has expired.
 ///
-/// So it is with nothing to ask Zoho with, and an access token that has expired. A grant token beside it is used up: it
-/// is what the access token was got with.
+/// A grant token beside an access token does not help: it was used up to get that access token.
 #[must_use]
-pub fn is_spent(row: &Row, now: i64) -> bool {
+pub fn is_unusable(row: &Row, now: i64) -> bool {
     let token = row.token();
     let expired = expiry::parse(token.get(Field::ExpiryTime)).is_some_and(|expiry| expiry.has_passed(now));
     !token.has(Field::RefreshToken) && token.has(Field::AccessToken) && expired

@@ -1,27 +1,27 @@
-//! What a token is made of: ten values, each present or absent.
+//! A token and a row: ten values, each present or absent.
 //!
-//! Nothing here can print a secret: neither type has a `Debug` or `Display` that shows a value.
+//! Nothing here prints a secret: no type has a `Debug` or `Display` that shows a value.
 
 use std::fmt;
 
-/// The ten values of a token, in the order of the columns they are stored in (contract 9).
+/// The ten fields of a token, in the order of their columns (contract, section 9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
     /// The row's id, a string.
     Id,
-    /// Whose token it is. SDK 6 to 8 write `email:zgid`.
+    /// The user name. SDK 6 to 8 write `email:zgid`.
     UserName,
     /// The OAuth client's id.
     ClientId,
     /// The OAuth client's secret.
     ClientSecret,
-    /// The refresh token: does not expire, and is never rotated by Zoho.
+    /// The refresh token. It does not expire, and Zoho never rotates it.
     RefreshToken,
     /// The access token.
     AccessToken,
-    /// The grant token (authorisation code), good for one use.
+    /// The grant token (authorization code). It can be used once.
     GrantToken,
-    /// When the access token expires: milliseconds since the epoch, in decimal.
+    /// The expiry of the access token: milliseconds since the epoch, in decimal.
     ExpiryTime,
     /// The OAuth redirect URL.
     RedirectUrl,
@@ -30,10 +30,10 @@ pub enum Field {
 }
 
 impl Field {
-    /// How many there are.
+    /// The number of fields.
     pub const COUNT: usize = 10;
 
-    /// All of them, in column order.
+    /// All fields, in column order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Id,
         Self::UserName,
@@ -47,7 +47,7 @@ impl Field {
         Self::ApiDomain,
     ];
 
-    /// The name of its column, which is also its name in messages.
+    /// The name of the column. Messages use it too.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -65,17 +65,17 @@ impl Field {
     }
 }
 
-/// The values of a token or of a row, borrowed from whoever holds them. An empty string is an absent value.
+/// The borrowed values of a token or of a row. An empty string is an absent value.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Token<'a>([Option<&'a str>; Field::COUNT]);
 
 impl<'a> Token<'a> {
-    /// Takes each value from `value`; `""` counts as absent (contract, Terms).
+    /// Builds a token from the value of each field. `""` counts as absent (contract, terms).
     pub fn from_fn(mut value: impl FnMut(Field) -> Option<&'a str>) -> Self {
         Self(Field::ALL.map(|field| value(field).filter(|text| !text.is_empty())))
     }
 
-    /// The value, unless it is absent.
+    /// The value, or `None` if it is absent.
     #[must_use]
     pub const fn get(&self, field: Field) -> Option<&'a str> {
         self.0[field as usize]
@@ -95,7 +95,7 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Names the fields that are present, and shows none of their values.
+/// Shows the names of the present fields, and no value.
 impl fmt::Debug for Token<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let present = Field::ALL.into_iter().filter(|&field| self.has(field)).map(Field::name);
@@ -104,14 +104,15 @@ impl fmt::Debug for Token<'_> {
     }
 }
 
-/// What is stored of a token, owned: a copy of the ten values in one allocation, and when it was saved.
+/// A stored token: an owned copy of the ten values, in one allocation, and when it was saved.
 #[derive(Clone)]
 pub struct Row {
     text: String,
     spans: [Option<(usize, usize)>; Field::COUNT],
-    /// The place of its last save among all saves: of two rows the one with the higher was saved last.
+    /// The number of its last save, counted over all rows. A higher number was saved later.
     pub saved_order: i64,
-    /// When it was last saved, in milliseconds since the epoch. `None`: before this library saw it.
+    /// The time of its last save, in milliseconds since the epoch. `None` if another program saved it and the time is
+    /// unknown.
     pub saved_at: Option<i64>,
 }
 
@@ -137,7 +138,7 @@ impl Row {
         Token(Field::ALL.map(|field| self.get(field)))
     }
 
-    /// One of them, unless it is absent.
+    /// One value, or `None` if it is absent.
     #[must_use]
     pub fn get(&self, field: Field) -> Option<&str> {
         self.spans[field as usize].map(|(start, end)| &self.text[start..end])
@@ -149,9 +150,9 @@ impl Row {
         self.get(Field::Id).unwrap_or_default()
     }
 
-    /// How much memory it takes, in bytes.
+    /// The memory that the row takes, in bytes.
     #[must_use]
-    pub const fn size(&self) -> usize {
+    pub const fn memory_size(&self) -> usize {
         size_of::<Self>() + self.text.len()
     }
 }
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_gives_back_what_it_was_made_of() {
+    fn a_row_returns_the_values_it_was_made_from() {
         let token = Token::from_fn(|field| (field != Field::GrantToken).then(|| field.name()));
         assert_eq!(Row::new(token, 1, None).token(), token);
         assert_eq!(Row::new(token, 1, None).id(), "id");

@@ -1,52 +1,59 @@
-//! What the command line works on: a token database without the SDK. Fails with `StoreError` itself (contract 6).
+//! What the command line uses: a token database without the SDK. Its methods raise `StoreError` itself (contract, section 6).
 //!
-//! No secret goes to Python but by [`Administration::reveal`].
+//! Only [`Administration::reveal`] returns secrets to Python.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::arguments::{file_path, milliseconds};
+use super::arguments::{duration, duration_ms, file_path};
 use super::clock::now;
-use super::error::{Failure, bad_input};
-use crate::domain::check::Severity;
-use crate::domain::{Field, Row, check as findings, expiry, place};
-use crate::store::administration;
-use crate::store::sqlite::{self, Identity, Sqlite};
-use crate::store::transfer::{self, Kind};
-use crate::store::wait::Deadline;
+use super::error::Failure;
+use crate::backends::{self, DATABASE_FORMATS};
+use crate::domain::check as findings;
+use crate::domain::{Field, Row, data_centre, expiry};
+use crate::store::administration::ImportCounts;
+use crate::store::deadline::Deadline;
+use crate::store::error::{Code, describe_id};
+use crate::store::files::{Existing, FileId, is_same_file};
+use crate::store::transfer::{self, SourceKind};
 use crate::store::{Error, Store};
 
-/// Something about a store that is not as it should be. It holds no secret.
+/// A problem of a store, and what to do about it. It holds no secret.
 #[pyclass(module = "zoho_token_store", frozen, get_all)]
 pub(super) struct Finding {
-    /// What kind it is, for programs.
+    /// The kind of problem, for programs.
     code: &'static str,
-    /// How bad it is: the store does not work, or somebody should look.
+    /// `"error"`: the store does not work. `"warning"`: it works, but something needs attention.
     severity: &'static str,
-    /// The rows concerned; none if it is about the file.
+    /// The ids of the rows concerned. Empty if the problem is about the file.
     ids: Vec<String>,
     /// What is wrong.
     message: String,
     /// What to do.
-    cure: &'static str,
+    hint: &'static str,
 }
 
 impl From<findings::Finding> for Finding {
     fn from(finding: findings::Finding) -> Self {
-        let findings::Finding { code, severity, ids, message, cure } = finding;
+        let findings::Finding { code, severity, ids, message, hint } = finding;
         let severity = match severity {
-            Severity::Warning => "warning",
-            Severity::Error => "error",
+            findings::Severity::Warning => "warning",
+            findings::Severity::Error => "error",
         };
-        Self { code, severity, ids, message, cure }
+        Self { code, severity, ids, message, hint }
     }
 }
 
 #[pymethods]
 impl Finding {
+    /// The name of `hint` in version 0.1.0.
+    #[getter]
+    const fn cure(&self) -> &'static str {
+        self.hint
+    }
+
     fn __repr__(&self) -> String {
         format!("<Finding {} ({}): {}>", self.code, self.severity, self.message)
     }
@@ -81,7 +88,7 @@ impl From<&Row> for Record {
             client_id: text(Field::ClientId),
             redirect_url: text(Field::RedirectUrl),
             api_domain: text(Field::ApiDomain),
-            data_centre: row.get(Field::ApiDomain).and_then(place::data_centre),
+            data_centre: row.get(Field::ApiDomain).and_then(data_centre::name),
             expiry_time: text(Field::ExpiryTime),
             expires_at: expiry::parse(row.get(Field::ExpiryTime)).and_then(expiry::Expiry::milliseconds),
             last_saved: row.saved_at,
@@ -96,11 +103,11 @@ impl From<&Row> for Record {
 #[pymethods]
 impl Record {
     fn __repr__(&self) -> String {
-        format!("<Record {}>", crate::store::error::describe_id(&self.id))
+        format!("<Record {}>", describe_id(&self.id))
     }
 }
 
-/// What became of rows that were imported.
+/// How many rows of an import had which result.
 #[pyclass(module = "zoho_token_store._native", frozen, get_all)]
 pub(super) struct Imported {
     new: usize,
@@ -118,9 +125,9 @@ impl Source {
     #[getter]
     const fn kind(&self) -> &'static str {
         match self.0.kind {
-            Kind::FileStore => "FileStore",
-            Kind::Sqlite => "SQLite",
-            Kind::JsonLines => "JSON Lines",
+            SourceKind::FileStore => "FileStore",
+            SourceKind::Database(name) => name,
+            SourceKind::JsonLines => "JSON Lines",
         }
     }
 
@@ -132,18 +139,18 @@ impl Source {
 /// Reads the rows of a file to import or to restore.
 #[pyfunction]
 pub(super) fn read_source(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Source> {
-    bare(|| {
+    run(py, || {
         let path = file_path(path)?;
-        Ok(Source(py.detach(|| transfer::read(&path))?))
+        Ok(Source(py.detach(|| transfer::read(&path, DATABASE_FORMATS))?))
     })
 }
 
-/// What is not as it should be with a token database. Changes nothing.
+/// Returns what is wrong with a token database. Changes nothing.
 #[pyfunction]
 pub(super) fn check(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Vec<Finding>> {
-    bare(|| {
+    run(py, || {
         let path = file_path(path)?;
-        let findings = py.detach(|| sqlite::check(&path, now()))?;
+        let findings = py.detach(|| backends::check(&path, now()))?;
         Ok(findings.into_iter().map(Finding::from).collect())
     })
 }
@@ -152,42 +159,42 @@ pub(super) fn check(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Vec<Fin
 #[pyclass(module = "zoho_token_store._native", frozen)]
 pub(super) struct Administration {
     store: Store,
-    path: PathBuf,
 }
 
 #[pymethods]
 impl Administration {
     #[new]
-    #[pyo3(signature = (path, *, make=false, busy_timeout=5.0))]
-    fn new(py: Python<'_>, path: &Bound<'_, PyAny>, make: bool, busy_timeout: f64) -> PyResult<Self> {
-        bare(|| {
+    #[pyo3(signature = (path, *, make=false, busy_timeout=None))]
+    fn new(
+        py: Python<'_>,
+        path: &Bound<'_, PyAny>,
+        make: bool,
+        busy_timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        run(py, || {
             let path = file_path(path)?;
-            let patience = Duration::try_from_secs_f64(busy_timeout)
-                .map_err(|_| bad_input("busy_timeout is a number of seconds from 0 on"))?;
-            // Where one may not look, it may be there: opening it will tell.
-            if !make && path.try_exists().is_ok_and(|there| !there) {
-                let (what, cure) = ("does not exist", "give the path of a token database");
-                return Err(Failure::Store(Error::BadPath { path, what, cure }));
-            }
-            let sqlite = py.detach(|| Sqlite::open(&path, Deadline::after(patience)))?;
-            Ok(Self { store: Store::new(Box::new(sqlite), patience), path })
+            let timeout = busy_timeout.map_or(Ok(DEFAULT_BUSY_TIMEOUT), |value| duration("busy_timeout", value))?;
+            Ok(py.detach(|| -> Result<_, Error> {
+                let backend = backends::open(&path, make, Deadline::after(timeout))?;
+                Ok(Self { store: Store::new(backend, timeout) })
+            })?)
         })
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
-        bare(|| Ok(py.detach(|| self.store.count())?))
+        run(py, || Ok(py.detach(|| self.store.count())?))
     }
 
     fn records(&self, py: Python<'_>) -> PyResult<Vec<Record>> {
-        bare(|| Ok(py.detach(|| self.store.all())?.iter().map(Record::from).collect()))
+        run(py, || Ok(py.detach(|| self.store.all())?.iter().map(Record::from).collect()))
     }
 
     fn record(&self, py: Python<'_>, id: &str) -> PyResult<Record> {
-        bare(|| Ok(Record::from(&py.detach(|| self.store.row(id))?)))
+        run(py, || Ok(Record::from(&py.detach(|| self.store.row(id))?)))
     }
 
     fn reveal<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Bound<'py, PyDict>> {
-        bare(|| {
+        run(py, || {
             let row = py.detach(|| self.store.row(id))?;
             let values = PyDict::new(py);
             for field in Field::ALL {
@@ -200,32 +207,32 @@ impl Administration {
     }
 
     fn delete(&self, py: Python<'_>, id: &str) -> PyResult<()> {
-        bare(|| Ok(py.detach(|| self.store.delete_existing(id))?))
+        run(py, || Ok(py.detach(|| self.store.delete_existing(id))?))
     }
 
     #[pyo3(signature = (idle_for=None))]
     fn purgeable(&self, py: Python<'_>, idle_for: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Record>> {
-        bare(|| {
-            let idle_for = idle_for.map(milliseconds).transpose()?;
+        run(py, || {
+            let idle_for = idle_for.map(|value| duration_ms("idle_for", value)).transpose()?;
             Ok(py.detach(|| self.store.purgeable(now(), idle_for))?.iter().map(Record::from).collect())
         })
     }
 
     #[pyo3(signature = (ids, idle_for=None))]
     fn purge(&self, py: Python<'_>, ids: Vec<String>, idle_for: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
-        bare(|| {
-            let idle_for = idle_for.map(milliseconds).transpose()?;
+        run(py, || {
+            let idle_for = idle_for.map(|value| duration_ms("idle_for", value)).transpose()?;
             let ids = ids.into_iter().collect();
-            Ok(py.detach(|| self.store.purge_those(&ids, now(), idle_for))?)
+            Ok(py.detach(|| self.store.purge_confirmed(&ids, now(), idle_for))?)
         })
     }
 
     fn import_rows(&self, py: Python<'_>, source: &Source, first: usize, count: usize) -> PyResult<Imported> {
-        bare(|| {
-            self.is_another(source)?;
+        run(py, || {
+            self.require_another_file(source)?;
             let transfer::Source { rows, order, .. } = &source.0;
-            let administration::Imported { new, updated, unchanged, skipped } = py.detach(|| {
-                let rows: Vec<Row> = order.iter().skip(first).take(count).map(|&place| rows[place].clone()).collect();
+            let ImportCounts { new, updated, unchanged, skipped } = py.detach(|| {
+                let rows: Vec<Row> = order.iter().skip(first).take(count).map(|&index| rows[index].clone()).collect();
                 self.store.import_rows(&rows, now())
             })?;
             Ok(Imported { new, updated, unchanged, skipped })
@@ -233,32 +240,33 @@ impl Administration {
     }
 
     fn restore(&self, py: Python<'_>, source: &Source) -> PyResult<usize> {
-        bare(|| {
-            self.is_another(source)?;
-            if source.0.kind != Kind::Sqlite {
-                return Err(bad_input("that file is no backup: import it, and what is there stays"));
+        run(py, || {
+            self.require_another_file(source)?;
+            if !matches!(source.0.kind, SourceKind::Database(_)) {
+                return Err(Failure::Store(Error::new(Code::NotABackup, "the file")));
             }
             Ok(py.detach(|| self.store.restore(&source.0.rows, source.0.last_id))?)
         })
     }
 
     fn backup(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<()> {
-        bare(|| {
+        run(py, || {
             let target = file_path(path)?;
-            Ok(py.detach(|| self.store.backup(&target))?)
+            Ok(py.detach(|| self.store.backup(&target, DATABASE_FORMATS.first().copied()))?)
         })
     }
 
     #[pyo3(signature = (path, *, overwrite=false))]
     fn export(&self, py: Python<'_>, path: &Bound<'_, PyAny>, overwrite: bool) -> PyResult<usize> {
-        bare(|| {
+        run(py, || {
             let target = file_path(path)?;
-            if Identity::of(&self.path).is(Identity::of(&target)) {
-                return Err(bad_input("the file to write is the token database itself"));
+            if self.store.location().path().is_some_and(|path| is_same_file(path, &target)) {
+                return Err(Failure::Store(Error::at(Code::SameFile, &target)));
             }
+            let existing = if overwrite { Existing::Replace } else { Existing::Keep };
             Ok(py.detach(|| {
                 let rows = self.store.all()?;
-                transfer::write(&target, &rows, overwrite).map(|()| rows.len())
+                transfer::write(&target, &rows, existing, DATABASE_FORMATS).map(|()| rows.len())
             })?)
         })
     }
@@ -269,15 +277,20 @@ impl Administration {
 }
 
 impl Administration {
-    fn is_another(&self, source: &Source) -> Result<(), Failure> {
-        if Identity::of(&self.path).is(source.0.identity) {
-            return Err(bad_input("the file to read is the token database itself"));
+    fn require_another_file(&self, source: &Source) -> Result<(), Failure> {
+        match self.store.location().path() {
+            Some(path) if source.0.file.is_some() && FileId::of(path) == source.0.file => {
+                Err(Failure::Store(Error::at(Code::SameFile, path)))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
-/// Runs a method's work and translates its failure.
-fn bare<T>(work: impl FnOnce() -> Result<T, Failure>) -> PyResult<T> {
-    work().map_err(Failure::raise_bare)
+/// How long the command line waits for other programs by default.
+const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs the work of a method, and raises its failure.
+fn run<T>(py: Python<'_>, work: impl FnOnce() -> Result<T, Failure>) -> PyResult<T> {
+    work().map_err(|failure| failure.raise_without_sdk(py))
 }

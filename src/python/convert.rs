@@ -1,5 +1,5 @@
-//! The SDK's objects and ours. Every name of the SDK's that this library relies on stands in this file: public getters
-//! and setters, the constructor, and the modules (the same in SDK 5 to 8).
+//! Conversion between the SDK's objects and ours. All names of the SDK that this library uses are in this file: modules,
+//! public getters and setters, and the constructor. They are the same in SDK 5 to 8.
 
 use pyo3::exceptions::{PyException, PyImportError, PyMemoryError};
 use pyo3::intern;
@@ -8,23 +8,24 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString, PyType};
 
 use super::calls::{Calls, Values};
-use super::error::{Failure, bad_input};
+use super::error::{Failure, add_null_handler, invalid_argument};
 use crate::domain::{Field, Row, Token};
 use crate::store::Error;
+use crate::store::error::Code;
 
 const PACKAGE: &str = "zohocrmsdk";
 const AUTHENTICATOR: &str = "zohocrmsdk.src.com.zoho.api.authenticator";
 const API: &str = "zohocrmsdk.src.com.zoho.crm.api";
-/// The method of `OAuthToken` that looks its row up, decides whether to refresh, and saves.
-const DECIDES: &str = "get_token";
-/// Among how many of the nearest frames it is looked for: a subclass of a store, and a decorator or two, may be between.
-const NEAREST: usize = 8;
+/// The method of `OAuthToken` that finds the row, decides whether to refresh, and saves.
+const DECIDING_METHOD: &str = "get_token";
+/// How many frames are searched for it. A subclass of a store and a few decorators may be in between.
+const SEARCHED_FRAMES: usize = 8;
 const EXCEPTION_CODE: &str = "TOKEN_STORE";
 const NO_SDK: &str = "a token store needs the Zoho CRM Python SDK: pip install zohocrmsdk8_0 (or zohocrmsdk7_0, \
                       zohocrmsdk6_0, zohocrmsdk5_0)";
 
-/// Getter, setter and constructor argument of each field but the user name, which is an object of its own, and the
-/// expiry, which no constructor takes.
+/// The getter, the setter and the constructor argument of a field. The user name is inside an object, `UserSignature`. The
+/// constructor has no argument for the expiry.
 const fn names(field: Field) -> (&'static str, &'static str, Option<&'static str>) {
     match field {
         Field::Id => ("get_id", "set_id", Some("id")),
@@ -40,7 +41,7 @@ const fn names(field: Field) -> (&'static str, &'static str, Option<&'static str
     }
 }
 
-/// The SDK, as far as a store needs it.
+/// The classes of the SDK that a store uses.
 pub(super) struct Sdk {
     oauth_token: Py<PyType>,
     user_signature: Py<PyType>,
@@ -52,7 +53,7 @@ pub(super) struct Sdk {
 static SDK: PyOnceLock<Sdk> = PyOnceLock::new();
 
 impl Sdk {
-    /// Imports it, once. Without one installed: `ImportError` with the packages that bring it.
+    /// Imports the SDK, once. Raises `ImportError`, with the names of the packages, if none is installed.
     pub(super) fn get(py: Python<'_>) -> PyResult<&'static Self> {
         SDK.get_or_try_init(py, || Self::import(py))
     }
@@ -62,7 +63,7 @@ impl Sdk {
             Ok(py.import(module)?.getattr(name)?.cast_into::<PyType>()?.unbind())
         };
         let import = || -> PyResult<_> {
-            // The authenticator first: the SDK's modules import each other in circles, and this way in works.
+            // The authenticator comes first. The SDK's modules import each other in a cycle, and this entry works.
             Ok((
                 class(format!("{AUTHENTICATOR}.oauth_token"), "OAuthToken")?,
                 class(format!("{API}.user_signature"), "UserSignature")?,
@@ -71,7 +72,7 @@ impl Sdk {
             ))
         };
         let (oauth_token, user_signature, exception, token_store) = import().map_err(|error| {
-            // Another module that is missing is one that the SDK needs, and its own message says which.
+            // If another module is missing, the SDK needs it. The error names that module.
             let missing = error.value(py).getattr(intern!(py, "name")).and_then(|name| name.extract::<String>());
             if !missing.is_ok_and(|name| name.split('.').next() == Some(PACKAGE)) {
                 return error;
@@ -80,12 +81,13 @@ impl Sdk {
             missing.set_cause(py, Some(error));
             missing
         })?;
+        add_null_handler(py)?;
         let calls = Calls::new(oauth_token.bind(py), user_signature.bind(py), names)?;
         Ok(Self { oauth_token, user_signature, exception, token_store, calls })
     }
 
-    /// Makes `class` a virtual subclass of the SDK's `TokenStore`, which asks for the six methods but does not check
-    /// them on this way in.
+    /// Registers `class` as a virtual subclass of the SDK's `TokenStore`. Python does not check a virtual subclass for the
+    /// abstract methods, so this does.
     pub(super) fn register(&self, class: &Bound<'_, PyType>) -> PyResult<()> {
         let py = class.py();
         let interface = self.token_store.bind(py);
@@ -102,25 +104,25 @@ impl Sdk {
         Ok(())
     }
 
-    /// The SDK's exception about `cause`.
+    /// Makes the SDK's exception with this cause.
     pub(super) fn exception(&self, py: Python<'_>, cause: PyErr, message: &str) -> PyResult<PyErr> {
         let exception = self.exception.bind(py).call1((EXCEPTION_CODE, message))?;
-        // Not by the constructor: that appends the cause's text to the message's, and they are the same.
+        // The constructor would append the text of the cause to the message, and both are the same.
         exception.setattr(intern!(py, "cause"), cause.value(py))?;
         let exception = PyErr::from_value(exception);
         exception.set_cause(py, Some(cause));
         Ok(exception)
     }
 
-    /// The frame in which the SDK is about to decide whether to refresh, if that is who calls.
+    /// Returns the frame in which the SDK decides whether to refresh, if the SDK is the caller.
     ///
-    /// Known by the names of function and module: another library may have wrapped the method.
+    /// The frame is recognized by the names of function and module, because another library may have wrapped the method.
     pub(super) fn deciding_frame<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let module = self.oauth_token.bind(py).module()?;
         let mut frame = py.import("sys")?.call_method0(intern!(py, "_getframe"))?;
-        for _ in 0..NEAREST {
+        for _ in 0..SEARCHED_FRAMES {
             let name = frame.getattr(intern!(py, "f_code"))?.getattr(intern!(py, "co_name"))?;
-            if name.eq(DECIDES)? {
+            if name.eq(DECIDING_METHOD)? {
                 let globals = frame.getattr(intern!(py, "f_globals"))?.cast_into::<PyDict>()?;
                 if globals.get_item(intern!(py, "__name__"))?.is_some_and(|name| name.eq(&module).unwrap_or(false)) {
                     return Ok(Some(frame));
@@ -134,15 +136,14 @@ impl Sdk {
         Ok(None)
     }
 
-    /// A new token of the SDK's with these values.
+    /// Makes a token with these values.
     ///
-    /// By its constructor: a token made around it lacks what SDK 6 to 8 look for in it.
+    /// It calls the constructor: a token made with `object.__new__` lacks attributes that SDK 6 to 8 use.
     pub(super) fn make<'py>(&self, py: Python<'py>, token: Token<'_>) -> Result<Bound<'py, PyAny>, Failure> {
         Ok(self.calls.make(py, Field::ALL.map(|field| text_of(py, token.get(field))))?)
     }
 
-    /// New tokens with these rows' values. Texts that one row has in common with the next (the client's, mostly) are one
-    /// object.
+    /// Makes a token for each row. A text that is equal in two consecutive rows, such as the client id, is one object.
     pub(super) fn make_all<'py>(&self, py: Python<'py>, rows: Vec<Row>) -> Result<Bound<'py, PyList>, Failure> {
         let _no_collection = NoCollection::new(py)?;
         let made = PyList::empty(py);
@@ -165,18 +166,19 @@ impl Sdk {
         values[field as usize] = text_of(py, value);
         self.calls.set(token, values).map_err(|error| match raised(py, &error) {
             Some(name) => {
-                Failure::Store(Error::BadToken(format!("the token's {} cannot be set ({name})", field.name())))
+                let what = format!("the token's {} cannot be set ({name})", field.name());
+                Failure::Store(Error::new(Code::TokenNotUpdated, "").with(what))
             }
             None => Failure::Python(error),
         })
     }
 
-    /// Reads all fields of a token of the SDK's. Anything else, and a field that is no text, is bad input.
+    /// Reads all fields of a token. Another object, or a field that is not text, is an invalid argument.
     pub(super) fn read<'py>(&self, object: &Bound<'py, PyAny>) -> Result<Incoming<'py>, Failure> {
         let py = object.py();
-        // What cannot even tell its class is no token.
+        // An object whose class cannot be determined is not a token.
         if !object.is_instance(self.oauth_token.bind(py)).unwrap_or(false) {
-            return Err(bad_input(format!(
+            return Err(invalid_argument(format!(
                 "an OAuthToken of the Zoho CRM SDK is needed, not an object of type {}",
                 type_name(object)
             )));
@@ -204,7 +206,7 @@ impl Sdk {
             return Ok(signature);
         }
         if !signature.is_instance(self.user_signature.bind(py)).unwrap_or(false) {
-            return Err(bad_input(format!(
+            return Err(invalid_argument(format!(
                 "the token's user_signature is of type {}, not a UserSignature",
                 type_name(&signature)
             )));
@@ -308,7 +310,8 @@ fn text<'py>(field: Field, value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py
             .and_then(|digits| Ok(digits.cast_into::<PyString>()?))
             .map_err(|error| unreadable(value.py(), field, error))?
     } else {
-        let not_text = || bad_input(format!("the token's {} is of type {}, not str", field.name(), type_name(value)));
+        let not_text =
+            || invalid_argument(format!("the token's {} is of type {}, not str", field.name(), type_name(value)));
         value.cast::<PyString>().map_err(|_| not_text())?.clone()
     };
     utf8(&text, || format!("the token's {}", field.name()))?;
@@ -322,7 +325,7 @@ pub(super) fn id<'py>(value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyS
     }
     let text = value
         .cast::<PyString>()
-        .map_err(|_| bad_input(format!("an id is a str, not an object of type {}", type_name(value))))?;
+        .map_err(|_| invalid_argument(format!("an id is a str, not an object of type {}", type_name(value))))?;
     utf8(text, || "the id".to_owned())?;
     Ok(Some(text.clone()))
 }
@@ -333,14 +336,14 @@ fn utf8<'a>(text: &'a Bound<'_, PyString>, what: impl Fn() -> String) -> Result<
         if error.is_instance_of::<PyMemoryError>(text.py()) {
             return Failure::Python(error);
         }
-        bad_input(format!("{} has no UTF-8 form (it contains half of a surrogate pair)", what()))
+        invalid_argument(format!("{} has no UTF-8 form (it contains half of a surrogate pair)", what()))
     })
 }
 
 /// A getter that raised. What it raised may hold a secret, so only its type is told.
 fn unreadable(py: Python<'_>, field: Field, error: PyErr) -> Failure {
     match raised(py, &error) {
-        Some(name) => bad_input(format!("the token's {} cannot be read ({name})", field.name())),
+        Some(name) => invalid_argument(format!("the token's {} cannot be read ({name})", field.name())),
         None => Failure::Python(error),
     }
 }

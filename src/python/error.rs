@@ -1,25 +1,50 @@
-//! How a failure reaches Python: as the SDK's exception, with ours as its cause, and in the log (contract 6).
+//! How a failure reaches Python: as the SDK's exception with a `StoreError` as its cause, and in the log (contract, section 6).
 
-use pyo3::create_exception;
 use pyo3::exceptions::PyException;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyType};
 
 use super::convert::Sdk;
 use crate::store::Error;
+use crate::store::error::Code;
 
-create_exception!(
-    zoho_token_store,
-    StoreError,
-    PyException,
-    "Base of the library's own errors. Inside a store's methods it is the `cause` (and `__cause__`) of the SDK's \
-     `SDKException`; the message says what is wrong, what was not lost, and what to do. It never holds a secret."
-);
+const LOGGER: &str = "zoho_token_store";
+const STORE_ERROR: &str = "zoho_token_store.StoreError";
+const STORE_ERROR_DOC: &str = "An error of a token store. Methods of a store raise the SDK's `SDKException`, and this is \
+    its `cause` (and `__cause__`). The message says what failed, what was not lost, and what to do. It never holds a secret.";
 
-/// A failure inside a method, or an exception that is none of ours to translate.
+/// The class, a plain Python exception. (A class in Rust cannot extend an exception in the stable ABI before Python 3.12.)
+fn store_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let make = || -> PyResult<Py<PyType>> {
+        let attributes = PyDict::new(py);
+        // What a `StoreError` has that Python code makes by itself.
+        attributes.set_item("code", Code::DatabaseError.name())?;
+        attributes.set_item("hint", Code::DatabaseError.hint())?;
+        let (name, doc) = (std::ffi::CString::new(STORE_ERROR)?, std::ffi::CString::new(STORE_ERROR_DOC)?);
+        PyErr::new_type(
+            py,
+            &name,
+            Some(&doc),
+            Some(&py.get_type::<PyException>()),
+            Some(attributes.into_any().unbind()),
+        )
+    };
+    Ok(CLASS.get_or_try_init(py, make)?.bind(py))
+}
+
+/// Adds `StoreError` to the module.
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("StoreError", store_error(module.py())?)
+}
+
+/// A failure inside a method, or an exception of Python that passes through.
 pub(super) enum Failure {
     /// Reaches the caller as the SDK's exception.
     Store(Error),
-    /// Passes through: `KeyboardInterrupt` and its like, and an interpreter out of memory.
+    /// Passes through: `KeyboardInterrupt` and the like, and a lack of memory.
     Python(PyErr),
 }
 
@@ -35,41 +60,57 @@ impl From<PyErr> for Failure {
     }
 }
 
-/// Bad input, in words that name it and never repeat it.
-pub(super) fn bad_input(what: impl Into<String>) -> Failure {
-    Failure::Store(Error::BadInput(what.into()))
+/// An argument that cannot be used. `what` names the argument, and never repeats its value.
+pub(super) fn invalid_argument(what: impl Into<String>) -> Failure {
+    Failure::Store(Error::invalid_argument(what))
+}
+
+/// A `StoreError` with this message, and with the code and the hint of `error`.
+fn new_store_error(py: Python<'_>, error: &Error, message: &str) -> PyResult<PyErr> {
+    let exception = store_error(py)?.call1((message,))?;
+    exception.setattr(intern!(py, "code"), error.code().name())?;
+    exception.setattr(intern!(py, "hint"), error.hint())?;
+    Ok(PyErr::from_value(exception))
 }
 
 impl Failure {
-    /// The exception for a failure of `method`. A store's own is logged, too: SDK 6 to 8 swallow what `save_token`
-    /// raises.
+    /// The exception for a failure of `method`. It is logged, too, because SDK 6 to 8 swallow what `save_token` raises.
     pub(super) fn raise(self, py: Python<'_>, sdk: &Sdk, method: &str) -> PyErr {
         let error = match self {
             Self::Python(error) => return error,
             Self::Store(error) => error,
         };
         let message = format!("{method}: {error}");
-        // An id that is gone is news, not damage: its user logged out.
-        let level = if matches!(error, Error::NoSuchId { .. }) { "warning" } else { "error" };
+        // A missing id is an everyday event: a user has logged out.
+        let level = if error.code() == Code::MissingId { "warning" } else { "error" };
         if let Err(error) = log(py, level, &message) {
             return error;
         }
-        sdk.exception(py, StoreError::new_err(message.clone()), &message).unwrap_or_else(|error| error)
+        let raised = new_store_error(py, &error, &message).and_then(|cause| sdk.exception(py, cause, &message));
+        raised.unwrap_or_else(|error| error)
     }
 
-    /// The same, outside the SDK's reach: the [`StoreError`] itself, and no line in the log.
-    pub(super) fn raise_bare(self) -> PyErr {
+    /// The `StoreError` itself, without a line in the log. For callers other than the SDK.
+    pub(super) fn raise_without_sdk(self, py: Python<'_>) -> PyErr {
         match self {
             Self::Python(error) => error,
-            Self::Store(error) => StoreError::new_err(error.to_string()),
+            Self::Store(error) => new_store_error(py, &error, &error.to_string()).unwrap_or_else(|error| error),
         }
     }
 }
 
-/// Writes a line to the logger `zoho_token_store`. A handler that fails fails alone; what ends a program passes.
+/// Adds a handler that writes nothing. Without it Python prints warnings of a library to stderr if the program has not
+/// configured logging (Python's "Logging HOWTO", "Configuring Logging for a Library").
+pub(super) fn add_null_handler(py: Python<'_>) -> PyResult<()> {
+    let logging = py.import("logging")?;
+    let handler = logging.call_method0("NullHandler")?;
+    logging.call_method1("getLogger", (LOGGER,))?.call_method1("addHandler", (handler,)).map(drop)
+}
+
+/// Writes a line to the logger. An exception of a handler is reported, but does not reach the caller, unless it is one that
+/// ends a program.
 pub(super) fn log(py: Python<'_>, level: &str, message: &str) -> PyResult<()> {
-    let write =
-        || py.import("logging")?.call_method1("getLogger", ("zoho_token_store",))?.call_method1(level, ("%s", message));
+    let write = || py.import("logging")?.call_method1("getLogger", (LOGGER,))?.call_method1(level, ("%s", message));
     match write() {
         Err(error) if error.is_instance_of::<PyException>(py) => error.write_unraisable(py, None),
         Err(error) => return Err(error),

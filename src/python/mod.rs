@@ -1,8 +1,11 @@
-//! What Python sees. Every method has one shape: convert in, work, convert out.
+//! What Python sees. Every method converts its arguments, works without Python objects, and converts the result.
 //!
-//! Two rules keep locks and the GIL apart. No lock of a store is held while Python code runs: operations take and return
-//! plain values. And nothing waits for a lock with the GIL held: a find first tries without waiting
-//! ([`crate::store::Wait::No`]; giving the GIL up costs more than the find), everything else detaches.
+//! Two rules keep locks and the GIL apart (`store/lock_order.rs` has the order of all locks):
+//!
+//! - No lock of a store is held while Python code runs. Operations take and return plain values.
+//! - No thread waits for a lock while it holds the GIL. A find first tries without waiting ([`crate::store::Wait::No`]),
+//!   because releasing the GIL costs more than the find. Every other operation releases the GIL (`detach`). The three
+//!   locks of this layer are acquired with `lock_py_attached`, which releases the GIL while it waits.
 
 mod administration;
 mod arguments;
@@ -11,9 +14,9 @@ mod clock;
 mod convert;
 mod error;
 mod fork;
-mod lease;
+mod lease_guard;
+mod refresh_wait;
 mod stores;
-mod turn;
 
 use pyo3::prelude::*;
 
@@ -23,18 +26,20 @@ mod _native {
     #[pymodule_export]
     use super::administration::{Administration, Finding, Imported, Record, Source, check, read_source};
     #[pymodule_export]
-    use super::error::StoreError;
+    use super::refresh_wait::LeaseInfo;
+    #[cfg(feature = "sqlite")]
     #[pymodule_export]
-    use super::lease::LeaseInfo;
+    use super::stores::{CustomStoreInMemory, CustomStoreSQLite};
     #[pymodule_export]
-    use super::stores::{CustomStoreInMemory, CustomStoreList, CustomStoreSQLite, TokenStoreBase};
+    use super::stores::{CustomStoreList, TokenStoreBase};
 
-    use super::{Bound, PyModule, PyModuleMethods, PyResult, fork};
+    use super::{Bound, PyModule, PyModuleMethods, PyResult, error, fork};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("__profile__", if cfg!(debug_assertions) { "debug" } else { "release" })?;
+        error::register(module)?;
         fork::register(module.py())
     }
 }

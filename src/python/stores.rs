@@ -1,35 +1,45 @@
-//! The classes. One base has the methods; each store adds only how it is made.
+//! The store classes. The base class has the methods, and each store adds only its constructor.
 //!
-//! What Python shows of them in `help()` is the first sentence of the stub's, which is the documentation of record; a test
-//! holds them to it.
+//! The stub `_native.pyi` is the documentation of record. The first sentence of each doc comment here, which `help()` shows, is
+//! the first sentence in the stub. A test compares them.
 
+#[cfg(feature = "sqlite")]
+use std::sync::Mutex;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+#[cfg(feature = "sqlite")]
+use pyo3::types::PyString;
+use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::administration::Finding;
-use super::arguments::{Given, file_path, flag, milliseconds, seconds};
+use super::arguments::{Given, duration_ms, duration_or, file_path, flag};
 use super::clock::now;
 use super::convert::{self, Incoming, Sdk, type_name};
-use super::error::{Failure, bad_input, log};
-use super::lease::{self, LeaseInfo};
-use super::turn;
+#[cfg(feature = "sqlite")]
+use super::error::log;
+use super::error::{Failure, invalid_argument};
+#[cfg(feature = "sqlite")]
+use super::lease_guard::lock;
+use super::lease_guard::{log_pending_lines, log_release_with_save};
+use super::refresh_wait::{LeaseInfo, saver, wait_for_row};
+use crate::backends::DATABASE_FORMATS;
+use crate::backends::list::List;
+#[cfg(feature = "sqlite")]
+use crate::backends::sqlite::{Memory, Sqlite};
 use crate::domain::Token;
-use crate::domain::lease::SOON;
-use crate::store::lease::Asked;
-use crate::store::list::List;
-use crate::store::sqlite::{Memory, Sqlite};
-use crate::store::wait::Deadline;
-use crate::store::{Backend, Error, Found, Place, Store, Wait};
+use crate::domain::lease::DUE_SOON_MS;
+use crate::store::backend::Backend;
+use crate::store::deadline::Deadline;
+use crate::store::lease::Lookup;
+use crate::store::{Error, Found, Store, Wait};
 
-/// What the store classes have in common: every method. It is made only through one of them.
+/// The base class of all stores, with every method. Use it for `isinstance` and type hints.
 ///
-/// The rest is in `_native.pyi`, where editors find it: what each argument and method takes, returns, raises and promises.
+/// `_native.pyi`, where editors find it, documents each argument and method.
 #[pyclass(module = "zoho_token_store._native", name = "TokenStoreBase", subclass, frozen, weakref)]
 pub(super) struct TokenStoreBase {
     /// Empty until `__init__` has run.
@@ -42,58 +52,63 @@ struct Opened {
     raise_on_missing_id: bool,
 }
 
-/// Tokens in a SQLite file, for any number of threads and processes (contract 7, 9).
+/// Tokens in a SQLite file, for any number of threads and processes.
 ///
-/// The rest is in `_native.pyi`, where editors find it: what each argument and method takes, returns, raises and promises.
+/// `_native.pyi`, where editors find it, documents each argument and method.
+#[cfg(feature = "sqlite")]
 #[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
 pub(super) struct CustomStoreSQLite;
 
 /// Tokens in a private SQLite database in memory, gone with the object. Also called `CustomStore`.
 ///
-/// The rest is in `_native.pyi`, where editors find it: what each argument and method takes, returns, raises and promises.
+/// `_native.pyi`, where editors find it, documents each argument and method.
+#[cfg(feature = "sqlite")]
 #[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
 pub(super) struct CustomStoreInMemory;
 
 /// Tokens in a plain list in memory, gone with the object.
 ///
-/// The rest is in `_native.pyi`, where editors find it: what each argument and method takes, returns, raises and promises.
+/// `_native.pyi`, where editors find it, documents each argument and method.
 #[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
 pub(super) struct CustomStoreList;
 
-/// How long a refresh may take before others make it, unless a store is told.
-const REFRESH_LEASE: Duration = Duration::from_secs(10);
+/// The default of `refresh_lease`.
+const DEFAULT_REFRESH_LEASE: Duration = Duration::from_secs(10);
 
-/// How long a store on a file waits for other programs, unless it is told.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The default of `busy_timeout`.
+#[cfg(feature = "sqlite")]
+const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a store in memory waits for another thread: a change to it takes microseconds.
-const IN_MEMORY: Duration = Duration::from_secs(5);
+/// How long a store in memory waits for another thread. A change takes microseconds.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl TokenStoreBase {
     const fn unopened() -> Self {
         Self { opened: OnceLock::new() }
     }
 
-    /// Opens the store that `make` makes.
+    /// Opens the store over the backend that `make` returns.
     fn init(
         this: &Bound<'_, Self>,
         refresh_lease: &Given<'_>,
         raise_on_missing_id: &Given<'_>,
-        patience: impl FnOnce() -> Result<Duration, Failure>,
+        timeout: impl FnOnce() -> Result<Duration, Failure>,
         make: impl FnOnce(Deadline) -> Result<Box<dyn Backend>, Failure>,
     ) -> PyResult<()> {
         let py = this.py();
         let sdk = Sdk::get(py)?;
         sdk.register(&py.get_type::<Self>())?;
         let open = || -> Result<(), Failure> {
-            let again = || bad_input("this store is open already; make another one");
+            let again = || invalid_argument("this store is open already: make another one");
             if this.get().opened.get().is_some() {
                 return Err(again());
             }
             let raise_on_missing_id = flag("raise_on_missing_id", raise_on_missing_id)?;
-            let refresh_lease = seconds("refresh_lease", refresh_lease, REFRESH_LEASE)?;
-            let patience = patience()?;
-            let store = Store::new(make(Deadline::after(patience))?, patience).with_refresh_lease(refresh_lease);
+            let refresh_lease = duration_or("refresh_lease", refresh_lease, DEFAULT_REFRESH_LEASE)?;
+            let timeout = timeout()?;
+            let backend = make(Deadline::after(timeout))?;
+            // Without the GIL: a fork of another thread would have to wait for it.
+            let store = py.detach(|| Store::new(backend, timeout).with_refresh_lease(refresh_lease));
             this.get().opened.set(Opened { store: Arc::new(store), sdk, raise_on_missing_id }).map_err(|_| again())
         };
         open().map_err(|failure| failure.raise(py, sdk, &type_name(this.as_any())))
@@ -105,7 +120,7 @@ impl TokenStoreBase {
         })
     }
 
-    /// Runs a method's work and translates its failure.
+    /// Runs the work of a method, and raises its failure.
     fn run<T>(&self, py: Python<'_>, method: &str, work: impl FnOnce(&Opened) -> Result<T, Failure>) -> PyResult<T> {
         let opened = self.opened()?;
         work(opened).map_err(|failure| failure.raise(py, opened.sdk, method))
@@ -113,37 +128,41 @@ impl TokenStoreBase {
 }
 
 impl Opened {
-    /// Finds without letting go of the GIL, unless somebody is in the way; waits for a refresh that another makes. The
-    /// second value: it was not due, and nobody was asked whether it may be refreshed.
-    fn find(&self, py: Python<'_>, asked: Asked<'_>) -> Result<(Option<Found>, bool), Failure> {
-        let look = |wait| match asked {
-            Asked::For(token) => self.store.find(token, wait),
-            Asked::Id(id) => self.store.find_by_id(id, wait),
+    /// Finds a row, and waits for a refresh of another requester. The second value is true if no refresh was due, so that
+    /// no lease was considered.
+    ///
+    /// A find keeps the GIL, unless it would have to wait or the backend does not answer at once.
+    fn find(&self, py: Python<'_>, lookup: Lookup<'_>) -> Result<(Option<Found>, bool), Failure> {
+        let find = |wait| match lookup {
+            Lookup::Token(token) => self.store.find(token, wait),
+            Lookup::Id(id) => self.store.find_by_id(id, wait),
         };
-        let found = match look(Wait::No) {
-            Err(error) if error.is_busy() => py.detach(|| look(Wait::Yes)),
-            found => found,
+        let at_once = if self.store.answers_at_once() { Some(find(Wait::No)) } else { None };
+        let found = match at_once {
+            Some(Err(error)) if error.is_busy() => py.detach(|| find(Wait::Yes)),
+            Some(found) => found,
+            None => py.detach(|| find(Wait::Yes)),
         }?;
-        if self.is_due_soon(asked, found.as_ref()) {
-            return Ok((lease::row_in_turn(py, &self.store, self.sdk, asked, found)?, false));
+        if self.is_due_soon(lookup, found.as_ref()) {
+            return Ok((wait_for_row(py, &self.store, self.sdk, lookup, found)?, false));
         }
         Ok((found, true))
     }
 
-    /// A little early: the SDK looks at the clock after us.
-    fn is_due_soon(&self, asked: Asked<'_>, found: Option<&Found>) -> bool {
-        self.store.is_due(asked, found, || now().saturating_add(SOON))
+    /// Is a refresh due within [`DUE_SOON_MS`]? The SDK reads the clock later than this.
+    fn is_due_soon(&self, lookup: Lookup<'_>, found: Option<&Found>) -> bool {
+        self.store.is_due(lookup, found, || now().saturating_add(DUE_SOON_MS))
     }
 
-    /// Saves, and gives back what leases this thread holds.
+    /// Saves a token, and releases the leases that this thread holds.
     fn save(&self, py: Python<'_>, token: Token<'_>) -> Result<String, Failure> {
-        let Some((owner, call)) = lease::saver(py, &self.store, self.sdk)? else {
+        let Some((owner, call)) = saver(py, &self.store, self.sdk)? else {
             let id = py.detach(|| self.store.save(token, now()))?;
-            turn::tell_untold(py)?;
+            log_pending_lines(py)?;
             return Ok(id);
         };
-        let (id, given) = py.detach(|| self.store.save_and_give_back(token, now(), &owner, call))?;
-        given.iter().try_for_each(|key| turn::gave_back_with_save(py, &self.store, key))?;
+        let (id, released) = py.detach(|| self.store.save_and_release(token, now(), &owner, call))?;
+        released.iter().try_for_each(|key| log_release_with_save(py, &self.store, key))?;
         Ok(id)
     }
 }
@@ -155,12 +174,12 @@ impl TokenStoreBase {
         self.run(py, "find_token", |opened| {
             loop {
                 let incoming = opened.sdk.read(token)?;
-                let asked = incoming.token();
-                let (found, was_fresh) = opened.find(py, Asked::For(asked))?;
+                let token = incoming.token();
+                let (found, was_fresh) = opened.find(py, Lookup::Token(token))?;
                 let Some(found) = found else { return Ok(None) };
-                let filled = incoming.fill(opened.sdk, asked, found.complete(asked))?;
-                // That is Python's code, and other threads may have had the GIL for seconds meanwhile.
-                if !(was_fresh && opened.is_due_soon(Asked::For(asked), Some(&found))) {
+                let filled = incoming.fill(opened.sdk, token, found.complete(token))?;
+                // Filling runs Python code, so other threads may have held the GIL for seconds.
+                if !(was_fresh && opened.is_due_soon(Lookup::Token(token), Some(&found))) {
                     return Ok(Some(filled));
                 }
             }
@@ -177,25 +196,22 @@ impl TokenStoreBase {
         })
     }
 
-    /// Make a new token from the row with this id. It waits for another's refresh as `find_token` does.
+    /// Make a new token from the row with this id. It waits for a refresh like `find_token`.
     fn find_token_by_id<'py>(&self, py: Python<'py>, id: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.run(py, "find_token_by_id", |opened| {
             let id = convert::id(id)?;
             let id = id.as_ref().map(|id| id.to_str()).transpose()?;
             loop {
-                match opened.find(py, Asked::Id(id))? {
+                match opened.find(py, Lookup::Id(id))? {
                     (Some(found), was_fresh) => {
                         let made = opened.sdk.make(py, found.row())?;
-                        // As in `find_token`.
-                        if !(was_fresh && opened.is_due_soon(Asked::Id(id), Some(&found))) {
+                        // The same as in `find_token`.
+                        if !(was_fresh && opened.is_due_soon(Lookup::Id(id), Some(&found))) {
                             return Ok(Some(made));
                         }
                     }
                     (None, _) if opened.raise_on_missing_id => {
-                        return Err(Failure::Store(Error::NoSuchId {
-                            place: opened.store.place().clone(),
-                            id: id.unwrap_or_default().to_owned(),
-                        }));
+                        return Err(Error::missing_id(opened.store.location(), id.unwrap_or_default()).into());
                     }
                     (None, _) => return Ok(None),
                 }
@@ -211,7 +227,7 @@ impl TokenStoreBase {
         })
     }
 
-    /// Delete the row with this id, and what is left of it on the disk. An id that is not there is no error.
+    /// Delete the row with this id, and its residue on the disk. A missing id is not an error.
     fn delete_token(&self, py: Python<'_>, id: &Bound<'_, PyAny>) -> PyResult<()> {
         self.run(py, "delete_token", |opened| {
             let id = convert::id(id)?;
@@ -220,26 +236,26 @@ impl TokenStoreBase {
         })
     }
 
-    /// Delete all rows, and what is left of them on the disk. Their ids are not given out again.
+    /// Delete all rows, and their residue on the disk. Their ids are not used again.
     fn delete_tokens(&self, py: Python<'_>) -> PyResult<()> {
         self.run(py, "delete_tokens", |opened| Ok(py.detach(|| opened.store.delete_all())?))
     }
 
-    /// Delete the rows that can never be used again (contract 10).
+    /// Delete the rows that can never be used again.
     #[pyo3(signature = (idle_for=None))]
     fn purge(&self, py: Python<'_>, idle_for: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         self.run(py, "purge", |opened| {
-            let idle_for = idle_for.map(milliseconds).transpose()?;
+            let idle_for = idle_for.map(|value| duration_ms("idle_for", value)).transpose()?;
             Ok(py.detach(|| opened.store.purge(now(), idle_for))?)
         })
     }
 
-    /// Save each of the tokens, in one transaction: all of them or none.
+    /// Save all tokens in one transaction.
     fn import_tokens(&self, py: Python<'_>, tokens: &Bound<'_, PyAny>) -> PyResult<usize> {
         self.run(py, "import_tokens", |opened| {
             let mut incoming = Vec::new();
             if !tokens.hasattr(intern!(py, "__iter__"))? && !tokens.hasattr(intern!(py, "__getitem__"))? {
-                return Err(bad_input(format!(
+                return Err(invalid_argument(format!(
                     "an iterable of tokens is needed, not an object of type {}",
                     type_name(tokens)
                 )));
@@ -256,15 +272,15 @@ impl TokenStoreBase {
         })
     }
 
-    /// Write a consistent copy into a SQLite file, while others go on writing.
+    /// Write a consistent copy into a SQLite file while others go on writing.
     fn backup(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<()> {
         self.run(py, "backup", |opened| {
             let target = file_path(path)?;
-            Ok(py.detach(|| opened.store.backup(&target))?)
+            Ok(py.detach(|| opened.store.backup(&target, DATABASE_FORMATS.first().copied()))?)
         })
     }
 
-    /// Look for what is not as it should be, and change nothing. `zoho-token-store check` finds the same.
+    /// Return what is wrong with the store, and change nothing. `zoho-token-store check` finds the same.
     fn check(&self, py: Python<'_>) -> PyResult<Vec<Finding>> {
         self.run(py, "check", |opened| {
             let findings = py.detach(|| opened.store.check(now()))?;
@@ -272,15 +288,15 @@ impl TokenStoreBase {
         })
     }
 
-    /// Return how often this store had to do with refresh leases, for whoever runs it in production.
+    /// Return how often this store acquired refresh leases and waited for them.
     fn lease_info(&self, py: Python<'_>) -> PyResult<LeaseInfo> {
         self.run(py, "lease_info", |opened| {
-            turn::tell_untold(py)?;
+            log_pending_lines(py)?;
             Ok(opened.store.lease_counters().into())
         })
     }
 
-    /// Close the store, and give back what leases it holds.
+    /// Close the store, and release its leases.
     fn close(&self, py: Python<'_>) {
         if let Some(opened) = self.opened.get() {
             py.detach(|| opened.store.close());
@@ -301,21 +317,21 @@ impl TokenStoreBase {
         self.run(py, "len", |opened| Ok(py.detach(|| opened.store.count())?))
     }
 
-    // A store without rows is a store. With `__len__` alone, `store or default` would be the default.
+    // With `__len__` alone, an empty store would be false, and `store or default` would be the default.
     fn __bool__(&self) -> bool {
         self.opened.get().is_some()
     }
 
     fn __repr__(this: &Bound<'_, Self>) -> PyResult<String> {
         let class = type_name(this.as_any());
-        Ok(match this.get().opened.get().map(|opened| opened.store.place()) {
-            Some(Place::File(path)) => format!("{class}({})", path.as_os_str().into_pyobject(this.py())?.repr()?),
-            Some(Place::Memory) => format!("{class}()"),
-            None => format!("<{class}, not opened>"),
+        let Some(opened) = this.get().opened.get() else { return Ok(format!("<{class}, not opened>")) };
+        Ok(match opened.store.location().path() {
+            Some(path) => format!("{class}({})", path.as_os_str().into_pyobject(this.py())?.repr()?),
+            None => format!("{class}()"),
         })
     }
 
-    // A copy would be a second owner of one connection, and a pickle would hold secrets or nothing.
+    // A copy would be a second owner of one connection. A pickle would contain secrets, or nothing.
     fn __reduce_ex__(this: &Bound<'_, Self>, _protocol: &Bound<'_, PyAny>) -> PyResult<()> {
         Err(PyTypeError::new_err(format!(
             "{} cannot be copied or pickled: open another store on the same file",
@@ -324,9 +340,10 @@ impl TokenStoreBase {
     }
 }
 
+#[cfg(feature = "sqlite")]
 #[pymethods]
 impl CustomStoreSQLite {
-    // `__new__` takes whatever comes, so that a subclass may have an `__init__` of its own.
+    // `__new__` accepts any arguments, so that a subclass may have an `__init__` with its own arguments.
     #[new]
     #[pyo3(signature = (*_args, **_kwargs), text_signature = "(path='zohooauth.db', *, refresh_lease=10.0, busy_timeout=5.0, raise_on_missing_id=True)")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
@@ -343,27 +360,28 @@ impl CustomStoreSQLite {
         raise_on_missing_id: Given<'_>,
     ) -> PyResult<()> {
         let py = this.py();
-        let patience = || seconds("busy_timeout", &busy_timeout, BUSY_TIMEOUT);
-        TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, patience, |deadline| {
+        let timeout = || duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT);
+        TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, timeout, |deadline| {
             let default = PyString::new(py, "zohooauth.db").into_any();
             let path = file_path(path.0.as_ref().unwrap_or(&default))?;
             let sqlite = py.detach(|| Sqlite::open(&path, deadline))?;
             if sqlite.is_exposed() {
-                warn_once(py, &sqlite, "holds credentials and can be read by others than its owner: chmod 600 it")?;
+                warn_once(py, &sqlite, "holds credentials, and other users can read it. Run chmod 600 on it.")?;
             }
             if let Some(network) = sqlite.network() {
-                let what = format!(
-                    "is on a file system that more than one machine may use ({network}), where SQLite's locks do not \
-                     always reach from one to another and finds wait for saves: keep the file on a local disk, or let one \
-                     machine alone use it"
+                let text = format!(
+                    "is on a file system that several machines may use ({network}). SQLite's locks do not always reach \
+                     from one machine to another, and finds wait for saves. Keep the file on a local disk, or use it on \
+                     one machine only."
                 );
-                warn_once(py, &sqlite, &what)?;
+                warn_once(py, &sqlite, &text)?;
             }
             Ok(Box::new(sqlite))
         })
     }
 }
 
+#[cfg(feature = "sqlite")]
 #[pymethods]
 impl CustomStoreInMemory {
     #[new]
@@ -376,7 +394,7 @@ impl CustomStoreInMemory {
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
     fn __init__(this: &Bound<'_, Self>, refresh_lease: Given<'_>, raise_on_missing_id: Given<'_>) -> PyResult<()> {
         let make = |_| Ok(Box::new(Memory::new()?) as Box<dyn Backend>);
-        TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, || Ok(IN_MEMORY), make)
+        TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, || Ok(MEMORY_TIMEOUT), make)
     }
 }
 
@@ -392,16 +410,17 @@ impl CustomStoreList {
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
     fn __init__(this: &Bound<'_, Self>, refresh_lease: Given<'_>, raise_on_missing_id: Given<'_>) -> PyResult<()> {
         let make = |_| Ok(Box::new(List::new()) as Box<dyn Backend>);
-        TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, || Ok(IN_MEMORY), make)
+        TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, || Ok(MEMORY_TIMEOUT), make)
     }
 }
 
-/// Warns of something, once per file and process.
-fn warn_once(py: Python<'_>, sqlite: &Sqlite, what: &str) -> PyResult<()> {
+/// Writes a warning about a file, once per process.
+#[cfg(feature = "sqlite")]
+fn warn_once(py: Python<'_>, sqlite: &Sqlite, text: &str) -> PyResult<()> {
     static WARNED: Mutex<Vec<String>> = Mutex::new(Vec::new());
-    let warning = format!("{} {what}", sqlite.place());
+    let warning = format!("{} {text}", sqlite.location());
     {
-        let mut warned = WARNED.lock();
+        let mut warned = lock(py, &WARNED);
         if warned.contains(&warning) {
             return Ok(());
         }

@@ -1,134 +1,143 @@
-//! What whoever looks after a store does with it, beyond what the SDK does: look, import, restore, check.
+//! Operations for administrators, beyond what the SDK needs: look at rows, import, restore, check.
 
 use std::collections::BTreeSet;
 
-use super::{Change, Error, Result, Store, Wait, present};
-use crate::domain::check::{Examination, Finding};
-use crate::domain::{Field, Row, identity, import, merge, purge};
+use super::backend::Transaction;
+use super::error::{Code, describe_id};
+use super::{Error, Result, Store, Wait, present};
+use crate::domain::check::{Finding, RowChecker};
+use crate::domain::identity::{self, Key};
+use crate::domain::{Field, Row, import, merge, purge};
 
-/// What became of rows that were imported.
+/// How many rows of an import had which result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Imported {
-    /// Had no row here.
+pub struct ImportCounts {
+    /// Rows that were not here before.
     pub new: usize,
-    /// Were newer than their row here, or had something that it lacked.
+    /// Rows that were newer than the row here, or had a value that the row here lacked.
     pub updated: usize,
-    /// Brought nothing to their row here.
+    /// Rows that had nothing new.
     pub unchanged: usize,
-    /// Had nothing that a row would be good for.
+    /// Rows without any refresh, grant or access token.
     pub skipped: usize,
 }
 
 impl Store {
-    /// The row with this id.
+    /// Returns the row with this id. It is an error if there is none.
     pub fn row(&self, id: &str) -> Result<Row> {
         let found = self.find_by_id(Some(id), Wait::Yes)?;
-        found.map(|found| found.0).ok_or_else(|| self.no_such_id(id))
+        found.map(|found| found.0).ok_or_else(|| Error::missing_id(self.location(), id))
     }
 
-    /// Deletes the row with this id, which has to be there.
+    /// Deletes the row with this id. It is an error if there is none.
     pub fn delete_existing(&self, id: &str) -> Result<()> {
-        let missing = || self.no_such_id(id);
+        // Kept over a second attempt, which does not see the row that the first one has deleted.
         let mut deleted = false;
-        self.write(|change| {
-            // A second attempt may find that the first has deleted it.
-            deleted |= present(Some(id)).is_some() && change.delete(id)?;
-            if deleted { Ok(()) } else { Err(missing()) }
+        self.write(|transaction| {
+            deleted |= present(Some(id)).is_some() && transaction.delete(id)?;
+            if deleted { Ok(()) } else { Err(Error::missing_id(self.location(), id)) }
         })
     }
 
-    fn no_such_id(&self, id: &str) -> Error {
-        Error::NoSuchId { place: self.place().clone(), id: id.to_owned() }
-    }
-
-    /// The rows that [`Store::purge`] would delete, the oldest first.
+    /// Returns the rows that [`Store::purge`] would delete, the oldest first.
     pub fn purgeable(&self, now: i64, idle_for: Option<i64>) -> Result<Vec<Row>> {
         let mut rows = self.all()?;
-        rows.retain(|row| purge::may_go(row, now, idle_for));
+        rows.retain(|row| purge::may_purge(row, now, idle_for));
         Ok(rows)
     }
 
-    /// Deletes those of the rows with these ids that may still go: what somebody has seen, and agreed to, is not what
-    /// [`Store::purge`] would find by then.
-    pub fn purge_those(&self, ids: &BTreeSet<String>, now: i64, idle_for: Option<i64>) -> Result<usize> {
-        self.delete_where(|row| ids.contains(row.id()) && purge::may_go(row, now, idle_for))
+    /// Purges the rows with these ids, as far as they may still be purged. So a purge deletes only rows that a user has seen
+    /// and confirmed, even if more rows have become purgeable since.
+    pub fn purge_confirmed(&self, ids: &BTreeSet<String>, now: i64, idle_for: Option<i64>) -> Result<usize> {
+        self.delete_where(|row| ids.contains(row.id()) && purge::may_purge(row, now, idle_for))
     }
 
-    /// Brings the rows of another store to this one's, all of them or none. The same rows once more change nothing.
+    /// Imports rows of another store in one transaction. Importing the same rows again changes nothing.
     ///
-    /// An id says nothing of a row of another store, so no row is found by it; a new row keeps its id if that is free.
-    pub fn import_rows(&self, rows: &[Row], now: i64) -> Result<Imported> {
-        let mut imported = Imported::default();
-        self.write(|change| {
-            imported = Imported::default();
+    /// Ids of another store mean nothing here, so no row is found by its id. A new row keeps its id if no row has it.
+    pub fn import_rows(&self, rows: &[Row], now: i64) -> Result<ImportCounts> {
+        let mut counts = ImportCounts::default();
+        self.write(|transaction| {
+            counts = ImportCounts::default();
             for row in rows {
-                match import_row(change, row, now)? {
-                    Some(Outcome::New) => imported.new += 1,
-                    Some(Outcome::Updated) => imported.updated += 1,
-                    Some(Outcome::Unchanged) => imported.unchanged += 1,
-                    None => imported.skipped += 1,
-                }
+                *match import_row(transaction, row, now)? {
+                    RowImport::New => &mut counts.new,
+                    RowImport::Updated => &mut counts.updated,
+                    RowImport::Unchanged => &mut counts.unchanged,
+                    RowImport::Skipped => &mut counts.skipped,
+                } += 1;
             }
             Ok(())
         })?;
-        Ok(imported)
+        Ok(counts)
     }
 
-    /// Puts these rows in the place of all there are, in one change, and returns how many they are. No id that was given
-    /// out before is given out again, be it here or, up to `last_id`, where the rows come from.
+    /// Replaces all rows by these in one transaction, and returns their number. `last_id` is the highest number that an id
+    /// had where the rows come from. No id that was ever used, here or there, is given out again.
     pub fn restore(&self, rows: &[Row], last_id: i64) -> Result<usize> {
         let mut ids = BTreeSet::new();
         if let Some(row) = rows.iter().find(|row| row.id().is_empty() || !ids.insert(row.id())) {
-            let id = super::error::describe_id(row.id());
-            return Err(Error::BadInput(format!("the rows to restore are not told apart by their ids ({id})")));
+            return Err(Error::new(Code::DuplicateIds, "the backup").with(describe_id(row.id())));
         }
-        self.write(|change| {
-            change.delete_all()?;
-            change.raise_last_id(last_id)?;
-            rows.iter().try_for_each(|row| change.copy(row))
+        self.write(|transaction| {
+            transaction.delete_all()?;
+            transaction.raise_last_id(last_id)?;
+            rows.iter().try_for_each(|row| transaction.copy(row))
         })?;
         Ok(rows.len())
     }
 
-    /// What is not as it should be at `now` (milliseconds since the epoch). Changes nothing.
+    /// Returns what is wrong with the store at `now` (milliseconds since the epoch). Changes nothing.
     pub fn check(&self, now: i64) -> Result<Vec<Finding>> {
-        let mut findings = self.enter(self.deadline(Wait::Yes), |backend, deadline| backend.check(deadline))?;
-        let mut examination = Examination::at(now);
-        match self.read(|rows| {
-            examination = Examination::at(now);
-            rows.each(&mut |row| examination.look(&row))
-        }) {
-            Ok(()) => findings.extend(examination.findings()),
+        let mut findings = self.run(self.deadline(Wait::Yes), |backend, deadline| backend.check(deadline))?;
+        let mut checker = RowChecker::new(now);
+        let result = self.read(|rows| {
+            checker = RowChecker::new(now);
+            rows.each(&mut |row| {
+                checker.add(&row);
+                Ok(())
+            })
+        });
+        match result {
+            Ok(()) => findings.extend(checker.findings()),
             Err(error) => findings.push(error.into_finding()?),
         }
         Ok(findings)
     }
 }
 
-/// What became of one row that was imported.
-enum Outcome {
+/// The result of importing one row.
+enum RowImport {
     New,
     Updated,
     Unchanged,
+    Skipped,
 }
 
-fn import_row(change: &mut dyn Change, incoming: &Row, now: i64) -> Result<Option<Outcome>> {
+fn import_row(transaction: &mut dyn Transaction, incoming: &Row, now: i64) -> Result<RowImport> {
     let token = incoming.token().with(Field::Id, None);
     let saved_at = incoming.saved_at.unwrap_or(now);
-    if !merge::is_worth_a_row(token) {
-        return Ok(None);
+    if !merge::is_storable(token) {
+        return Ok(RowImport::Skipped);
     }
-    let Some(row) = identity::find_brought(token, |key, value| change.by_key(key, value))? else {
-        super::insert(change, incoming.token(), saved_at)?;
-        return Ok(Some(Outcome::New));
+    let mut found = None;
+    if let Some(name) = token.get(Field::UserName) {
+        found = identity::choose_for_import(token, transaction.by_key(Key::UserName, name)?);
+    }
+    if found.is_none() {
+        found = identity::find(token, |keys, accept| transaction.by_keys(keys, accept))?;
+    }
+    let Some(row) = found else {
+        super::insert(transaction, incoming.token(), saved_at)?;
+        return Ok(RowImport::New);
     };
-    let brought = import::bring(token, row.token());
-    if brought == row.token() {
-        return Ok(Some(Outcome::Unchanged));
+    let merged = import::merge_imported(token, row.token());
+    if merged == row.token() {
+        return Ok(RowImport::Unchanged);
     }
-    if merge::replaces_lasting_secret(row.token(), brought) {
-        change.leave_no_trace();
+    if merge::replaces_long_lived_secret(row.token(), merged) {
+        transaction.scrub_replaced();
     }
-    change.update(&row, brought, row.saved_at.map_or(saved_at, |before| before.max(saved_at)))?;
-    Ok(Some(Outcome::Updated))
+    transaction.update(&row, merged, row.saved_at.map_or(saved_at, |before| before.max(saved_at)))?;
+    Ok(RowImport::Updated)
 }

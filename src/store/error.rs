@@ -1,184 +1,339 @@
-//! What can go wrong in a store, said so that its reader knows what to do. No message holds a secret.
+//! The error catalogue: each failure of a store has one code, one text and one hint, and they stand in this file.
+//!
+//! No message holds a secret. Constructors take names, ids, paths and numbers, never a token's value.
 
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::path::Path;
 use std::time::Duration;
 
+use super::location::Location;
 use crate::domain::check::{Finding, Severity};
 
 /// The result of every operation of a store.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A failed operation. It changed nothing, and lost nothing that was stored.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Another program or thread held the store for longer than the caller is ready to wait.
-    #[error(
-        "{place} was in use by another program or thread for {} s; nothing was changed and nothing stored is lost; \
-         try again, raise busy_timeout, or find the program that keeps a transaction open",
-        .waited.as_secs_f64()
-    )]
-    Busy {
-        /// The store.
-        place: Place,
-        /// How long it was waited for.
-        waited: Duration,
-    },
-
-    /// The store was closed.
-    #[error("this store on {0} is closed; what was saved is kept there; open another store on it")]
-    Closed(Place),
-
-    /// An id that no row has.
-    #[error(
-        "{place} has no token with {}; nothing was changed; log the user in again, or list the tokens to see \
-         which ids there are",
-        describe_id(.id)
-    )]
-    NoSuchId {
-        /// The store.
-        place: Place,
-        /// The id.
-        id: String,
-    },
-
-    /// A new token that holds nothing a row would be good for.
-    #[error(
-        "the token has neither a refresh token nor a grant token nor an access token, and {0} has no row for it; \
-         nothing was changed; save a token that has one of the three"
-    )]
-    NothingToSave(Place),
-
-    /// What the caller handed in cannot be used. The text names it, never its value.
-    #[error("{0}; nothing was changed")]
-    BadInput(String),
-
-    /// The store has done its part, and the caller's token refused to hear of it.
-    #[error("{0}; what the store holds is right, and the token is not to be used")]
-    BadToken(String),
-
-    /// The path leads nowhere a database can be.
-    #[error("{} {what}; nothing was changed; {cure}", .path.display())]
-    BadPath {
-        /// The path.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: &'static str,
-        /// What to do.
-        cure: &'static str,
-    },
-
-    /// A file that is not ours to write.
-    #[error("{} {what}; the file was left untouched; {cure}", .path.display())]
-    BadFile {
-        /// The file.
-        path: PathBuf,
-        /// Which kind of flaw it is.
-        flaw: Flaw,
-        /// What is wrong with it.
-        what: String,
-        /// What to do.
-        cure: &'static str,
-    },
-
-    /// A row that cannot be read. It can be deleted.
-    #[error("{place}: {what}; nothing was changed and nothing stored is lost; {cure}")]
-    BadRow {
-        /// The store.
-        place: Place,
-        /// What is wrong with it.
-        what: String,
-        /// Its id.
-        id: String,
-        /// What to do.
-        cure: &'static str,
-    },
-
-    /// The operating system or SQLite refused.
-    #[error("{place}: {what}; nothing was changed and nothing stored is lost; {cure}")]
-    Refused {
-        /// The store.
-        place: Place,
-        /// What was refused, and why.
-        what: String,
-        /// What to do.
-        cure: &'static str,
-    },
-}
-
-impl Error {
-    /// Would another attempt, with more patience, have a chance?
-    #[must_use]
-    pub const fn is_busy(&self) -> bool {
-        matches!(self, Self::Busy { .. })
-    }
-
-    /// What keeps a store from being read, as a finding. Any other error is none: it could not be looked at.
-    pub(super) fn into_finding(self) -> Result<Finding> {
-        let (code, ids, message, cure) = match self {
-            Self::BadFile { path, flaw, what, cure } => {
-                let code = match flaw {
-                    Flaw::NotADatabase | Flaw::NoTokens => "not-a-database",
-                    Flaw::Damaged => DAMAGED,
-                    Flaw::Newer => "newer-schema",
-                    Flaw::AnotherPrograms => "other-program",
-                };
-                (code, Vec::new(), format!("{} {what}", path.display()), cure)
-            }
-            Self::BadRow { place, what, id, cure } => (DAMAGED, vec![id], format!("{place}: {what}"), cure),
-            error => return Err(error),
-        };
-        Ok(Finding { code, severity: Severity::Error, ids, message, cure })
-    }
-}
-
-const DAMAGED: &str = "damaged";
-
-/// What can be wrong with a file as a whole.
+/// What a message says about the stored data after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flaw {
-    /// It is something else.
-    NotADatabase,
-    /// Its contents contradict each other.
-    Damaged,
-    /// A newer version of this library wrote it.
-    Newer,
-    /// It is a database, and another program's.
-    AnotherPrograms,
-    /// It was to be imported, and there is something in it that is no token.
-    NoTokens,
+enum DataState {
+    /// The call did nothing.
+    Unchanged,
+    /// The call did nothing, and every earlier save is still there.
+    Kept,
+    /// The file does not belong to this store, or is damaged. It was not written.
+    Untouched,
+    /// The row was found or saved. Only the caller's token object is incomplete.
+    RowCorrect,
 }
 
-/// Where a store keeps its rows, as messages name it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Place {
-    /// A file.
-    #[error("{}", .0.display())]
-    File(PathBuf),
-    /// The memory of this process.
-    #[error("the store in memory")]
-    Memory,
-}
-
-impl Place {
-    /// The file, if it is one.
-    #[must_use]
-    pub fn path(&self) -> Option<&Path> {
+impl DataState {
+    const fn text(self) -> &'static str {
         match self {
-            Self::File(path) => Some(path),
-            Self::Memory => None,
+            Self::Unchanged => "Nothing was changed.",
+            Self::Kept => "Nothing was changed, and nothing that was saved is lost.",
+            Self::Untouched => "The file was left untouched.",
+            Self::RowCorrect => "The row in the store is correct.",
         }
     }
 }
 
-/// Longest id that a message repeats: a caller may have handed in a token where an id belongs.
-const LONGEST_ID: usize = 24;
+/// Builds [`Code`] from one table: variant, code, text (`{}` stands for the detail), state of the data, hint.
+macro_rules! catalogue {
+    ($($code:ident $name:literal $text:literal $state:ident $hint:literal)*) => {
+        /// The code of a failure. `docs/troubleshooting.md` has an entry for each one.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Code {
+            $(#[doc = concat!("`", $name, "`")] $code,)*
+        }
 
-/// An id, as messages name it.
+        impl Code {
+            /// Every code, in the order of the catalogue.
+            pub const ALL: &'static [Self] = &[$(Self::$code),*];
+
+            /// The code as programs see it, for example `"disk-full"`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$code => $name),* }
+            }
+
+            /// What failed. `{}` stands for a detail: a number, an id, the name of an error.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$code => $text),* }
+            }
+
+            /// What to do about it.
+            #[must_use]
+            pub const fn hint(self) -> &'static str {
+                match self { $(Self::$code => $hint),* }
+            }
+
+            const fn state(self) -> DataState {
+                match self { $(Self::$code => DataState::$state),* }
+            }
+        }
+    };
+}
+
+catalogue! {
+    // Waiting, and the life of a store.
+    Busy "busy"
+        "was in use by another program or thread for {} s" Kept
+        "Try again, raise busy_timeout, or find the program that keeps a transaction open."
+    Closed "closed"
+        "was closed: this store object cannot be used any more" Kept
+        "Open another store."
+    Unsupported "unsupported"
+        "{} is not available in this build" Unchanged
+        "Install a build of zoho-token-store that has it."
+
+    // Arguments, tokens and ids.
+    InvalidArgument "invalid-argument"
+        "{}" Unchanged
+        "Correct the argument, and call again."
+    MissingId "missing-id"
+        "has no token with {}" Unchanged
+        "Log the user in again, or list the tokens to see which ids exist."
+    EmptyToken "empty-token"
+        "has no row for the token, and the token has no refresh token, grant token or access token" Unchanged
+        "Save a token that has at least one of the three."
+    TokenNotUpdated "token-not-updated"
+        "{}" RowCorrect
+        "Do not use this token object. Find the token again."
+
+    // Paths.
+    MissingFile "missing-file"
+        "does not exist" Unchanged
+        "Give the path of a file that exists."
+    MissingFolder "missing-folder"
+        "is in a folder that does not exist" Unchanged
+        "Make the folder first."
+    IsFolder "is-a-folder"
+        "is a folder" Unchanged
+        "Give the path of a file in it."
+    NotARegularFile "not-a-regular-file"
+        "is not a regular file" Unchanged
+        "Give the path of a regular file. Write the output of a pipe into a file first."
+    BrokenLink "broken-link"
+        "is a symbolic link to a file that does not exist" Unchanged
+        "Make that file, or remove the link."
+    SecondName "second-name"
+        "is a hard link to a file that is in use under another name" Unchanged
+        "Use the name that is already in use. Two names would mean two separate WAL files."
+    ReservedName "reserved-name"
+        "has a name that the database uses for its own files" Unchanged
+        "Give another path."
+    InvalidPath "invalid-path"
+        "cannot be the path of a file ({})" Unchanged
+        "Give another path."
+    FileExists "file-exists"
+        "exists already" Unchanged
+        "Give another path, or allow that the file is overwritten."
+    SameFile "same-file"
+        "is the token database itself" Unchanged
+        "Give the path of another file."
+    TargetIsDatabase "target-is-database"
+        "is a database, and an export is a text file" Unchanged
+        "Give another path."
+    TargetNotABackup "target-not-a-backup"
+        "cannot be replaced by a backup: {}" Unchanged
+        "Give the path of an older backup, or of a file that does not exist yet."
+
+    // The operating system.
+    PermissionDenied "permission-denied"
+        "cannot be opened: permission denied" Kept
+        "Give this user read and write permission on the file and on its folder."
+    ReadOnly "read-only"
+        "cannot be written: {}" Kept
+        "Give this user write permission on the file and on its folder, or use a path that can be written."
+    DiskFull "disk-full"
+        "cannot be written: the disk or the quota is full" Kept
+        "Free some space, and try again. A restart is not needed."
+    IoError "io-error"
+        "cannot be read or written: the system reported an error ({})" Kept
+        "Check the disk, its quota and the system's log, and try again."
+    OutOfMemory "out-of-memory"
+        "ran out of memory" Kept
+        "Free some memory, and try again."
+    ValueTooLarge "value-too-large"
+        "cannot hold a value of this size" Kept
+        "Save a smaller value."
+
+    // The contents of a database.
+    NotADatabase "not-a-database"
+        "is not a token database" Untouched
+        "Give the path of a token database, or of a file that does not exist yet."
+    Damaged "damaged"
+        "is a damaged database ({})" Untouched
+        "Restore a backup, or move the file away to begin with an empty one."
+    DamagedRow "damaged-row"
+        "has a row that cannot be read: {}" Kept
+        "Delete that row, or restore a backup."
+    NewerSchema "newer-schema"
+        "was written by a newer version of zoho-token-store ({})" Untouched
+        "Upgrade zoho-token-store, or restore a backup that the older version made."
+    OtherProgram "other-program"
+        "is the database of another program ({})" Untouched
+        "Give the path of a token database, or of a file that does not exist yet."
+    UnexpectedTables "unexpected-tables"
+        "has tables that this library did not make" Kept
+        "Restore a backup, or move the file away."
+    DatabaseError "database-error"
+        "reported an unexpected error ({})" Kept
+        "Try again. Report it if it happens again."
+
+    // Files to import or to restore.
+    NotATokenFile "not-a-token-file"
+        "is neither a file of the SDK's FileStore, nor a token database, nor an export of this library" Untouched
+        "Give the path of one of these."
+    NoTokenTable "no-token-table"
+        "is an empty database without a table of tokens" Untouched
+        "Give the path of a token database."
+    InvalidLine "invalid-line"
+        "has an invalid line {}" Untouched
+        "Correct or remove that line, or export the file again."
+    ChangedWhileRead "changed-while-read"
+        "was written while it was read" Untouched
+        "Stop the program that writes it, and try again."
+    NotABackup "not-a-backup"
+        "is not a backup, so it cannot be restored" Untouched
+        "Import it. An import keeps the rows that are already there."
+    DuplicateIds "duplicate-ids"
+        "has several rows with {}, so it cannot be restored" Unchanged
+        "Import it. An import gives each row an id of its own."
+}
+
+/// A failed operation. It changed nothing, and it lost nothing that was saved.
+///
+/// The message reads `<subject> <text>. <state of the data>. <hint>.`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    code: Code,
+    /// What the text is about: a location or a path. Empty where the detail says everything.
+    subject: String,
+    detail: String,
+    /// The id of the row that cannot be read.
+    row: Option<String>,
+}
+
+impl Error {
+    /// A failure of `subject`, which is a location or the display of a path.
+    pub fn new(code: Code, subject: impl fmt::Display) -> Self {
+        Self { code, subject: subject.to_string(), detail: String::new(), row: None }
+    }
+
+    /// A failure about a file.
+    #[must_use]
+    pub fn at(code: Code, path: &Path) -> Self {
+        Self::new(code, path.display())
+    }
+
+    /// The same failure with the detail that its text asks for.
+    #[must_use]
+    pub fn with(mut self, detail: impl Into<String>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
+    /// The same failure, which concerns the row with this id.
+    #[must_use]
+    pub fn in_row(mut self, id: String) -> Self {
+        self.row = Some(id);
+        self
+    }
+
+    /// An argument that cannot be used. `what` names the argument and the rule, and never repeats the value.
+    pub fn invalid_argument(what: impl Into<String>) -> Self {
+        Self::new(Code::InvalidArgument, "").with(what)
+    }
+
+    /// An operation waited for `waited` and did not get what it waited for.
+    #[must_use]
+    pub fn busy(location: &Location, waited: Duration) -> Self {
+        Self::new(Code::Busy, location).with(waited.as_secs_f64().to_string())
+    }
+
+    /// No row has this id.
+    #[must_use]
+    pub fn missing_id(location: &Location, id: &str) -> Self {
+        Self::new(Code::MissingId, location).with(describe_id(id))
+    }
+
+    /// The operating system refused an operation on the file at `path`.
+    #[must_use]
+    pub fn from_io(path: &Path, error: &io::Error) -> Self {
+        let at = |code| Self::at(code, path);
+        match error.kind() {
+            ErrorKind::NotFound => at(Code::MissingFile),
+            ErrorKind::IsADirectory => at(Code::IsFolder),
+            ErrorKind::PermissionDenied => at(Code::PermissionDenied),
+            ErrorKind::ReadOnlyFilesystem => at(Code::ReadOnly).with("the file system is read-only"),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => at(Code::DiskFull),
+            ErrorKind::NotADirectory => at(Code::InvalidPath).with("a part of it is not a folder"),
+            ErrorKind::InvalidFilename | ErrorKind::InvalidInput => {
+                at(Code::InvalidPath).with("no file can have this name")
+            }
+            _ => at(Code::IoError).with(error.to_string()),
+        }
+    }
+
+    /// The failure's code.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        self.code
+    }
+
+    /// What to do about the failure.
+    #[must_use]
+    pub const fn hint(&self) -> &'static str {
+        self.code.hint()
+    }
+
+    /// Did the operation only run out of time? Then another attempt with a longer timeout can succeed.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.code == Code::Busy
+    }
+
+    /// What failed, without the state of the data and without the hint.
+    #[must_use]
+    pub fn problem(&self) -> String {
+        let text = self.code.text().replacen("{}", &self.detail, 1);
+        if self.subject.is_empty() { text } else { format!("{} {text}", self.subject) }
+    }
+
+    /// The failure as a finding of `check`, if it says that the contents are wrong. Every other failure means that
+    /// the store could not be checked, and is returned as it is.
+    pub fn into_finding(self) -> Result<Finding> {
+        let code = match self.code {
+            Code::NotADatabase | Code::NotATokenFile | Code::NoTokenTable => "not-a-database",
+            Code::Damaged | Code::DamagedRow => "damaged",
+            Code::NewerSchema => "newer-schema",
+            Code::OtherProgram => "other-program",
+            _ => return Err(self),
+        };
+        let (message, hint) = (self.problem(), self.hint());
+        Ok(Finding { code, severity: Severity::Error, ids: self.row.into_iter().collect(), message, hint })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}. {} {}", self.problem(), self.code.state().text(), self.hint())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The longest id that a message repeats, in characters. A longer text may be a token that was passed as an id.
+const MAX_SHOWN_ID_LENGTH: usize = 24;
+
+/// Describes an id for a message. A text that may be a token is not repeated: Zoho's tokens are longer and contain dots.
 #[must_use]
 pub fn describe_id(id: &str) -> String {
     if id.is_empty() {
         "an absent id".to_owned()
-    } else if id.chars().count() <= LONGEST_ID && !id.contains('.') {
+    } else if id.chars().count() <= MAX_SHOWN_ID_LENGTH && !id.contains('.') {
         format!("the id {id:?}")
     } else {
         format!("that id ({} characters)", id.chars().count())
@@ -187,6 +342,8 @@ pub fn describe_id(id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -198,8 +355,60 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_told_in_seconds() {
-        let error = Error::Busy { place: Place::Memory, waited: Duration::from_millis(1500) };
-        assert!(error.to_string().contains("for 1.5 s"));
+    fn a_message_has_the_subject_the_text_the_state_and_the_hint() {
+        let error = Error::busy(&Location::named("the store in memory"), Duration::from_millis(1500));
+        assert_eq!(
+            error.to_string(),
+            "the store in memory was in use by another program or thread for 1.5 s. Nothing was changed, and nothing \
+             that was saved is lost. Try again, raise busy_timeout, or find the program that keeps a transaction open."
+        );
+        assert!(error.is_busy() && error.to_string().ends_with(error.hint()));
+    }
+
+    #[test]
+    fn codes_are_unique_lowercase_words_and_every_hint_is_a_sentence() {
+        let names: BTreeSet<&str> = Code::ALL.iter().map(|code| code.name()).collect();
+        assert_eq!(names.len(), Code::ALL.len());
+        for code in Code::ALL {
+            assert!(code.name().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{code:?}");
+            assert!(code.hint().ends_with('.') && !code.text().ends_with('.'), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn the_system_error_decides_the_code() {
+        let table = [
+            (ErrorKind::NotFound, Code::MissingFile),
+            (ErrorKind::IsADirectory, Code::IsFolder),
+            (ErrorKind::PermissionDenied, Code::PermissionDenied),
+            (ErrorKind::ReadOnlyFilesystem, Code::ReadOnly),
+            (ErrorKind::StorageFull, Code::DiskFull),
+            (ErrorKind::QuotaExceeded, Code::DiskFull),
+            (ErrorKind::NotADirectory, Code::InvalidPath),
+            (ErrorKind::InvalidFilename, Code::InvalidPath),
+            (ErrorKind::InvalidInput, Code::InvalidPath),
+            (ErrorKind::Other, Code::IoError),
+        ];
+        for (kind, code) in table {
+            let error = Error::from_io(Path::new("tokens.db"), &kind.into());
+            assert_eq!(error.code(), code, "{kind:?}");
+            assert!(error.to_string().starts_with("tokens.db ") && !error.problem().contains("{}"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_wrong_contents_are_a_finding() {
+        let of = |code| Error::new(code, "tokens.db").with("detail").in_row("7".to_owned()).into_finding();
+        for code in Code::ALL {
+            let expected = match code {
+                Code::NotADatabase | Code::NotATokenFile | Code::NoTokenTable => Some("not-a-database"),
+                Code::Damaged | Code::DamagedRow => Some("damaged"),
+                Code::NewerSchema => Some("newer-schema"),
+                Code::OtherProgram => Some("other-program"),
+                _ => None,
+            };
+            assert_eq!(of(*code).ok().map(|finding| finding.code), expected, "{code:?}");
+        }
+        assert_eq!(of(Code::DamagedRow).unwrap().ids, ["7"]);
     }
 }

@@ -1,42 +1,36 @@
-//! Standing still while the process forks.
+//! Makes a fork safe: no operation runs, and no database file is open, while the process forks.
 //!
-//! A child inherits memory, but only the thread that forked: a lock that another thread held stays held for good, and
-//! what it was halfway through stays halfway. SQLite adds to that: it keeps a table of the files and locks of the
-//! *process*, and a child that inherits an entry believes in locks that only its parent has. So before a fork every
-//! operation ends and every connection to a file is closed; parent and child open their own when they next need one.
+//! A child inherits the memory of its parent, but only the thread that forked (`fork(2)`). A lock that another thread held
+//! stays locked for ever, and a change that another thread was making stays half made. A backend may have more to protect,
+//! such as locks that belong to a process. So [`before`] waits until no operation runs, keeps new ones out, and calls
+//! [`Backend::before_fork`] of every open store. Parent and child go on after [`after_in_parent`] and [`after_in_child`].
 //!
-//! The Python layer calls [`before`] and the two `after`s from `os.register_at_fork`. A fork that goes past those hooks
-//! (from C) is caught later and less well: a connection knows the process that opened it
-//! ([`super::sqlite`]), and no lock of a store's is waited for without an end.
-//!
-//! Atomics rather than a lock: a lock with vanished waiters would be handed to one of them in the child.
+//! The Python layer calls these from `os.register_at_fork`. A fork in C code does not run those hooks. Then each backend
+//! has to notice by itself that its process has another id, and no lock is waited for without a deadline.
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::wait::Deadline;
+use super::backend::Backend;
+use super::deadline::Deadline;
+use super::fork_state::{FORKING, FORKS_HERE, RUNNING, RUNS_HERE};
+use super::lock_order::{Ordered, Rank};
 
-static FORKING: AtomicBool = AtomicBool::new(false);
-static INSIDE: AtomicUsize = AtomicUsize::new(0);
+/// The backends of all open stores.
+static BACKENDS: Ordered<Vec<Weak<dyn Backend>>> = Ordered::new(Rank::Backends, Vec::new());
 
-/// Longest wait for running operations. A fork must happen in the end, whatever they wait for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a fork waits for running operations. After that it happens anyway.
+const FORK_TIMEOUT: Duration = Duration::from_secs(10);
 
-thread_local! {
-    /// This thread is the one that forks. Other hooks that it runs meanwhile may use a store: nobody else does.
-    static FORKS: Cell<bool> = const { Cell::new(false) };
-    /// This thread is in an operation.
-    static INSIDE_HERE: Cell<bool> = const { Cell::new(false) };
-}
+/// How long a new store, or the end of the interpreter, waits for a fork of another thread.
+const GATE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Is a thread waiting for this one's operation to end, that it may fork? The operation gives up what it waits for, and
-/// [`super::Store`] begins it anew after the fork.
-pub(super) fn is_awaited() -> bool {
-    FORKING.load(Ordering::Relaxed) && !FORKS.get() && INSIDE_HERE.get()
-}
+/// The time between two looks at the gate, in microseconds.
+const GATE_POLL: Range<u64> = 100..1_000;
 
-/// Held by an operation while it runs. One may be within another.
+/// Held by an operation while it runs. Operations nest.
 pub struct Pass {
     outermost: bool,
 }
@@ -44,58 +38,86 @@ pub struct Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         if self.outermost {
-            INSIDE_HERE.set(false);
+            RUNS_HERE.set(false);
         }
-        INSIDE.fetch_sub(1, Ordering::SeqCst);
+        RUNNING.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// Waits until no fork is under way. `None`: not within the time.
+/// Waits until no fork is in progress, and begins an operation. `None`: the deadline is over.
 #[must_use]
 pub fn enter(deadline: Deadline) -> Option<Pass> {
     loop {
-        INSIDE.fetch_add(1, Ordering::SeqCst);
-        if INSIDE_HERE.get() {
+        RUNNING.fetch_add(1, Ordering::SeqCst);
+        if RUNS_HERE.get() {
             return Some(Pass { outermost: false });
         }
         let pass = Pass { outermost: true };
-        // Both sides write first and look afterwards, so at least one of them sees the other.
-        if !FORKING.load(Ordering::SeqCst) || FORKS.get() {
-            INSIDE_HERE.set(true);
+        // Both sides write first and read second, so at least one of them sees the other.
+        if !FORKING.load(Ordering::SeqCst) || FORKS_HERE.get() {
+            RUNS_HERE.set(true);
             return Some(pass);
         }
         drop(pass);
-        if !deadline.sleep() {
+        if !deadline.sleep(GATE_POLL) {
             return None;
         }
     }
 }
 
-/// In the thread that is about to fork: lets running operations end, keeps new ones out, closes the connections.
+/// Adds the backend of a new store, so that forks and the end of the interpreter concern it.
+pub(super) fn register(backend: &Arc<dyn Backend>) {
+    let deadline = Deadline::after(GATE_TIMEOUT);
+    // Inside the gate, so that no fork happens while the list is locked.
+    let _pass = enter(deadline);
+    if let Some(mut backends) = BACKENDS.lock(deadline) {
+        backends.retain(|known| known.strong_count() > 0);
+        backends.push(Arc::downgrade(backend));
+    }
+}
+
+fn backends(deadline: Deadline) -> Vec<Arc<dyn Backend>> {
+    BACKENDS.lock(deadline).map_or_else(Vec::new, |backends| backends.iter().filter_map(Weak::upgrade).collect())
+}
+
+/// To be called in the thread that is about to fork.
 pub fn before() {
-    let deadline = Deadline::after(PATIENCE);
+    let deadline = Deadline::after(FORK_TIMEOUT);
     while FORKING.swap(true, Ordering::SeqCst) {
-        if !deadline.sleep() {
+        if !deadline.sleep(GATE_POLL) {
             return;
         }
     }
-    FORKS.set(true);
-    while INSIDE.load(Ordering::SeqCst) > 0 && deadline.sleep() {}
-    #[cfg(feature = "sqlite")]
-    super::sqlite::let_go_of_files(deadline);
+    FORKS_HERE.set(true);
+    while RUNNING.load(Ordering::SeqCst) > 0 && deadline.sleep(GATE_POLL) {}
+    for backend in backends(deadline) {
+        backend.before_fork(deadline);
+    }
 }
 
-/// After the fork, in the parent.
+/// To be called in the parent after the fork.
 pub fn after_in_parent() {
-    if FORKS.replace(false) {
+    if FORKS_HERE.replace(false) {
         FORKING.store(false, Ordering::SeqCst);
     }
 }
 
-/// After the fork, in the child.
+/// To be called in the child after the fork.
 pub fn after_in_child() {
-    // Operations that were still running have no thread here to end them.
-    INSIDE.store(0, Ordering::SeqCst);
-    FORKS.set(false);
+    // The threads of operations that were still running do not exist here.
+    RUNNING.store(0, Ordering::SeqCst);
+    FORKS_HERE.set(false);
     FORKING.store(false, Ordering::SeqCst);
+    for backend in backends(Deadline::now()) {
+        backend.after_fork_in_child();
+    }
+}
+
+/// To be called before the interpreter ends. Stores that the program keeps to the end, as the SDK does, are never dropped.
+pub fn before_exit() {
+    let deadline = Deadline::after(GATE_TIMEOUT);
+    let _pass = enter(deadline);
+    for backend in backends(deadline) {
+        backend.before_exit(Deadline::after(GATE_TIMEOUT));
+    }
 }

@@ -1,84 +1,87 @@
-//! The refresh lease over any backend: one look at row and lease, taking it, and a save that gives it back.
+//! The refresh lease over any backend: one look at row and lease, acquiring the lease, and a save that releases it.
 //!
-//! Decides nothing ([`crate::domain::lease`] does) and waits for nobody's refresh: whoever may wait, and how, looks again
-//! ([`Store::consult`]). Nothing that goes wrong with a lease is an error of an operation: it means "no lease" (rule 1).
+//! It decides nothing ([`crate::domain::lease`] does), and it does not wait for a refresh: the caller waits, and then calls
+//! [`Store::try_acquire`] again. A problem with a lease is never an error of the operation. It means "no lease" (rule 1).
 
 use std::time::Duration;
 
-use super::held::{Held, Leases, Turn};
-use super::wait::Deadline;
-use super::{Found, Lent, Place, Result, Rows, Store, present};
-use crate::domain::lease::{self, Asker, Decision, Key, Lease};
-use crate::domain::{Row, Token, identity};
+use super::backend::{Durability, Snapshot};
+use super::deadline::Deadline;
+use super::error::Result;
+use super::held_leases::{Acquired, HeldLease, HeldLeases};
+use super::{Found, KeyedLease, Store, present};
+use crate::domain::lease::{self, Decision, Lease, LeaseKey, Requester};
+use crate::domain::{Key, Row, Token, identity};
 
-/// What somebody looks for.
+/// What a requester looks for.
 #[derive(Clone, Copy)]
-pub enum Asked<'a> {
+pub enum Lookup<'a> {
     /// The row that a token names.
-    For(Token<'a>),
+    Token(Token<'a>),
     /// The row with an id.
     Id(Option<&'a str>),
 }
 
-impl<'a> Asked<'a> {
-    fn find(self, rows: &dyn Rows) -> Result<Option<Row>> {
+impl<'a> Lookup<'a> {
+    fn find(self, rows: &dyn Snapshot) -> Result<Option<Row>> {
         match self {
-            Self::For(token) => identity::find(token, |key, value| rows.by_key(key, value)),
-            Self::Id(id) => present(id).map_or(Ok(None), |id| Ok(rows.by_key(crate::domain::Key::Id, id)?.pop())),
+            Self::Token(token) => identity::find(token, |keys, accept| rows.by_keys(keys, accept)),
+            Self::Id(id) => present(id).map_or(Ok(None), |id| Ok(rows.by_key(Key::Id, id)?.pop())),
         }
     }
 
-    /// What the SDK will see.
+    /// The token that the SDK will get.
     fn completed<'b>(self, found: Option<&'b Found>) -> Token<'b>
     where
         'a: 'b,
     {
         match (self, found) {
-            (Self::For(token), Some(found)) => found.complete(token),
-            (Self::For(token), None) => token,
+            (Self::Token(token), Some(found)) => found.complete(token),
+            (Self::Token(token), None) => token,
             (Self::Id(_), Some(found)) => found.row(),
             (Self::Id(_), None) => Token::default(),
         }
     }
 }
 
-/// What came of a look.
-pub struct Consulted {
-    /// The row, as of this look.
+/// The result of [`Store::try_acquire`].
+pub struct Attempt {
+    /// The row, as of this attempt.
     pub found: Option<Found>,
-    /// What to do now.
-    pub advice: Advice,
+    /// What the requester has to do.
+    pub outcome: Outcome,
 }
 
-/// What one who asks is to do.
-pub enum Advice {
-    /// Go on with the row. Nothing is to be refreshed.
+/// What a requester has to do.
+pub enum Outcome {
+    /// Return the row. No refresh is due.
     Serve,
-    /// Go on with the row, and refresh. The turn is to be given back, should nobody save.
-    Refresh(Turn),
-    /// Look again in a while: another refreshes.
-    Wait(Key, Lease),
-    /// Look again in a while: the lease is to be had, but others keep the store busy.
+    /// Return the row, so that the SDK refreshes it. The lease is to be released if nobody saves a new token.
+    Refresh(Acquired),
+    /// Another requester refreshes. Try again later.
+    Wait(LeaseKey, Lease),
+    /// The store is too busy to acquire the lease. Try again later.
     Busy,
-    /// Go on with the row: there is trouble with the lease, told without secrets.
+    /// Return the row. There is a problem with the lease, described without secrets.
     NoLease(String),
 }
 
-/// One look at what somebody asks for.
+/// Row and lease, read in one snapshot, and the decision.
 #[derive(Default)]
-struct Look {
+struct View {
     found: Option<Found>,
-    decision: Option<(Decision, Key)>,
+    decision: Option<(Decision, LeaseKey)>,
     lease: Option<Lease>,
-    now: i64,
-    trouble: Option<String>,
+    /// The time by the clock that leases expire by.
+    lease_now: i64,
+    problem: Option<String>,
 }
 
 impl Store {
-    /// The same store, with leases of this length. Zero: without.
+    /// The same store with leases of this length. Zero turns leases off.
     #[must_use]
     pub fn with_refresh_lease(mut self, length: Duration) -> Self {
-        self.leases = Leases::new(length);
+        self.leases = HeldLeases::new(length);
         self
     }
 
@@ -88,110 +91,118 @@ impl Store {
         self.leases.length
     }
 
-    /// Would the SDK ask Zoho at `now` (milliseconds since the epoch) if it were given this? Never, without leases.
+    /// Would the SDK refresh the result at `now` (milliseconds since the epoch)? Always false if leases are off.
     #[must_use]
-    pub fn is_due(&self, asked: Asked<'_>, found: Option<&Found>, now: impl FnOnce() -> i64) -> bool {
-        !self.leases.length.is_zero() && lease::is_due(asked.completed(found), now())
+    pub fn is_due(&self, lookup: Lookup<'_>, found: Option<&Found>, now: impl FnOnce() -> i64) -> bool {
+        !self.leases.length.is_zero() && lease::is_due(lookup.completed(found), now())
     }
 
-    /// Looks at row and lease, and takes the lease if it is to be had (rule 5). `clock` gives milliseconds since the
-    /// epoch, `call` marks the decision that the lease is for, and taking it waits for others at most `patience`.
+    /// Reads row and lease, and acquires the lease if the decision says so (rule 5).
     ///
-    /// It fails where a find fails.
-    pub fn consult(
+    /// `clock` returns the SDK's time in milliseconds since the epoch. `call` identifies the call that the lease is for.
+    /// Acquiring waits for the store at most `timeout`. Fails where a find fails.
+    pub fn try_acquire(
         &self,
-        asked: Asked<'_>,
-        who: &Asker,
+        lookup: Lookup<'_>,
+        requester: &Requester,
         call: usize,
         clock: &(dyn Fn() -> i64 + Sync),
-        patience: Duration,
-    ) -> Result<Consulted> {
-        let mut look = Look::default();
+        timeout: Duration,
+    ) -> Result<Attempt> {
+        let mut view = View::default();
         self.read(|rows| {
-            look = self.look(rows, asked, who, clock)?;
+            view = self.view(rows, lookup, requester, clock)?;
             Ok(())
         })?;
-        if look.trouble.is_some() || !matches!(look.decision, Some((Decision::Take, _))) {
-            return Ok(self.advise(look, call));
+        if view.problem.is_some() || !matches!(view.decision, Some((Decision::Acquire, _))) {
+            return Ok(self.attempt(view, call));
         }
-        let mut again = Look::default();
-        let taking = self.enter(Deadline::after(patience), |backend, deadline| {
-            backend.write_lightly(deadline, &mut |change| {
-                again = self.look(change, asked, who, clock)?;
-                if let (Some((Decision::Take, key)), None) = (&again.decision, &again.trouble) {
-                    let until = again.now.saturating_add(self.leases.milliseconds());
-                    let lease = Lease { owner: who.owner().to_owned(), until };
-                    change.take_lease(key.as_str(), &lease)?;
-                    again.lease = Some(lease);
+        let mut locked = View::default();
+        let acquired = self.run(Deadline::after(timeout), |backend, deadline| {
+            backend.write(deadline, Durability::Relaxed, &mut |transaction| {
+                locked = self.view(transaction, lookup, requester, clock)?;
+                if let (Some((Decision::Acquire, key)), None) = (&locked.decision, &locked.problem) {
+                    let until = locked.lease_now.saturating_add(self.leases.length_ms());
+                    let lease = Lease { owner: requester.owner().to_owned(), until };
+                    transaction.acquire_lease(key.as_str(), &lease)?;
+                    locked.lease = Some(lease);
                 }
                 Ok(())
             })
         });
-        match taking {
-            Ok(()) => Ok(self.advise(again, call)),
-            Err(error) if error.is_busy() => Ok(Consulted { found: look.found, advice: Advice::Busy }),
-            Err(error) => Ok(Consulted { found: look.found, advice: Advice::NoLease(error.to_string()) }),
+        match acquired {
+            Ok(()) => Ok(self.attempt(locked, call)),
+            Err(error) if error.is_busy() => Ok(Attempt { found: view.found, outcome: Outcome::Busy }),
+            Err(error) => Ok(Attempt { found: view.found, outcome: Outcome::NoLease(error.to_string()) }),
         }
     }
 
-    fn look(&self, rows: &dyn Rows, asked: Asked<'_>, who: &Asker, clock: &dyn Fn() -> i64) -> Result<Look> {
-        let mut look = Look { found: asked.find(rows)?.map(Found), ..Look::default() };
-        let token = asked.completed(look.found.as_ref());
-        let Some(key) = lease::key(token, look.found.as_ref().map(|found| found.0.id())) else { return Ok(look) };
+    fn view(
+        &self,
+        rows: &dyn Snapshot,
+        lookup: Lookup<'_>,
+        requester: &Requester,
+        clock: &dyn Fn() -> i64,
+    ) -> Result<View> {
+        let mut view = View { found: lookup.find(rows)?.map(Found), ..View::default() };
+        let token = lookup.completed(view.found.as_ref());
+        let row = view.found.as_ref().map(|found| found.0.id());
+        let Some(key) = lease::lease_key(token, row) else { return Ok(view) };
+        let mut backend_now = None;
         match rows.lease(key.as_str()) {
-            // What only this process can see, and another one holds, its parent held at a fork.
-            Ok(lease) => {
-                let may_live = |lease: &Lease| matches!(self.place(), Place::File(_)) || who.shares_process_with(lease);
-                look.lease = lease.filter(may_live);
+            Ok(seen) => {
+                let counts = |lease: &Lease| self.backend.is_shared() || requester.is_same_process(lease);
+                (view.lease, backend_now) = (seen.lease.filter(counts), seen.now);
             }
-            Err(error) => look.trouble = Some(error.to_string()),
+            Err(error) => view.problem = Some(error.to_string()),
         }
-        // After the lease was read: one taken meanwhile by the same clock must not seem to lie in the future.
-        look.now = clock();
-        let length = self.leases.milliseconds();
-        look.decision = Some((lease::decide(token, look.lease.as_ref(), who, look.now, length), key));
-        Ok(look)
+        // Read after the lease. Otherwise a lease that was acquired in between could seem to start in the future.
+        let now = clock();
+        view.lease_now = backend_now.unwrap_or(now);
+        let length = self.leases.length_ms();
+        view.decision =
+            Some((lease::decide(token, view.lease.as_ref(), requester, (now, view.lease_now), length), key));
+        Ok(view)
     }
 
-    fn advise(&self, look: Look, call: usize) -> Consulted {
-        let advice = match (look.decision, look.trouble, look.lease) {
-            (None | Some((Decision::Serve, _)), ..) => Advice::Serve,
-            (_, Some(trouble), _) => Advice::NoLease(trouble),
-            (Some((Decision::Take, key)), _, Some(lease)) => {
-                Advice::Refresh(self.leases.hold(key, lease, call, look.now))
+    fn attempt(&self, view: View, call: usize) -> Attempt {
+        let outcome = match (view.decision, view.problem, view.lease) {
+            (None | Some((Decision::Serve, _)), ..) => Outcome::Serve,
+            (_, Some(problem), _) => Outcome::NoLease(problem),
+            (Some((Decision::Acquire, key)), _, Some(lease)) => {
+                Outcome::Refresh(self.leases.add(key, lease, call, view.lease_now))
             }
-            (Some((Decision::Refresh, key)), ..) => Advice::Refresh(self.leases.come_again(key, call)),
-            (Some((Decision::Wait, key)), _, Some(lease)) => Advice::Wait(key, lease),
-            (Some((Decision::Take | Decision::Wait, _)), _, None) => Advice::Serve,
+            (Some((Decision::Refresh, key)), ..) => Outcome::Refresh(self.leases.reassign(key, call)),
+            (Some((Decision::Wait, key)), _, Some(lease)) => Outcome::Wait(key, lease),
+            (Some((Decision::Acquire | Decision::Wait, _)), _, None) => Outcome::Serve,
         };
-        Consulted { found: look.found, advice }
+        Attempt { found: view.found, outcome }
     }
 
-    /// Saves as [`Store::save`] does, and gives back what `owner` holds in the same transaction (rule 10), if it is a fresh
-    /// access token that is saved: whoever saves what it has found has not refreshed yet. With a `call`, only what that one
-    /// holds. The second value: for what.
-    pub fn save_and_give_back(
+    /// Saves like [`Store::save`]. If the token has a new access token, the same transaction releases the leases of `owner`
+    /// (rule 10), or only those of `call` if it is given. A token that was only found and saved again releases nothing.
+    /// Returns the row's id, and the keys of the released leases.
+    pub fn save_and_release(
         &self,
         token: Token<'_>,
         now: i64,
         owner: &str,
         call: Option<usize>,
-    ) -> Result<(String, Vec<Key>)> {
-        let held: Vec<Lent> = self.leases.with(|held| {
-            let is_meant = |held: &&Held| held.lease.owner == owner && call.is_none_or(|call| call == held.call);
-            let mine = held.iter().filter(is_meant);
-            mine.map(|held| (held.key.clone(), held.lease.clone())).collect()
+    ) -> Result<(String, Vec<LeaseKey>)> {
+        let held: Vec<KeyedLease> = self.leases.with(|leases| {
+            let matches = |held: &&HeldLease| held.lease.owner == owner && call.is_none_or(|call| call == held.call);
+            leases.iter().filter(matches).map(|held| (held.key.clone(), held.lease.clone())).collect()
         });
-        let mut trouble = false;
-        let saved = match self.save_with_others(token, now, &held, &mut trouble) {
-            // A lease's trouble can be so bad that it takes the transaction with it. It does not take the token.
-            Err(_) if trouble => return Ok((self.save(token, now)?, Vec::new())),
+        let mut lease_failed = false;
+        let saved = match self.save_releasing(token, now, &held, &mut lease_failed) {
+            // A problem with the lease table can fail the whole transaction. Then the token is saved without it.
+            Err(_) if lease_failed => return Ok((self.save(token, now)?, Vec::new())),
             saved => saved?,
         };
-        if !saved.is_fresh {
+        if !saved.has_new_access_token {
             return Ok((saved.id, Vec::new()));
         }
-        self.leases.drop_out(|one| held.iter().any(|(_, lease)| *lease == one.lease));
+        self.leases.remove(|one| held.iter().any(|(_, lease)| *lease == one.lease));
         Ok((saved.id, held.into_iter().map(|(key, _)| key).collect()))
     }
 }

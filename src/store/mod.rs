@@ -1,118 +1,44 @@
 //! The operations of a store, written once over any backend.
 //!
-//! The domain decides, a backend looks rows up and makes a change atomic; this module only brings them together.
-//! It knows neither Python nor SQL.
+//! The domain decides, the backend looks rows up and makes changes atomic, and this module connects them. It knows no
+//! backend and no Python. Read [`backend`] first.
 
 pub mod administration;
+pub mod backend;
+pub mod deadline;
 pub mod error;
+pub mod file_lock;
+pub mod files;
 pub mod fork;
-mod group;
-pub mod held;
+pub mod fork_state;
+mod group_commit;
+pub mod held_leases;
 pub mod lease;
-pub mod list;
-#[cfg(feature = "sqlite")]
-pub mod sqlite;
-#[cfg(feature = "sqlite")]
+pub mod location;
+pub mod lock_order;
 pub mod transfer;
-pub mod wait;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::domain::check::Finding;
-use crate::domain::lease::Lease;
+use self::backend::{Backend, DatabaseFormat, Durability, Location, Snapshot, Transaction};
+use self::deadline::Deadline;
+use self::error::Code;
+use self::group_commit::GroupCommit;
+use crate::domain::identity::Keys;
+use crate::domain::lease::{Lease, LeaseKey};
 use crate::domain::{Field, Key, Row, Token, id, identity, merge, purge};
-pub use error::{Error, Flaw, Place, Result};
-use group::Group;
-use wait::Deadline;
-
-/// The rows of a store at one moment.
-pub trait Rows {
-    /// All rows whose field `key` is exactly `value`, in any order.
-    fn by_key(&self, key: Key, value: &str) -> Result<Vec<Row>>;
-
-    /// Hands over every row, the oldest first.
-    fn each(&self, visit: &mut dyn FnMut(Row)) -> Result<()>;
-
-    /// How many there are.
-    fn count(&self) -> Result<usize>;
-
-    /// The lease with this key, in force or not.
-    fn lease(&self, key: &str) -> Result<Option<Lease>>;
-}
-
-/// A change in the making: all of it happens, or nothing.
-pub trait Change: Rows {
-    /// The highest number that the id of any row ever had ([`id::number`]) or was given; 0 if none.
-    fn last_id(&self) -> Result<i64>;
-
-    /// Gives out no number up to this one any more.
-    fn raise_last_id(&mut self, number: i64) -> Result<()>;
-
-    /// Adds a row with the token's values and id, saved at `now`, last of all.
-    fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()>;
-
-    /// Replaces the values of `row`, which was found in this change, saved at `now`, last of all.
-    fn update(&mut self, row: &Row, token: Token<'_>, now: i64) -> Result<()>;
-
-    /// Adds a row as it is, with its own id, order and time. No row has that id.
-    fn copy(&mut self, row: &Row) -> Result<()>;
-
-    /// Deletes the row, if there is one; tells whether there was. What is in it need not be readable.
-    fn delete(&mut self, id: &str) -> Result<bool>;
-
-    /// Deletes all rows.
-    fn delete_all(&mut self) -> Result<()>;
-
-    /// Puts the lease under this key, in the place of any other.
-    fn take_lease(&mut self, key: &str, lease: &Lease) -> Result<()>;
-
-    /// Removes the lease under this key, if it is `owner`'s.
-    fn give_back(&mut self, key: &str, owner: &str) -> Result<()>;
-
-    /// What this change replaces must not stay readable anywhere. (What it deletes must not in any case.)
-    fn leave_no_trace(&mut self) {}
-}
-
-/// Where rows live. Owns atomicity; decides nothing about tokens.
-pub trait Backend: Send + Sync {
-    /// How messages name it.
-    fn place(&self) -> &Place;
-
-    /// [`Rows::by_key`], by itself: the hot path.
-    fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>>;
-
-    /// Runs `work`, possibly more than once, on the rows of one moment.
-    fn read(&self, deadline: Deadline, work: &mut dyn FnMut(&dyn Rows) -> Result<()>) -> Result<()>;
-
-    /// Runs `work`, possibly more than once, as one change; durable when this returns. If it fails, nothing happened.
-    fn write(&self, deadline: Deadline, work: &mut dyn FnMut(&mut dyn Change) -> Result<()>) -> Result<()>;
-
-    /// The same for what may go with the machine's power, and so has no disk to wait for.
-    fn write_lightly(&self, deadline: Deadline, work: &mut dyn FnMut(&mut dyn Change) -> Result<()>) -> Result<()> {
-        self.write(deadline, work)
-    }
-
-    /// Writes a copy of all rows, as of one moment, into a new SQLite file.
-    fn backup(&self, target: &Path, deadline: Deadline) -> Result<()>;
-
-    /// What is not as it should be with the place where the rows are, the rows themselves apart. Changes nothing.
-    fn check(&self, _: Deadline) -> Result<Vec<Finding>> {
-        Ok(Vec::new())
-    }
-
-    /// Lets go of what it holds. Nothing is called on it afterwards.
-    fn close(&self, deadline: Deadline);
-}
+pub use error::{Error, Result};
 
 /// May an operation wait for others?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// No: it fails with [`Error::Busy`] at once. For callers that hold a lock others need (Python's).
+    /// No. It fails with [`Code::Busy`] at once. For a caller that holds a lock which others need, such as Python's GIL.
     No,
-    /// As long as the store was told at its making.
+    /// Yes, until the store's timeout.
     Yes,
 }
 
@@ -126,80 +52,90 @@ impl Found {
         self.0.token()
     }
 
-    /// The token that it was found for, completed from the row (contract 4).
+    /// Returns the token that the row was found for, completed from the row (contract, section 4).
     #[must_use]
     pub fn complete<'a>(&'a self, token: Token<'a>) -> Token<'a> {
         merge::complete(token, self.row())
     }
 }
 
-/// A token store over some backend.
+/// A token store over a backend.
 pub struct Store {
-    backend: Box<dyn Backend>,
-    patience: Duration,
-    saves: Group<Save, Saved>,
-    leases: held::Leases,
+    backend: Arc<dyn Backend>,
+    timeout: Duration,
+    saves: GroupCommit<Save, Saved>,
+    leases: held_leases::HeldLeases,
     closed: AtomicBool,
 }
 
 impl Store {
-    /// A store over `backend` that waits for others at most `patience`, without refresh leases.
+    /// A store over `backend`, whose operations wait at most `timeout` for others. It has no refresh leases.
     #[must_use]
-    pub fn new(backend: Box<dyn Backend>, patience: Duration) -> Self {
+    pub fn new(backend: Box<dyn Backend>, timeout: Duration) -> Self {
+        let backend = Arc::from(backend);
+        fork::register(&backend);
         Self {
             backend,
-            patience,
-            saves: Group::default(),
-            leases: held::Leases::default(),
+            timeout,
+            saves: GroupCommit::default(),
+            leases: held_leases::HeldLeases::default(),
             closed: AtomicBool::new(false),
         }
     }
 
-    /// How messages name it.
+    /// Where the rows are.
     #[must_use]
-    pub fn place(&self) -> &Place {
-        self.backend.place()
+    pub fn location(&self) -> &Location {
+        self.backend.location()
     }
 
-    /// The row that the token names (contract 3).
+    /// Does a find without waiting make sense? See [`Backend::answers_at_once`].
+    #[must_use]
+    pub fn answers_at_once(&self) -> bool {
+        self.backend.answers_at_once()
+    }
+
+    /// Finds the row that the token names (contract, section 3).
     pub fn find(&self, token: Token<'_>, wait: Wait) -> Result<Option<Found>> {
-        self.enter(self.deadline(wait), |backend, deadline| {
-            let Some((first, value)) = identity::keys(token).next() else { return Ok(None) };
-            // Nearly every token is found by its first key, and then one look is one moment by itself.
-            if let Some(row) = identity::choose(first, token, backend.by_key(first, value, deadline)?) {
-                return Ok(Some(Found(row)));
+        self.run(self.deadline(wait), |backend, deadline| {
+            let keys = Keys::of(token);
+            let mut rest = keys.iter();
+            let Some((first, value)) = rest.next() else { return Ok(None) };
+            if backend.answers_at_once() {
+                // The first key finds the row of nearly every token. A single lookup needs no transaction.
+                if let Some(row) = identity::choose(first, token, backend.by_key(first, value, deadline)?) {
+                    return Ok(Some(Found(row)));
+                }
+                if rest.next().is_none() {
+                    return Ok(None);
+                }
             }
-            if identity::keys(token).nth(1).is_none() {
-                return Ok(None);
-            }
-            let mut found = None;
-            backend.read(deadline, &mut |rows| {
-                found = identity::find(token, |key, value| rows.by_key(key, value))?;
-                Ok(())
-            })?;
-            Ok(found.map(Found))
+            Ok(identity::find(token, |keys, accept| backend.by_keys(keys, deadline, accept))?.map(Found))
         })
     }
 
-    /// The row with this id. `None` is an absent id, and no row has that.
+    /// Finds the row with this id. No row has an absent id (`None` or `""`).
     pub fn find_by_id(&self, id: Option<&str>, wait: Wait) -> Result<Option<Found>> {
-        self.enter(self.deadline(wait), |backend, deadline| {
+        self.run(self.deadline(wait), |backend, deadline| {
             let Some(id) = present(id) else { return Ok(None) };
             Ok(backend.by_key(Key::Id, id, deadline)?.pop().map(Found))
         })
     }
 
-    /// All rows, the oldest first.
+    /// Returns all rows, the oldest first.
     pub fn all(&self) -> Result<Vec<Row>> {
         let mut all = Vec::new();
         self.read(|rows| {
             all.clear();
-            rows.each(&mut |row| all.push(row))
+            rows.each(&mut |row| {
+                all.push(row);
+                Ok(())
+            })
         })?;
         Ok(all)
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn count(&self) -> Result<usize> {
         let mut count = 0;
         self.read(|rows| {
@@ -209,37 +145,48 @@ impl Store {
         Ok(count)
     }
 
-    /// Saves the token at `now` (milliseconds since the epoch) and returns its row's id (contract 5).
+    /// Saves the token at `now` (milliseconds since the epoch), and returns the id of its row (contract, section 5).
     pub fn save(&self, token: Token<'_>, now: i64) -> Result<String> {
-        Ok(self.save_with_others(token, now, &[], &mut false)?.id)
+        Ok(self.save_releasing(token, now, &[], &mut false)?.id)
     }
 
-    /// The same, in one change with what others save at this moment; a fresh access token gives the leases back. Notes
-    /// whether there was trouble with any.
-    fn save_with_others(&self, token: Token<'_>, now: i64, held: &[Lent], trouble: &mut bool) -> Result<Saved> {
-        self.enter(self.deadline(Wait::Yes), |backend, deadline| {
-            let save = Save { token: Row::new(token, 0, None), now, held: held.to_vec() };
-            self.saves.run(save, deadline, self.place(), |all| {
+    /// Saves the token. If it has a new access token, the same transaction releases `leases`. Sets `lease_failed` if a
+    /// release failed.
+    fn save_releasing(
+        &self,
+        token: Token<'_>,
+        now: i64,
+        leases: &[KeyedLease],
+        lease_failed: &mut bool,
+    ) -> Result<Saved> {
+        self.run(self.deadline(Wait::Yes), |backend, deadline| {
+            let save = Save { token: Row::new(token, 0, None), now, leases: leases.to_vec() };
+            let mut commit = |saves: &[&Save]| {
                 let mut saved = Vec::new();
-                backend.write(deadline, &mut |change| {
+                backend.write(deadline, Durability::Full, &mut |transaction| {
                     saved.clear();
-                    all.iter().try_for_each(|one| {
-                        saved.push(one.make(change, self.place(), trouble)?);
+                    saves.iter().try_for_each(|save| {
+                        saved.push(save.run(transaction, self.location(), lease_failed)?);
                         Ok(())
                     })
                 })?;
                 Ok(saved)
-            })
+            };
+            if backend.groups_saves() {
+                self.saves.run(save, deadline, self.location(), commit)
+            } else {
+                commit(&[&save])?.pop().ok_or_else(|| deadline.busy(self.location()))
+            }
         })
     }
 
-    /// Saves each token, all of them or none, and returns their rows' ids.
+    /// Saves all tokens in one transaction, and returns the ids of their rows.
     pub fn import(&self, tokens: &[Token<'_>], now: i64) -> Result<Vec<String>> {
         let mut ids = Vec::new();
-        self.write(|change| {
+        self.write(|transaction| {
             ids.clear();
             for &token in tokens {
-                ids.push(save(change, token, now, self.place())?.id);
+                ids.push(upsert(transaction, token, now, self.location())?.id);
             }
             Ok(())
         })?;
@@ -248,77 +195,95 @@ impl Store {
 
     /// Deletes the row with this id, if there is one.
     pub fn delete(&self, id: Option<&str>) -> Result<()> {
-        self.write(|change| present(id).map_or(Ok(()), |id| change.delete(id).map(drop)))
+        self.write(|transaction| present(id).map_or(Ok(()), |id| transaction.delete(id).map(drop)))
     }
 
     /// Deletes all rows.
     pub fn delete_all(&self) -> Result<()> {
-        self.write(|change| change.delete_all())
+        self.write(|transaction| transaction.delete_all())
     }
 
-    /// Deletes what may go at `now` (contract 10), both in milliseconds, and returns how many rows that were.
+    /// Deletes the rows that may be purged at `now` (contract, section 10), and returns their number. Times are in
+    /// milliseconds.
     pub fn purge(&self, now: i64, idle_for: Option<i64>) -> Result<usize> {
-        self.delete_where(|row| purge::may_go(row, now, idle_for))
+        self.delete_where(|row| purge::may_purge(row, now, idle_for))
     }
 
-    fn delete_where(&self, may_go: impl Fn(&Row) -> bool) -> Result<usize> {
-        let mut spent = BTreeSet::new();
-        self.write(|change| {
-            // Not emptied for a second attempt: it does not see again what the first one has deleted.
-            change.each(&mut |row| {
-                if may_go(&row) {
-                    spent.insert(row.id().to_owned());
+    fn delete_where(&self, matches: impl Fn(&Row) -> bool) -> Result<usize> {
+        // Kept over a second attempt, which does not see the rows that the first one has deleted.
+        let mut ids = BTreeSet::new();
+        self.write(|transaction| {
+            transaction.each(&mut |row| {
+                if matches(&row) {
+                    ids.insert(row.id().to_owned());
                 }
+                Ok(())
             })?;
-            spent.iter().try_for_each(|id| change.delete(id).map(drop))
+            ids.iter().try_for_each(|id| transaction.delete(id).map(drop))
         })?;
-        Ok(spent.len())
+        Ok(ids.len())
     }
 
-    /// Writes a consistent copy into a SQLite file.
-    pub fn backup(&self, target: &Path) -> Result<()> {
-        self.enter(self.deadline(Wait::Yes), |backend, deadline| backend.backup(target, deadline))
+    /// Writes a consistent copy of all rows into a file. A backend that cannot make one online is copied row by row into a
+    /// file of `format`.
+    pub fn backup(&self, target: &Path, format: Option<&DatabaseFormat>) -> Result<()> {
+        self.run(self.deadline(Wait::Yes), |backend, deadline| {
+            if backend.online_backup(target, deadline)? {
+                return Ok(());
+            }
+            let format = format.ok_or_else(|| Error::new(Code::Unsupported, "").with("a backup"))?;
+            let (mut all, mut last_id) = (Vec::new(), 0);
+            backend.read(deadline, &mut |rows| {
+                all.clear();
+                last_id = rows.last_id()?;
+                rows.each(&mut |row| {
+                    all.push(row);
+                    Ok(())
+                })
+            })?;
+            (format.write)(&all, last_id, target, deadline)
+        })
     }
 
-    /// Closes the store, and gives back what leases it holds. Any later operation fails with [`Error::Closed`]; a second
-    /// `close` is none.
+    /// Closes the store, and releases its leases. Every later operation fails with [`Code::Closed`], but a second `close`
+    /// does nothing.
     pub fn close(&self) {
-        self.give_back_all();
-        let deadline = Deadline::after(self.patience);
+        self.release_all_leases();
+        let deadline = Deadline::after(self.timeout);
         let _pass = fork::enter(deadline);
-        self.let_go(deadline);
+        self.close_backend(deadline);
     }
 
-    fn let_go(&self, deadline: Deadline) {
+    fn close_backend(&self, deadline: Deadline) {
         if !self.closed.swap(true, Ordering::AcqRel) {
             self.backend.close(deadline);
         }
     }
 
-    fn read(&self, mut work: impl FnMut(&dyn Rows) -> Result<()>) -> Result<()> {
-        self.enter(self.deadline(Wait::Yes), |backend, deadline| backend.read(deadline, &mut work))
+    fn read(&self, mut work: impl FnMut(&dyn Snapshot) -> Result<()>) -> Result<()> {
+        self.run(self.deadline(Wait::Yes), |backend, deadline| backend.read(deadline, &mut work))
     }
 
-    fn write(&self, mut work: impl FnMut(&mut dyn Change) -> Result<()>) -> Result<()> {
-        self.enter(self.deadline(Wait::Yes), |backend, deadline| backend.write(deadline, &mut work))
+    fn write(&self, mut work: impl FnMut(&mut dyn Transaction) -> Result<()>) -> Result<()> {
+        self.run(self.deadline(Wait::Yes), |backend, deadline| backend.write(deadline, Durability::Full, &mut work))
     }
 
     fn deadline(&self, wait: Wait) -> Deadline {
         match wait {
             Wait::No => Deadline::now(),
-            Wait::Yes => Deadline::after(self.patience),
+            Wait::Yes => Deadline::after(self.timeout),
         }
     }
 
-    fn enter<T>(&self, deadline: Deadline, mut work: impl FnMut(&dyn Backend, Deadline) -> Result<T>) -> Result<T> {
+    /// Runs an operation on the backend. It starts again after a fork that it gave way to.
+    fn run<T>(&self, deadline: Deadline, mut work: impl FnMut(&dyn Backend, Deadline) -> Result<T>) -> Result<T> {
         loop {
-            let Some(_pass) = fork::enter(deadline) else { return Err(deadline.busy(self.place())) };
+            let Some(_pass) = fork::enter(deadline) else { return Err(deadline.busy(self.location())) };
             if self.closed.load(Ordering::Acquire) {
-                return Err(Error::Closed(self.place().clone()));
+                return Err(Error::new(Code::Closed, self.location()));
             }
             match work(&*self.backend, deadline) {
-                // With time left it was a fork that it gave way to.
-                Err(error) if error.is_busy() && deadline.left().is_some() => {}
+                Err(error) if error.is_busy() && fork_state::is_fork_awaited() && deadline.left().is_some() => {}
                 result => return result,
             }
         }
@@ -326,75 +291,75 @@ impl Store {
 }
 
 impl Drop for Store {
-    /// Whoever drops it may hold the GIL, and a thread that forks needs that to go on: so this does not wait for it. Nor
-    /// need it, for while this thread holds the GIL no other can fork.
+    /// Closes the backend without waiting. The thread that drops a store may hold Python's GIL, and a thread that forks
+    /// needs the GIL to go on. The gate is not needed either: while this thread holds the GIL, no other thread can fork.
     fn drop(&mut self) {
-        self.let_go(Deadline::now());
+        self.close_backend(Deadline::now());
     }
 }
 
-/// An absent id is an id that no row has (contract 2).
+/// An absent id is an id that no row has (contract, section 2).
 fn present(id: Option<&str>) -> Option<&str> {
     id.filter(|id| !id.is_empty())
 }
 
-/// A token to be saved by whoever has its turn.
+/// A token to save. The leader of a group commit saves it, in any thread.
 struct Save {
     token: Row,
     now: i64,
-    held: Vec<Lent>,
+    leases: Vec<KeyedLease>,
 }
 
-/// A lease that a save may give back, and its key.
-type Lent = (crate::domain::lease::Key, Lease);
+/// A lease that a save may release, and its key.
+type KeyedLease = (LeaseKey, Lease);
 
 impl Save {
-    fn make(&self, change: &mut dyn Change, place: &Place, trouble: &mut bool) -> Result<Saved> {
-        let saved = save(change, self.token.token(), self.now, place)?;
-        for (key, lease) in self.held.iter().filter(|_| saved.is_fresh) {
-            *trouble |= change.give_back(key.as_str(), &lease.owner).is_err();
+    fn run(&self, transaction: &mut dyn Transaction, location: &Location, lease_failed: &mut bool) -> Result<Saved> {
+        let saved = upsert(transaction, self.token.token(), self.now, location)?;
+        for (key, lease) in self.leases.iter().filter(|_| saved.has_new_access_token) {
+            *lease_failed |= transaction.release_lease(key.as_str(), &lease.owner).is_err();
         }
         Ok(saved)
     }
 }
 
-/// What came of saving a token.
+/// The result of saving a token.
 #[derive(Clone)]
 struct Saved {
     id: String,
-    /// Did it bring an access token that its row did not have?
-    is_fresh: bool,
+    /// The token has an access token that its row did not have.
+    has_new_access_token: bool,
 }
 
-/// Contract 5, within a change.
-fn save(change: &mut dyn Change, token: Token<'_>, now: i64, place: &Place) -> Result<Saved> {
+/// Updates the token's row, or inserts one (contract, section 5).
+fn upsert(transaction: &mut dyn Transaction, token: Token<'_>, now: i64, location: &Location) -> Result<Saved> {
     let access = token.get(Field::AccessToken);
-    if let Some(row) = identity::find(token, |key, value| change.by_key(key, value))? {
+    if let Some(row) = identity::find(token, |keys, accept| transaction.by_keys(keys, accept))? {
         let updated = merge::update(token, row.token());
-        if merge::replaces_lasting_secret(row.token(), updated) {
-            change.leave_no_trace();
+        if merge::replaces_long_lived_secret(row.token(), updated) {
+            transaction.scrub_replaced();
         }
-        change.update(&row, updated, now)?;
-        let is_fresh = access.is_some() && access != row.get(Field::AccessToken);
-        return Ok(Saved { id: row.id().to_owned(), is_fresh });
+        transaction.update(&row, updated, now)?;
+        let has_new_access_token = access.is_some() && access != row.get(Field::AccessToken);
+        return Ok(Saved { id: row.id().to_owned(), has_new_access_token });
     }
-    if !merge::is_worth_a_row(token) {
-        return Err(Error::NothingToSave(place.clone()));
+    if !merge::is_storable(token) {
+        return Err(Error::new(Code::EmptyToken, location));
     }
-    Ok(Saved { id: insert(change, token, now)?, is_fresh: access.is_some() })
+    Ok(Saved { id: insert(transaction, token, now)?, has_new_access_token: access.is_some() })
 }
 
-/// Adds a row, with the token's id if it has one that is free, and returns its id.
-fn insert(change: &mut dyn Change, token: Token<'_>, now: i64) -> Result<String> {
-    let has_row = |id: &str| Ok(!change.by_key(Key::Id, id)?.is_empty());
+/// Inserts a row, and returns its id: the token's id if no row has it, otherwise a new one.
+fn insert(transaction: &mut dyn Transaction, token: Token<'_>, now: i64) -> Result<String> {
+    let is_used = |id: &str| Ok(!transaction.by_key(Key::Id, id)?.is_empty());
     let id = match token.get(Field::Id) {
-        Some(id) if !has_row(id)? => id.to_owned(),
+        Some(id) if !is_used(id)? => id.to_owned(),
         _ => {
-            let number = id::next(change.last_id()?, has_row)?;
-            change.raise_last_id(number)?;
+            let number = id::next(transaction.last_id()?, is_used)?;
+            transaction.raise_last_id(number)?;
             number.to_string()
         }
     };
-    change.insert(token.with(Field::Id, Some(&id)), now)?;
+    transaction.insert(token.with(Field::Id, Some(&id)), now)?;
     Ok(id)
 }

@@ -4,14 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use zoho_token_store::backends::sqlite::Sqlite;
 use zoho_token_store::domain::{Field, Token};
-use zoho_token_store::store::sqlite::Sqlite;
-use zoho_token_store::store::wait::Deadline;
-use zoho_token_store::store::{Error, Result, Store, Wait};
+use zoho_token_store::store::deadline::Deadline;
+use zoho_token_store::store::{Result, Store, Wait};
 
 /// What stands between a database and the `-wal` beside it in one input.
 const WAL: &[u8] = b"----wal----";
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 const NOW: i64 = 1_795_300_000_000;
 
 /// A database and what may be in its `-wal`.
@@ -57,7 +57,7 @@ pub(crate) fn check(input: &[u8]) {
 
 fn open(path: &Path) -> Result<Store> {
     let path: PathBuf = path.to_owned();
-    Ok(Store::new(Box::new(Sqlite::open(&path, Deadline::after(PATIENCE))?), PATIENCE))
+    Ok(Store::new(Box::new(Sqlite::open(&path, Deadline::after(TIMEOUT))?), TIMEOUT))
 }
 
 fn work(store: &Store) -> Result<()> {
@@ -86,7 +86,7 @@ fn work(store: &Store) -> Result<()> {
     }
     store.purge(NOW, None)?;
     match store.delete(Some(&id)) {
-        Err(error) if matches!(error, Error::Busy { .. }) => panic!("{error}"),
+        Err(error) if error.is_busy() => panic!("{error}"),
         deleted => deleted?,
     }
     assert!(store.count()? <= count + 1);

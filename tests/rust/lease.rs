@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use std::cell::Cell;
+#[cfg(feature = "sqlite")]
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,17 +14,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use zoho_token_store::domain::lease::{Asker, Lease};
+use zoho_token_store::backends::list::List;
+use zoho_token_store::domain::lease::{Lease, Requester};
 use zoho_token_store::domain::{Field, Key, Row, Token};
-use zoho_token_store::store::held::{Turn, asker};
-use zoho_token_store::store::lease::{Advice, Asked};
-use zoho_token_store::store::list::List;
-use zoho_token_store::store::wait::Deadline;
-use zoho_token_store::store::{Backend, Change, Error, Place, Result, Rows, Store};
+use zoho_token_store::store::backend::{Backend, Durability, Location, SeenLease, Snapshot, Transaction};
+use zoho_token_store::store::deadline::Deadline;
+use zoho_token_store::store::error::Code;
+use zoho_token_store::store::held_leases::{Acquired, requester};
+use zoho_token_store::store::lease::{Lookup, Outcome};
+use zoho_token_store::store::{Error, Result, Store};
 
 const NOW: i64 = 1_795_300_000_000;
 const LENGTH: Duration = Duration::from_secs(10);
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn token(values: &str) -> Token<'_> {
     Token::from_fn(|field| values.split(' ').find_map(|value| value.strip_prefix(field.name())?.strip_prefix('=')))
@@ -33,36 +36,36 @@ const EXPIRED: &str = "user_name=ada client_id=c refresh_token=r access_token=ol
 const FRESH: &str = "user_name=ada client_id=c refresh_token=r access_token=new expiry_time=1795303600000";
 
 /// Another process, or a thread of this one.
-fn another(number: u64) -> Asker {
-    Asker::new("0-another", number, 0, true)
+fn another(number: u64) -> Requester {
+    Requester::new("0-another", number, 0, true)
 }
 
-fn me() -> Asker {
-    asker(0, true).unwrap()
+fn me() -> Requester {
+    requester(0, true).unwrap()
 }
 
 /// What somebody was told, in a word, and for what.
-fn told(advice: &Advice) -> String {
+fn told(advice: &Outcome) -> String {
     match advice {
-        Advice::Serve => "serve".to_owned(),
-        Advice::Refresh(turn) => format!("refresh {}", turn.key.as_str()),
-        Advice::Wait(key, _) => format!("wait {}", key.as_str()),
-        Advice::Busy => "busy".to_owned(),
-        Advice::NoLease(_) => "no lease".to_owned(),
+        Outcome::Serve => "serve".to_owned(),
+        Outcome::Refresh(turn) => format!("refresh {}", turn.key.as_str()),
+        Outcome::Wait(key, _) => format!("wait {}", key.as_str()),
+        Outcome::Busy => "busy".to_owned(),
+        Outcome::NoLease(_) => "no lease".to_owned(),
     }
 }
 
-fn consult_at(store: &Store, asked: Asked<'_>, who: &Asker, call: usize, now: i64) -> Advice {
-    store.consult(asked, who, call, &|| now, PATIENCE).unwrap().advice
+fn consult_at(store: &Store, asked: Lookup<'_>, who: &Requester, call: usize, now: i64) -> Outcome {
+    store.try_acquire(asked, who, call, &|| now, TIMEOUT).unwrap().outcome
 }
 
-fn consult(store: &Store, who: &Asker) -> Advice {
-    consult_at(store, Asked::For(token("refresh_token=r client_id=c")), who, 1, NOW)
+fn consult(store: &Store, who: &Requester) -> Outcome {
+    consult_at(store, Lookup::Token(token("refresh_token=r client_id=c")), who, 1, NOW)
 }
 
-fn turn(advice: Advice) -> Turn {
-    match advice {
-        Advice::Refresh(turn) => turn,
+fn turn(outcome: Outcome) -> Acquired {
+    match outcome {
+        Outcome::Refresh(turn) => turn,
         other => panic!("{}", told(&other)),
     }
 }
@@ -70,20 +73,20 @@ fn turn(advice: Advice) -> Turn {
 /// A store of every kind, with one expired row whose id is 1; in a process of its own, as far as leases can tell.
 fn each_kind(test: impl Fn(&Store, &str)) {
     let expired = |backend: Box<dyn Backend>| {
-        let store = Store::new(backend, PATIENCE).with_refresh_lease(LENGTH);
+        let store = Store::new(backend, TIMEOUT).with_refresh_lease(LENGTH);
         assert_eq!(store.save(token(EXPIRED), NOW).unwrap(), "1");
         store
     };
     test(&expired(Box::new(List::new())), "list");
     #[cfg(feature = "sqlite")]
     {
-        use zoho_token_store::store::sqlite::{Journal, Memory, Sqlite};
+        use zoho_token_store::backends::sqlite::{Journal, Memory, Sqlite};
 
         test(&expired(Box::new(Memory::new().unwrap())), "memory");
         for journal in [Journal::Wal, Journal::Rollback] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("tokens.db");
-            let sqlite = Sqlite::with_journal(&path, journal, Deadline::after(PATIENCE)).unwrap();
+            let sqlite = Sqlite::with_journal(&path, journal, Deadline::after(TIMEOUT)).unwrap();
             test(&expired(Box::new(sqlite)), "file");
         }
     }
@@ -92,51 +95,51 @@ fn each_kind(test: impl Fn(&Store, &str)) {
 #[test]
 fn one_refreshes_and_the_others_wait_until_it_has_saved() {
     each_kind(|store, kind| {
-        let others: Vec<Asker> = (1..4).map(|task| asker(task, true).unwrap()).collect();
+        let others: Vec<Requester> = (1..4).map(|task| requester(task, true).unwrap()).collect();
         assert_eq!(told(&consult(store, &me())), "refresh id:1", "{kind}");
         for other in &others {
             assert_eq!(told(&consult(store, other)), "wait id:1", "{kind}");
-            let by_id = consult_at(store, Asked::Id(Some("1")), other, 1, NOW);
+            let by_id = consult_at(store, Lookup::Id(Some("1")), other, 1, NOW);
             assert_eq!(told(&by_id), "wait id:1", "{kind}: by id");
         }
-        let (id, given) = store.save_and_give_back(token(FRESH), NOW, me().owner(), None).unwrap();
+        let (id, given) = store.save_and_release(token(FRESH), NOW, me().owner(), None).unwrap();
         assert_eq!((id.as_str(), given.len(), store.holds_leases()), ("1", 1, false), "{kind}");
         for other in &others {
             assert_eq!(told(&consult(store, other)), "serve", "{kind}");
         }
-        assert_eq!(store.lease_counters().taken, 1, "{kind}");
+        assert_eq!(store.lease_counters().acquired, 1, "{kind}");
     });
 }
 
 #[test]
 fn what_was_found_is_handed_out_with_the_advice() {
     each_kind(|store, kind| {
-        let look = |who| store.consult(Asked::Id(Some("1")), &who, 1, &|| NOW, PATIENCE).unwrap();
+        let look = |who| store.try_acquire(Lookup::Id(Some("1")), &who, 1, &|| NOW, TIMEOUT).unwrap();
         let access = |who| look(who).found.map(|found| found.row().get(Field::AccessToken).map(str::to_owned));
         assert_eq!(access(me()), Some(Some("old".to_owned())), "{kind}");
         store.save(token(FRESH), NOW).unwrap();
         assert_eq!(access(another(1)), Some(Some("new".to_owned())), "{kind}");
         store.delete(Some("1")).unwrap();
-        let gone = look(asker(1, true).unwrap());
-        assert_eq!((told(&gone.advice), gone.found.is_none()), ("serve".to_owned(), true), "{kind}");
+        let gone = look(requester(1, true).unwrap());
+        assert_eq!((told(&gone.outcome), gone.found.is_none()), ("serve".to_owned(), true), "{kind}");
     });
 }
 
 #[test]
 fn credentials_without_a_row_have_a_lease_too() {
     each_kind(|store, kind| {
-        let [one, other] = [asker(1, true).unwrap(), asker(2, true).unwrap()];
+        let [one, other] = [requester(1, true).unwrap(), requester(2, true).unwrap()];
         for (values, field) in
             [("client_id=c refresh_token=new", "refresh_token"), ("client_id=c grant_token=code", "grant_token")]
         {
-            let asked = Asked::For(token(values));
+            let asked = Lookup::Token(token(values));
             let first = turn(consult_at(store, asked, &one, 1, NOW));
             assert!(first.key.as_str().starts_with(field) && !first.key.as_str().contains("code"), "{kind}");
             let second = told(&consult_at(store, asked, &other, 1, NOW));
             assert_eq!(second, format!("wait {}", first.key.as_str()), "{kind}");
             // The row's id and user are known only when it is saved: the lease ends all the same.
             let saved = format!("{values} user_name={field} access_token=a expiry_time=1795303600000");
-            store.save_and_give_back(token(&saved), NOW, one.owner(), None).unwrap();
+            store.save_and_release(token(&saved), NOW, one.owner(), None).unwrap();
             assert_eq!(told(&consult_at(store, asked, &other, 1, NOW)), "serve", "{kind}");
         }
     });
@@ -145,16 +148,16 @@ fn credentials_without_a_row_have_a_lease_too() {
 #[test]
 fn a_turn_is_given_back_once_and_by_its_last_call_only() {
     each_kind(|store, kind| {
-        let other = asker(1, true).unwrap();
+        let other = requester(1, true).unwrap();
         let first = turn(consult(store, &me()));
         assert!(first.is_new, "{kind}");
         // The owner comes again, from another call: the earlier one's end means nothing any more.
         let again = turn(consult(store, &me()));
         assert!(!again.is_new, "{kind}");
-        assert!(!store.give_back(&first), "{kind}");
+        assert!(!store.release_lease(&first), "{kind}");
         assert_eq!(told(&consult(store, &other)), "wait id:1", "{kind}");
-        assert!(store.give_back(&again), "{kind}");
-        assert!(!store.give_back(&again), "{kind}");
+        assert!(store.release_lease(&again), "{kind}");
+        assert!(!store.release_lease(&again), "{kind}");
         assert_eq!(told(&consult(store, &other)), "refresh id:1", "{kind}");
     });
 }
@@ -162,16 +165,16 @@ fn a_turn_is_given_back_once_and_by_its_last_call_only() {
 #[test]
 fn coming_again_does_not_extend_a_lease() {
     each_kind(|store, kind| {
-        let other = asker(1, true).unwrap();
+        let other = requester(1, true).unwrap();
         let end = NOW + 10_000;
-        let asked = Asked::Id(Some("1"));
+        let asked = Lookup::Id(Some("1"));
         assert!(turn(consult_at(store, asked, &me(), 1, NOW)).is_new, "{kind}");
         assert!(!turn(consult_at(store, asked, &me(), 1, end - 1)).is_new, "{kind}");
         assert_eq!(told(&consult_at(store, asked, &other, 1, end - 1)), "wait id:1", "{kind}");
         assert_eq!(told(&consult_at(store, asked, &other, 1, end)), "refresh id:1", "{kind}");
         // Whose it was before waits like anybody, and what it gives back is not theirs.
         assert_eq!(told(&consult_at(store, asked, &me(), 1, end)), "wait id:1", "{kind}");
-        store.save_and_give_back(token(FRESH), NOW, me().owner(), None).unwrap();
+        store.save_and_release(token(FRESH), NOW, me().owner(), None).unwrap();
         store.save(token(EXPIRED), NOW).unwrap();
         assert_eq!(told(&consult_at(store, asked, &me(), 1, end)), "wait id:1", "{kind}");
     });
@@ -182,16 +185,16 @@ fn a_new_decision_gives_back_what_ended_calls_have_left() {
     each_kind(|store, kind| {
         let bob = "user_name=bob client_id=c refresh_token=rb access_token=old expiry_time=1";
         assert_eq!(store.save(token(bob), NOW).unwrap(), "2");
-        let other = asker(1, true).unwrap();
-        let look = |id, who: &Asker, call| consult_at(store, Asked::Id(Some(id)), who, call, NOW);
+        let other = requester(1, true).unwrap();
+        let look = |id, who: &Requester, call| consult_at(store, Lookup::Id(Some(id)), who, call, NOW);
         let (outer, inner) = (7, 8);
         look("1", &me(), outer);
         let second = turn(look("2", &me(), inner));
         // The first call is still running, further out on the stack.
-        assert!(store.give_back_ended(me().owner(), &second.key, |call| call != outer).is_empty(), "{kind}");
+        assert!(store.release_abandoned_leases(me().owner(), &second.key, |call| call != outer).is_empty(), "{kind}");
         assert_eq!(told(&look("1", &other, 1)), "wait id:1", "{kind}");
         // It is not.
-        assert_eq!(store.give_back_ended(me().owner(), &second.key, |_| true).len(), 1, "{kind}");
+        assert_eq!(store.release_abandoned_leases(me().owner(), &second.key, |_| true).len(), 1, "{kind}");
         assert_eq!(told(&look("1", &other, 1)), "refresh id:1", "{kind}");
         assert_eq!(told(&look("2", &other, 1)), "wait id:2", "{kind}: what is asked for is kept");
     });
@@ -202,14 +205,14 @@ fn coming_again_is_another_call() {
     each_kind(|store, kind| {
         let bob = "user_name=bob client_id=c refresh_token=rb access_token=old expiry_time=1";
         assert_eq!(store.save(token(bob), NOW).unwrap(), "2");
-        let look = |id, call| turn(consult_at(store, Asked::Id(Some(id)), &me(), call, NOW));
+        let look = |id, call| turn(consult_at(store, Lookup::Id(Some(id)), &me(), call, NOW));
         look("1", 7);
         look("1", 8);
         let other = look("2", 9);
-        assert!(store.give_back_ended(me().owner(), &other.key, |call| call == 7).is_empty(), "{kind}");
-        assert_eq!(store.give_back_ended(me().owner(), &other.key, |call| call == 8).len(), 1, "{kind}");
+        assert!(store.release_abandoned_leases(me().owner(), &other.key, |call| call == 7).is_empty(), "{kind}");
+        assert_eq!(store.release_abandoned_leases(me().owner(), &other.key, |call| call == 8).len(), 1, "{kind}");
         // A save within a call ends that one's lease alone.
-        let saved = store.save_and_give_back(token(FRESH), NOW, me().owner(), Some(8)).unwrap();
+        let saved = store.save_and_release(token(FRESH), NOW, me().owner(), Some(8)).unwrap();
         assert_eq!((saved.1.len(), store.holds_leases()), (0, true), "{kind}");
     });
 }
@@ -217,14 +220,14 @@ fn coming_again_is_another_call() {
 #[test]
 fn another_threads_lease_is_not_this_ones_to_give_back() {
     each_kind(|store, kind| {
-        let other = asker(1, true).unwrap();
+        let other = requester(1, true).unwrap();
         let bob = "user_name=bob client_id=c refresh_token=rb access_token=old expiry_time=1";
         assert_eq!(store.save(token(bob), NOW).unwrap(), "2");
         turn(consult(store, &other));
-        let mine = turn(consult_at(store, Asked::Id(Some("2")), &me(), 1, NOW));
-        assert!(store.give_back_ended(me().owner(), &mine.key, |_| true).is_empty(), "{kind}");
-        store.save_and_give_back(token("id=2 access_token=new"), NOW, me().owner(), None).unwrap();
-        assert_eq!(told(&consult(store, &asker(2, true).unwrap())), "wait id:1", "{kind}");
+        let mine = turn(consult_at(store, Lookup::Id(Some("2")), &me(), 1, NOW));
+        assert!(store.release_abandoned_leases(me().owner(), &mine.key, |_| true).is_empty(), "{kind}");
+        store.save_and_release(token("id=2 access_token=new"), NOW, me().owner(), None).unwrap();
+        assert_eq!(told(&consult(store, &requester(2, true).unwrap())), "wait id:1", "{kind}");
     });
 }
 
@@ -232,9 +235,9 @@ fn another_threads_lease_is_not_this_ones_to_give_back() {
 fn saving_what_was_found_gives_nothing_back() {
     each_kind(|store, kind| {
         turn(consult(store, &me()));
-        let (_, given) = store.save_and_give_back(token(EXPIRED), NOW, me().owner(), None).unwrap();
+        let (_, given) = store.save_and_release(token(EXPIRED), NOW, me().owner(), None).unwrap();
         assert!(given.is_empty() && store.holds_leases(), "{kind}");
-        assert_eq!(told(&consult(store, &asker(1, true).unwrap())), "wait id:1", "{kind}");
+        assert_eq!(told(&consult(store, &requester(1, true).unwrap())), "wait id:1", "{kind}");
     });
 }
 
@@ -242,12 +245,12 @@ fn saving_what_was_found_gives_nothing_back() {
 fn a_store_that_is_closed_keeps_nobody_waiting() {
     each_kind(|store, kind| {
         turn(consult(store, &me()));
-        assert_eq!(store.give_back_all().len(), 1, "{kind}");
-        assert_eq!(told(&consult(store, &asker(1, true).unwrap())), "refresh id:1", "{kind}");
+        assert_eq!(store.release_all_leases().len(), 1, "{kind}");
+        assert_eq!(told(&consult(store, &requester(1, true).unwrap())), "refresh id:1", "{kind}");
         store.close();
         assert!(!store.holds_leases(), "{kind}");
-        let closed = store.consult(Asked::Id(Some("1")), &me(), 1, &|| NOW, PATIENCE);
-        assert!(matches!(closed, Err(Error::Closed(_))), "{kind}");
+        let closed = store.try_acquire(Lookup::Id(Some("1")), &me(), 1, &|| NOW, TIMEOUT);
+        assert_eq!(closed.err().unwrap().code(), Code::Closed, "{kind}");
     });
 }
 
@@ -265,9 +268,9 @@ fn a_lease_in_memory_ends_with_the_process_that_took_it() {
 fn a_save_that_fails_keeps_the_lease() {
     each_kind(|store, kind| {
         let held = turn(consult(store, &me()));
-        assert!(store.save_and_give_back(token("client_id=nothing"), NOW, me().owner(), None).is_err(), "{kind}");
-        assert_eq!(told(&consult(store, &asker(1, true).unwrap())), "wait id:1", "{kind}");
-        assert!(store.give_back(&held), "{kind}");
+        assert!(store.save_and_release(token("client_id=nothing"), NOW, me().owner(), None).is_err(), "{kind}");
+        assert_eq!(told(&consult(store, &requester(1, true).unwrap())), "wait id:1", "{kind}");
+        assert!(store.release_lease(&held), "{kind}");
     });
 }
 
@@ -275,8 +278,9 @@ fn a_save_that_fails_keeps_the_lease() {
 fn of_many_at_once_one_gets_the_lease() {
     each_kind(|store, kind| {
         let refreshing: usize = thread::scope(|scope| {
-            let ask =
-                |task| move || usize::from(matches!(consult(store, &asker(task, true).unwrap()), Advice::Refresh(_)));
+            let ask = |task| {
+                move || usize::from(matches!(consult(store, &requester(task, true).unwrap()), Outcome::Refresh(_)))
+            };
             let threads: Vec<_> = (0..8).map(|task| scope.spawn(ask(task))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
@@ -284,154 +288,156 @@ fn of_many_at_once_one_gets_the_lease() {
     });
 }
 
-/// A list whose statements on leases fail as they are told to.
+/// A list whose operations on leases fail with the given errors.
+#[derive(Default)]
 struct Faulty {
     list: List,
-    read: Option<Error>,
-    read_again: Option<Error>,
-    take: Option<Error>,
-    give_back: Option<Error>,
+    on_read: Option<Code>,
+    on_read_in_transaction: Option<Code>,
+    on_acquire: Option<Code>,
+    on_release: Option<Code>,
     /// How often a lease was read.
     reads: Arc<AtomicUsize>,
-    /// From now on nothing fails.
+    /// Set: nothing fails any more.
     works: Arc<AtomicBool>,
 }
 
 impl Faulty {
-    fn new() -> Self {
-        Self {
-            list: List::new(),
-            read: None,
-            read_again: None,
-            take: None,
-            give_back: None,
-            reads: Arc::default(),
-            works: Arc::default(),
-        }
-    }
-}
-
-fn busy() -> Error {
-    Error::Busy { place: Place::Memory, waited: Duration::ZERO }
-}
-
-fn refused() -> Error {
-    Error::Refused { place: Place::Memory, what: "as ordered".to_owned(), cure: "none" }
-}
-
-impl Faulty {
-    /// One of two errors, as another value each time: they are not to be cloned.
-    fn fails(&self, with: Option<&Error>) -> Result<()> {
-        match with.filter(|_| !self.works.load(Ordering::SeqCst)) {
+    fn fail(&self, code: Option<Code>) -> Result<()> {
+        match code.filter(|_| !self.works.load(Ordering::SeqCst)) {
+            Some(code) => Err(Error::new(code, self.list.location()).with("injected")),
             None => Ok(()),
-            Some(error) if error.is_busy() => Err(busy()),
-            Some(_) => Err(refused()),
         }
     }
 }
 
-struct FaultyRows<'a>(&'a dyn Rows, &'a Faulty);
-struct FaultyChange<'a>(&'a mut dyn Change, &'a Faulty);
+struct FaultyRows<'a> {
+    rows: &'a dyn Snapshot,
+    faulty: &'a Faulty,
+}
 
-impl Rows for FaultyRows<'_> {
+struct FaultyTransaction<'a> {
+    transaction: &'a mut dyn Transaction,
+    faulty: &'a Faulty,
+}
+
+impl Snapshot for FaultyRows<'_> {
     fn by_key(&self, key: Key, value: &str) -> Result<Vec<Row>> {
-        self.0.by_key(key, value)
+        self.rows.by_key(key, value)
     }
 
-    fn each(&self, visit: &mut dyn FnMut(Row)) -> Result<()> {
-        self.0.each(visit)
+    fn each(&self, visit: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
+        self.rows.each(visit)
     }
 
     fn count(&self) -> Result<usize> {
-        self.0.count()
+        self.rows.count()
     }
 
-    fn lease(&self, key: &str) -> Result<Option<Lease>> {
-        self.1.fails(self.1.read.as_ref())?;
-        self.1.reads.fetch_add(1, Ordering::SeqCst);
-        self.0.lease(key)
-    }
-}
-
-impl Rows for FaultyChange<'_> {
-    fn by_key(&self, key: Key, value: &str) -> Result<Vec<Row>> {
-        self.0.by_key(key, value)
-    }
-
-    fn each(&self, visit: &mut dyn FnMut(Row)) -> Result<()> {
-        self.0.each(visit)
-    }
-
-    fn count(&self) -> Result<usize> {
-        self.0.count()
-    }
-
-    fn lease(&self, key: &str) -> Result<Option<Lease>> {
-        self.1.fails(self.1.read_again.as_ref())?;
-        self.1.reads.fetch_add(1, Ordering::SeqCst);
-        self.0.lease(key)
-    }
-}
-
-impl Change for FaultyChange<'_> {
     fn last_id(&self) -> Result<i64> {
-        self.0.last_id()
+        self.rows.last_id()
     }
 
+    fn lease(&self, key: &str) -> Result<SeenLease> {
+        self.faulty.fail(self.faulty.on_read)?;
+        self.faulty.reads.fetch_add(1, Ordering::SeqCst);
+        self.rows.lease(key)
+    }
+}
+
+impl Snapshot for FaultyTransaction<'_> {
+    fn by_key(&self, key: Key, value: &str) -> Result<Vec<Row>> {
+        self.transaction.by_key(key, value)
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
+        self.transaction.each(visit)
+    }
+
+    fn count(&self) -> Result<usize> {
+        self.transaction.count()
+    }
+
+    fn last_id(&self) -> Result<i64> {
+        self.transaction.last_id()
+    }
+
+    fn lease(&self, key: &str) -> Result<SeenLease> {
+        self.faulty.fail(self.faulty.on_read_in_transaction)?;
+        self.faulty.reads.fetch_add(1, Ordering::SeqCst);
+        self.transaction.lease(key)
+    }
+}
+
+impl Transaction for FaultyTransaction<'_> {
     fn raise_last_id(&mut self, number: i64) -> Result<()> {
-        self.0.raise_last_id(number)
+        self.transaction.raise_last_id(number)
     }
 
     fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()> {
-        self.0.insert(token, now)
+        self.transaction.insert(token, now)
     }
 
     fn update(&mut self, row: &Row, token: Token<'_>, now: i64) -> Result<()> {
-        self.0.update(row, token, now)
+        self.transaction.update(row, token, now)
     }
 
     fn copy(&mut self, row: &Row) -> Result<()> {
-        self.0.copy(row)
+        self.transaction.copy(row)
     }
 
     fn delete(&mut self, id: &str) -> Result<bool> {
-        self.0.delete(id)
+        self.transaction.delete(id)
     }
 
     fn delete_all(&mut self) -> Result<()> {
-        self.0.delete_all()
+        self.transaction.delete_all()
     }
 
-    fn take_lease(&mut self, key: &str, lease: &Lease) -> Result<()> {
-        self.1.fails(self.1.take.as_ref())?;
-        self.0.take_lease(key, lease)
+    fn acquire_lease(&mut self, key: &str, lease: &Lease) -> Result<()> {
+        self.faulty.fail(self.faulty.on_acquire)?;
+        self.transaction.acquire_lease(key, lease)
     }
 
-    fn give_back(&mut self, key: &str, owner: &str) -> Result<()> {
-        self.1.fails(self.1.give_back.as_ref())?;
-        self.0.give_back(key, owner)
+    fn release_lease(&mut self, key: &str, owner: &str) -> Result<()> {
+        self.faulty.fail(self.faulty.on_release)?;
+        self.transaction.release_lease(key, owner)
     }
 }
 
 impl Backend for Faulty {
-    fn place(&self) -> &Place {
-        self.list.place()
+    fn location(&self) -> &Location {
+        self.list.location()
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn groups_saves(&self) -> bool {
+        false
+    }
+
+    fn answers_at_once(&self) -> bool {
+        true
     }
 
     fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>> {
         self.list.by_key(key, value, deadline)
     }
 
-    fn read(&self, deadline: Deadline, work: &mut dyn FnMut(&dyn Rows) -> Result<()>) -> Result<()> {
-        self.list.read(deadline, &mut |rows| work(&FaultyRows(rows, self)))
+    fn read(&self, deadline: Deadline, work: &mut dyn FnMut(&dyn Snapshot) -> Result<()>) -> Result<()> {
+        self.list.read(deadline, &mut |rows| work(&FaultyRows { rows, faulty: self }))
     }
 
-    fn write(&self, deadline: Deadline, work: &mut dyn FnMut(&mut dyn Change) -> Result<()>) -> Result<()> {
-        self.list.write(deadline, &mut |change| work(&mut FaultyChange(change, self)))
-    }
-
-    fn backup(&self, target: &Path, deadline: Deadline) -> Result<()> {
-        self.list.backup(target, deadline)
+    fn write(
+        &self,
+        deadline: Deadline,
+        durability: Durability,
+        work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
+    ) -> Result<()> {
+        self.list
+            .write(deadline, durability, &mut |transaction| work(&mut FaultyTransaction { transaction, faulty: self }))
     }
 
     fn close(&self, deadline: Deadline) {
@@ -442,55 +448,55 @@ impl Backend for Faulty {
 #[test]
 fn the_clock_is_read_after_the_lease() {
     // Read before, a lease taken meanwhile would seem to lie too far in the future to be in force.
-    let faulty = Faulty::new();
+    let faulty = Faulty::default();
     let reads = Arc::clone(&faulty.reads);
-    let store = Store::new(Box::new(faulty), PATIENCE).with_refresh_lease(LENGTH);
+    let store = Store::new(Box::new(faulty), TIMEOUT).with_refresh_lease(LENGTH);
     store.save(token(EXPIRED), NOW).unwrap();
     let seen = Mutex::new(Vec::new());
     let clock = || {
         seen.lock().push(reads.load(Ordering::SeqCst));
         NOW
     };
-    turn(store.consult(Asked::Id(Some("1")), &me(), 1, &clock, PATIENCE).unwrap().advice);
+    turn(store.try_acquire(Lookup::Id(Some("1")), &me(), 1, &clock, TIMEOUT).unwrap().outcome);
     assert_eq!(*seen.lock(), [1, 2], "one look, and one more within the change");
 }
 
 #[test]
 fn of_all_who_wait_in_a_process_one_at_a_time_looks_at_calls() {
-    let store = Store::new(Box::new(List::new()), PATIENCE).with_refresh_lease(LENGTH);
+    let store = Store::new(Box::new(List::new()), TIMEOUT).with_refresh_lease(LENGTH);
     let begun = Instant::now();
-    let looks = (0..1_000).filter(|_| store.calls().is_some()).count();
+    let looks = (0..1_000).filter(|_| store.calls_with_leases().is_some()).count();
     let most = 1 + begun.elapsed().as_millis() / 20;
     assert!(looks >= 1 && looks as u128 <= most, "{looks} looks, where {most} are enough");
 }
 
 #[test]
 fn a_look_at_calls_sees_each_and_what_comes_again_after_it_is_kept() {
-    let store = Store::new(Box::new(List::new()), PATIENCE).with_refresh_lease(LENGTH);
+    let store = Store::new(Box::new(List::new()), TIMEOUT).with_refresh_lease(LENGTH);
     store.save(token(EXPIRED), NOW).unwrap();
-    let at = |call| turn(store.consult(Asked::Id(Some("1")), &me(), call, &|| NOW, PATIENCE).unwrap().advice);
+    let at = |call| turn(store.try_acquire(Lookup::Id(Some("1")), &me(), call, &|| NOW, TIMEOUT).unwrap().outcome);
     // Nobody is refused for longer than some milliseconds.
-    let look = || std::iter::repeat_with(|| store.calls()).flatten().next().unwrap();
+    let look = || std::iter::repeat_with(|| store.calls_with_leases()).flatten().next().unwrap();
     at(7);
     let held = look();
     let [(7, seen)] = held.as_slice() else { panic!("{held:?}") };
     at(8);
-    assert!(!store.give_back(seen) && store.holds_leases(), "it is another call's by now");
+    assert!(!store.release_lease(seen) && store.holds_leases(), "it is another call's by now");
     let held = look();
     let [(8, seen)] = held.as_slice() else { panic!("{held:?}") };
-    assert!(store.give_back(seen) && !store.holds_leases());
+    assert!(store.release_lease(seen) && !store.holds_leases());
 }
 
 #[test]
 fn what_could_not_be_given_back_is_tried_again() {
-    let faulty = Faulty { give_back: Some(busy()), ..Faulty::new() };
+    let faulty = Faulty { on_release: Some(Code::Busy), ..Faulty::default() };
     let works = Arc::clone(&faulty.works);
-    let store = Store::new(Box::new(faulty), PATIENCE).with_refresh_lease(LENGTH);
+    let store = Store::new(Box::new(faulty), TIMEOUT).with_refresh_lease(LENGTH);
     store.save(token(EXPIRED), NOW).unwrap();
     let held = turn(consult(&store, &me()));
-    assert!(!store.give_back(&held) && store.holds_leases());
+    assert!(!store.release_lease(&held) && store.holds_leases());
     works.store(true, Ordering::SeqCst);
-    assert_eq!(store.give_back_all().len(), 1);
+    assert_eq!(store.release_all_leases().len(), 1);
     assert_eq!(told(&consult(&store, &another(1))), "refresh id:1");
 }
 
@@ -498,39 +504,39 @@ fn what_could_not_be_given_back_is_tried_again() {
 fn no_trouble_with_a_lease_is_trouble_for_a_find_or_a_save() {
     let advice = Cell::new("");
     let go_through = |faulty: Faulty| {
-        let store = Store::new(Box::new(faulty), PATIENCE).with_refresh_lease(LENGTH);
+        let store = Store::new(Box::new(faulty), TIMEOUT).with_refresh_lease(LENGTH);
         store.save(token(EXPIRED), NOW).unwrap();
-        let look = store.consult(Asked::Id(Some("1")), &me(), 1, &|| NOW, Duration::ZERO).unwrap();
-        assert_eq!(told(&look.advice), advice.get());
+        let look = store.try_acquire(Lookup::Id(Some("1")), &me(), 1, &|| NOW, Duration::ZERO).unwrap();
+        assert_eq!(told(&look.outcome), advice.get());
         assert_eq!(look.found.unwrap().row().get(Field::AccessToken), Some("old"));
-        let (id, _) = store.save_and_give_back(token(FRESH), NOW, me().owner(), None).unwrap();
+        let (id, _) = store.save_and_release(token(FRESH), NOW, me().owner(), None).unwrap();
         assert_eq!(id, "1");
         assert_eq!(store.all().unwrap()[0].token().get(Field::AccessToken), Some("new"));
-        store.give_back_all();
+        store.release_all_leases();
         store.close();
     };
     advice.set("no lease");
-    go_through(Faulty { read: Some(refused()), ..Faulty::new() });
-    go_through(Faulty { read_again: Some(refused()), ..Faulty::new() });
-    go_through(Faulty { take: Some(refused()), ..Faulty::new() });
+    go_through(Faulty { on_read: Some(Code::DatabaseError), ..Faulty::default() });
+    go_through(Faulty { on_read_in_transaction: Some(Code::DatabaseError), ..Faulty::default() });
+    go_through(Faulty { on_acquire: Some(Code::DatabaseError), ..Faulty::default() });
     advice.set("busy");
-    go_through(Faulty { take: Some(busy()), ..Faulty::new() });
+    go_through(Faulty { on_acquire: Some(Code::Busy), ..Faulty::default() });
     advice.set("refresh id:1");
-    go_through(Faulty { give_back: Some(refused()), ..Faulty::new() });
-    go_through(Faulty { give_back: Some(busy()), ..Faulty::new() });
-    go_through(Faulty::new());
+    go_through(Faulty { on_release: Some(Code::DatabaseError), ..Faulty::default() });
+    go_through(Faulty { on_release: Some(Code::Busy), ..Faulty::default() });
+    go_through(Faulty::default());
 }
 
 #[cfg(feature = "sqlite")]
 mod in_a_file {
     use rusqlite::Connection;
-    use zoho_token_store::store::sqlite::Sqlite;
+    use zoho_token_store::backends::sqlite::Sqlite;
 
     use super::*;
 
     fn with_expired_row(path: &Path) -> Store {
-        let sqlite = Sqlite::open(path, Deadline::after(PATIENCE)).unwrap();
-        let store = Store::new(Box::new(sqlite), PATIENCE).with_refresh_lease(LENGTH);
+        let sqlite = Sqlite::open(path, Deadline::after(TIMEOUT)).unwrap();
+        let store = Store::new(Box::new(sqlite), TIMEOUT).with_refresh_lease(LENGTH);
         store.save(token(EXPIRED), NOW).unwrap();
         store
     }
@@ -582,12 +588,12 @@ mod in_a_file {
             let store = with_expired_row(&path);
             // The table is there, and so are statements on it.
             let first = turn(consult(&store, &me()));
-            assert!(store.give_back(&first), "{misdeed}");
+            assert!(store.release_lease(&first), "{misdeed}");
             Connection::open(&path).unwrap().execute_batch(sql).unwrap();
-            let look = store.consult(Asked::Id(Some("1")), &me(), 1, &|| NOW, PATIENCE).unwrap();
-            assert_eq!(told(&look.advice), advice, "{misdeed}");
+            let look = store.try_acquire(Lookup::Id(Some("1")), &me(), 1, &|| NOW, TIMEOUT).unwrap();
+            assert_eq!(told(&look.outcome), advice, "{misdeed}");
             assert_eq!(look.found.unwrap().row().get(Field::AccessToken), Some("old"), "{misdeed}");
-            let (id, _) = store.save_and_give_back(token(FRESH), NOW, me().owner(), None).unwrap();
+            let (id, _) = store.save_and_release(token(FRESH), NOW, me().owner(), None).unwrap();
             assert_eq!(id, "1", "{misdeed}");
             assert_eq!(store.all().unwrap()[0].token().get(Field::AccessToken), Some("new"), "{misdeed}");
         }
@@ -598,11 +604,11 @@ mod in_a_file {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
         let [one, other] = [with_expired_row(&path), with_expired_row(&path)];
-        let look = |store: &Store, who: &Asker, now| consult_at(store, Asked::Id(Some("1")), who, 1, now);
+        let look = |store: &Store, who: &Requester, now| consult_at(store, Lookup::Id(Some("1")), who, 1, now);
         let first = turn(look(&one, &me(), NOW));
         // The first one's lease is over, and the second one's in its place.
         turn(look(&other, &another(1), NOW + 10_000));
-        assert!(one.give_back(&first));
+        assert!(one.release_lease(&first));
         assert_eq!(told(&look(&one, &another(2), NOW + 10_000)), "wait id:1");
     }
 
@@ -611,7 +617,7 @@ mod in_a_file {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
         let store = with_expired_row(&path);
-        let look = |values, now| turn(consult_at(&store, Asked::For(token(values)), &another(1), 1, now));
+        let look = |values, now| turn(consult_at(&store, Lookup::Token(token(values)), &another(1), 1, now));
         look("client_id=c refresh_token=lost", NOW);
         let keys = || -> i64 {
             let connection = Connection::open(&path).unwrap();
@@ -630,8 +636,8 @@ mod in_a_file {
         let store = with_expired_row(&path);
         let other = Connection::open(&path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let look = store.consult(Asked::Id(Some("1")), &me(), 1, &|| NOW, Duration::from_millis(1)).unwrap();
-        assert_eq!((told(&look.advice), look.found.is_some()), ("busy".to_owned(), true));
+        let look = store.try_acquire(Lookup::Id(Some("1")), &me(), 1, &|| NOW, Duration::from_millis(1)).unwrap();
+        assert_eq!((told(&look.outcome), look.found.is_some()), ("busy".to_owned(), true));
         other.execute_batch("ROLLBACK").unwrap();
         assert_eq!(told(&consult(&store, &me())), "refresh id:1");
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use serde::Deserialize;
-use zoho_token_store::domain::{Field, Row, Token, identity, merge, purge};
+use zoho_token_store::domain::{Field, Key, Row, Token, identity, merge, purge};
 
 #[derive(Deserialize)]
 struct Tables {
@@ -74,11 +74,15 @@ fn shown(token: Token<'_>) -> BTreeMap<&'static str, &str> {
 #[test]
 fn a_token_names_the_first_row_that_a_key_finds_and_that_does_not_contradict_it() {
     for case in tables().which_row {
-        let rows_by = |key: identity::Key, value: &str| {
-            let found = case.rows.iter().filter(|row| row.token().get(key.field()) == Some(value));
-            Ok::<_, Infallible>(found.map(|row| Row::new(row.token(), row.saved.unwrap(), None)).collect())
+        let rows_with = |(key, value): (Key, &str)| {
+            let matches = case.rows.iter().filter(move |row| row.token().get(key.field()) == Some(value));
+            (key, matches.map(|row| Row::new(row.token(), row.saved.unwrap(), None)).collect())
         };
-        let found = identity::find(case.token.token(), rows_by).unwrap();
+        let found = identity::find(case.token.token(), |keys, accept| {
+            let _ = keys.iter().map(rows_with).any(|(key, rows)| accept(key, rows));
+            Ok::<_, Infallible>(())
+        })
+        .unwrap();
         assert_eq!(found.as_ref().map(Row::id), case.finds.as_deref(), "{}", case.why);
     }
 }
@@ -103,7 +107,7 @@ fn a_row_takes_what_the_token_has_and_keeps_what_it_lacks() {
 fn a_row_may_be_purged_when_it_is_spent_or_idle() {
     for case in tables().purge {
         let row = Row::new(case.row.token(), 1, case.saved_at);
-        assert_eq!(purge::may_go(&row, case.now, case.idle_for), case.deleted, "{}", case.why);
+        assert_eq!(purge::may_purge(&row, case.now, case.idle_for), case.deleted, "{}", case.why);
     }
 }
 
@@ -111,7 +115,7 @@ fn a_row_may_be_purged_when_it_is_spent_or_idle() {
 fn only_what_can_be_asked_or_called_with_is_worth_a_row() {
     for field in Field::ALL {
         let worth = matches!(field, Field::RefreshToken | Field::GrantToken | Field::AccessToken);
-        assert_eq!(merge::is_worth_a_row(Token::default().with(field, Some("x"))), worth, "{}", field.name());
+        assert_eq!(merge::is_storable(Token::default().with(field, Some("x"))), worth, "{}", field.name());
     }
 }
 
@@ -124,7 +128,7 @@ fn a_secret_that_lasts_is_replaced_when_it_was_there_and_changes() {
         for (before, after, replaced) in
             [(old, new, lasting), (old, None, lasting), (old, old, false), (None, new, false)]
         {
-            let is = merge::replaces_lasting_secret(token(before), token(after));
+            let is = merge::replaces_long_lived_secret(token(before), token(after));
             assert_eq!(is, replaced, "{} {before:?} {after:?}", field.name());
         }
     }

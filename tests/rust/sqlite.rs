@@ -13,14 +13,17 @@ mod any_file;
 
 use rusqlite::Connection;
 use tempfile::TempDir;
+use zoho_token_store::backends::DATABASE_FORMATS;
+use zoho_token_store::backends::list::List;
+use zoho_token_store::backends::sqlite::{Memory, Sqlite};
 use zoho_token_store::domain::{Field, Token};
-use zoho_token_store::store::list::List;
-use zoho_token_store::store::sqlite::{Memory, Sqlite};
-use zoho_token_store::store::wait::Deadline;
-use zoho_token_store::store::{Backend, Error, Result, Store, Wait};
+use zoho_token_store::store::backend::Backend;
+use zoho_token_store::store::deadline::Deadline;
+use zoho_token_store::store::error::Code;
+use zoho_token_store::store::{Result, Store, Wait};
 
 const NOW: i64 = 1_795_300_000_000;
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/sample-zohooauth.db");
 
 struct Folder(TempDir);
@@ -49,11 +52,15 @@ impl Folder {
 }
 
 fn try_open(path: &Path) -> Result<Store> {
-    Ok(Store::new(Box::new(Sqlite::open(path, Deadline::after(PATIENCE))?), PATIENCE))
+    Ok(Store::new(Box::new(Sqlite::open(path, Deadline::after(TIMEOUT))?), TIMEOUT))
 }
 
 fn open(path: &Path) -> Store {
     try_open(path).unwrap()
+}
+
+fn back_up(store: &Store, target: &Path) -> Result<()> {
+    store.backup(target, DATABASE_FORMATS.first().copied())
 }
 
 fn refresh(value: &str) -> Token<'_> {
@@ -74,11 +81,12 @@ fn number(path: &Path, sql: &str) -> i64 {
 
 /// A file refused is a file untouched, whatever was to be done with it.
 #[track_caller]
-fn refused(folder: &Folder, path: &Path, complaint: &str) {
+fn refused(folder: &Folder, path: &Path, code: Code, detail: &str) {
     let before = (fs::read(path).unwrap(), folder.names());
     let Err(error) = try_open(path) else { panic!("{} was opened", path.display()) };
     let message = error.to_string();
-    assert!(message.contains(complaint), "{message}");
+    assert_eq!(error.code(), code, "{message}");
+    assert!(message.contains(detail), "{message}");
     assert!(message.contains(path.to_str().unwrap()), "{message}");
     assert!(message.contains("untouched"), "{message}");
     assert!((fs::read(path).unwrap(), folder.names()) == before, "the file was changed");
@@ -160,22 +168,22 @@ fn a_file_that_is_no_token_database_is_refused_and_untouched() {
     let folder = Folder::new();
     let text = folder.path("notes.txt");
     fs::write(&text, "made-up notes, longer than the header of a database: ".repeat(40)).unwrap();
-    refused(&folder, &text, "is not a SQLite database");
+    refused(&folder, &text, Code::NotADatabase, "");
 
     let other = folder.path("other.db");
     Connection::open(&other).unwrap().execute_batch("CREATE TABLE photos (name)").unwrap();
-    refused(&folder, &other, "is the database of another program");
+    refused(&folder, &other, Code::OtherProgram, "");
 
     let marked = folder.path("marked.db");
     Connection::open(&marked)
         .unwrap()
         .execute_batch("PRAGMA application_id = 7; CREATE TABLE oauthtoken (id)")
         .unwrap();
-    refused(&folder, &marked, "is the database of another program");
+    refused(&folder, &marked, Code::OtherProgram, "");
 
     let odd = folder.path("odd.db");
     Connection::open(&odd).unwrap().execute_batch("CREATE TABLE oauthtoken (id, user_name, client_id)").unwrap();
-    refused(&folder, &odd, "without the column(s) client_secret, refresh_token");
+    refused(&folder, &odd, Code::OtherProgram, "does not have the columns client_secret, refresh_token");
 }
 
 #[test]
@@ -184,7 +192,7 @@ fn a_newer_file_is_refused_and_untouched() {
     let path = folder.path("newer.db");
     save(&open(&path), "r");
     Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
-    refused(&folder, &path, "newer version of zoho-token-store (schema 2, this one knows 1)");
+    refused(&folder, &path, Code::NewerSchema, "(schema 2, this version knows 1)");
 }
 
 #[test]
@@ -196,8 +204,7 @@ fn a_damaged_file_is_refused_and_untouched() {
         fs::write(&path, &whole[..length]).unwrap();
         let before = fs::read(&path).unwrap();
         let Err(error) = try_open(&path) else { panic!("opened with {length} bytes") };
-        let error = error.to_string();
-        assert!(error.contains("damaged") || error.contains("is not a SQLite database"), "{length}: {error}");
+        assert!([Code::Damaged, Code::NotADatabase].contains(&error.code()), "{length}: {error}");
         assert!(fs::read(&path).unwrap() == before, "{length}: the file was changed");
     }
 }
@@ -205,16 +212,16 @@ fn a_damaged_file_is_refused_and_untouched() {
 #[test]
 fn a_path_that_leads_nowhere_says_what_is_wrong_with_it() {
     let folder = Folder::new();
-    let complaint = |path: &Path| try_open(path).err().unwrap().to_string();
-    assert!(complaint(&folder.path("no/such/new.db")).contains("in a folder that does not exist"));
-    assert!(complaint(folder.0.path()).contains("is a directory"));
+    let code = |path: &Path| try_open(path).err().unwrap().code();
+    assert_eq!(code(&folder.path("no/such/new.db")), Code::MissingFolder);
+    assert_eq!(code(folder.0.path()), Code::IsFolder);
     fs::write(folder.path("plain"), "").unwrap();
-    assert!(complaint(&folder.path("plain/new.db")).contains("not a folder"));
+    assert_eq!(code(&folder.path("plain/new.db")), Code::InvalidPath);
     #[cfg(unix)]
     {
         std::os::unix::fs::symlink(folder.path("nowhere"), folder.path("link")).unwrap();
-        assert!(complaint(&folder.path("link")).contains("symbolic link to a file that is not there"));
-        assert!(complaint(Path::new("/dev/null")).contains("not a regular file"));
+        assert_eq!(code(&folder.path("link")), Code::BrokenLink);
+        assert_eq!(code(Path::new("/dev/null")), Code::NotARegularFile);
     }
     assert_eq!(folder.names().len(), if cfg!(unix) { 2 } else { 1 });
 }
@@ -284,8 +291,7 @@ fn a_second_name_of_a_file_in_use_is_refused() {
     let store = open(&path);
     save(&store, "r");
     fs::hard_link(&path, &link).unwrap();
-    let error = try_open(&link).err().unwrap().to_string();
-    assert!(error.contains("is a hard link to a file that is in use under another name"), "{error}");
+    assert_eq!(try_open(&link).err().unwrap().code(), Code::SecondName);
     drop(store);
     assert!(has(&open(&link), "r"));
 }
@@ -296,7 +302,7 @@ fn a_file_of_ours_without_its_tables_is_refused_and_untouched() {
     let path = folder.path("tokens.db");
     drop(open(&path));
     Connection::open(&path).unwrap().execute_batch("DROP TABLE oauthtoken").unwrap();
-    refused(&folder, &path, "its tables are not the ones this library made");
+    refused(&folder, &path, Code::Damaged, "its tables are not the ones that this library made");
 }
 
 #[test]
@@ -363,7 +369,7 @@ fn a_save_does_not_go_into_a_log_that_nobody_reads() {
     let stores = [open(&path), open(&path)];
     save(&stores[0], "before");
     // What another process does that closes the file last, once our locks were dropped.
-    stores[0].backup(&folder.path("whole.db")).unwrap();
+    back_up(&stores[0], &folder.path("whole.db")).unwrap();
     fs::copy(folder.path("whole.db"), folder.path("copy.db")).unwrap();
     let checkpoint = Connection::open(&path).unwrap();
     checkpoint.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
@@ -408,16 +414,16 @@ fn what_is_deleted_or_replaced_is_not_readable_any_more() {
 #[test]
 fn a_backup_is_complete_private_and_by_itself() {
     let folder = Folder::new();
-    let file = Sqlite::open(&folder.path("tokens.db"), Deadline::after(PATIENCE)).unwrap();
+    let file = Sqlite::open(&folder.path("tokens.db"), Deadline::after(TIMEOUT)).unwrap();
     let backends: [Box<dyn Backend>; 3] = [Box::new(file), Box::new(Memory::new().unwrap()), Box::new(List::new())];
     for backend in backends {
-        let store = Store::new(backend, PATIENCE);
+        let store = Store::new(backend, TIMEOUT);
         for n in 1..=3 {
             save(&store, &format!("r{n}"));
         }
         store.delete(Some("3")).unwrap();
         let path = folder.path("backup.db");
-        store.backup(&path).unwrap();
+        back_up(&store, &path).unwrap();
         save(&store, "later");
         #[cfg(unix)]
         assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions()) & 0o777, 0o600);
@@ -441,27 +447,28 @@ fn a_backup_replaces_an_older_one_and_nothing_else() {
     let path = folder.path("tokens.db");
     let store = open(&path);
     save(&store, "r");
-    let refused = |target: &Path, complaint: &str| {
-        let error = store.backup(target).unwrap_err().to_string();
-        assert!(error.contains(complaint), "{error}");
+    let refused = |target: &Path, code: Code, detail: &str| {
+        let error = back_up(&store, target).unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+        assert!(error.to_string().contains(detail), "{error}");
     };
-    refused(&path, "is the store's own file");
-    refused(folder.0.path(), "is not a regular file");
-    refused(&folder.path("no/such/backup.db"), "in a folder that does not exist");
+    refused(&path, Code::TargetNotABackup, "is the store's own file");
+    refused(folder.0.path(), Code::IsFolder, "");
+    refused(&folder.path("no/such/backup.db"), Code::MissingFolder, "");
     fs::write(folder.path("notes.txt"), "made-up notes").unwrap();
-    refused(&folder.path("notes.txt"), "is not a token database");
+    refused(&folder.path("notes.txt"), Code::TargetNotABackup, "is not a token database");
     assert_eq!(fs::read(folder.path("notes.txt")).unwrap(), b"made-up notes");
-    refused(&folder.with_sample(), "is not a token database of this library's");
+    refused(&folder.with_sample(), Code::TargetNotABackup, "is not a token database of this library");
     for ending in ["-wal", "-shm", "-journal"] {
-        refused(&folder.path(&format!("tokens.db{ending}")), "has a name that SQLite gives to its own files");
+        refused(&folder.path(&format!("tokens.db{ending}")), Code::ReservedName, "");
     }
     let live = open(&folder.path("live.db"));
     save(&live, "s");
-    refused(&folder.path("live.db"), "is a database in use");
+    refused(&folder.path("live.db"), Code::TargetNotABackup, "is a database in use");
     let older = folder.path("older.db");
-    store.backup(&older).unwrap();
+    back_up(&store, &older).unwrap();
     save(&store, "later");
-    store.backup(&older).unwrap();
+    back_up(&store, &older).unwrap();
     assert!(has(&open(&older), "later"));
 }
 
@@ -492,8 +499,8 @@ fn who_may_not_wait_does_not_wait_for_another_program() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert!(store.find(refresh("r"), Wait::No).unwrap().is_some(), "a find never waits for a change");
     let impatient =
-        Store::new(Box::new(Sqlite::open(&path, Deadline::after(PATIENCE)).unwrap()), Duration::from_millis(30));
-    assert!(matches!(impatient.save(refresh("s"), NOW), Err(Error::Busy { .. })));
+        Store::new(Box::new(Sqlite::open(&path, Deadline::after(TIMEOUT)).unwrap()), Duration::from_millis(30));
+    assert!(impatient.save(refresh("s"), NOW).unwrap_err().is_busy());
     other.execute_batch("ROLLBACK").unwrap();
     impatient.save(refresh("s"), NOW).unwrap();
 }

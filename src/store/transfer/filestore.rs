@@ -1,14 +1,14 @@
-//! The files of the SDK's `FileStore`: CSV with a header and nine columns (up to SDK 4, without the API domain) or ten.
+//! The files of the SDK's `FileStore`: CSV with a header. There are ten columns, or nine without the API domain (up to SDK 4).
 
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::{BYTE_ORDER_MARK, bad_line, no_tokens, unreadable};
+use super::super::error::{Code, Error, Result};
+use super::{BYTE_ORDER_MARK, invalid_line};
 use crate::domain::{Field, Row, Token};
-use crate::store::{Error, Result};
 
-/// The column that a name in the header stands for.
+/// Returns the field of a column.
 fn field(name: &str) -> Option<Field> {
     match name {
         "user_mail" => Some(Field::UserName),
@@ -18,30 +18,30 @@ fn field(name: &str) -> Option<Field> {
 }
 
 pub(super) fn read(path: &Path, file: impl Read) -> Result<Vec<Row>> {
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(Ending { file, last: None });
-    let header = reader.headers().map_err(|error| trouble(path, 1, error))?;
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(LastByte { file, last: None });
+    let header = reader.headers().map_err(|error| from_csv(path, 1, error))?;
     let columns: Vec<Option<Field>> = header.iter().map(field).collect();
     let required = Field::ALL.into_iter().filter(|&field| field != Field::ApiDomain);
     if columns.contains(&None) || required.into_iter().any(|field| !columns.contains(&Some(field))) {
-        return Err(no_tokens(path));
+        return Err(Error::at(Code::NotATokenFile, path));
     }
     let (mut rows, mut last) = (Vec::new(), csv::Position::new());
     for record in reader.records() {
         let record = record.map_err(|error| {
             let line = line_of(path, error.position());
-            trouble(path, line, error)
+            from_csv(path, line, error)
         })?;
-        // What an empty line becomes when a newer SDK adds the newer column.
+        // A newer SDK adds the tenth column to every line, also to an empty one.
         if record.iter().all(str::is_empty) {
             continue;
         }
-        let bad = |what, cure| Err(bad_line(path, line_of(path, record.position()), what, cure));
-        // One that the older header goes before may have the newer column.
+        let invalid = |problem| Err(invalid_line(path, line_of(path, record.position()), problem));
         if record.len() < columns.len() {
-            return bad("has too few columns: it was cut short", "remove that line");
+            return invalid("it has too few columns, so it was cut short");
         }
+        // A line below a header of nine columns may have ten: a newer SDK has written it.
         if record.len() > columns.len().max(Field::COUNT) {
-            return bad("has too many columns: it is two that ran into one", "remove that line");
+            return invalid("it has too many columns, so two lines ran into one");
         }
         let token = Token::from_fn(|field| {
             let column = columns.iter().position(|column| *column == Some(field))?;
@@ -50,26 +50,21 @@ pub(super) fn read(path: &Path, file: impl Read) -> Result<Vec<Row>> {
         rows.push(Row::new(token, 0, None));
         last = record.position().cloned().unwrap_or(last);
     }
-    // The last column may be cut short, and nothing else tells.
+    // A line that is cut short in its last column has all its columns. Only the missing line break shows it.
     if reader.get_ref().last != Some(b'\n') {
         let line = line_of(path, Some(&last));
-        return Err(bad_line(
-            path,
-            line,
-            "has no end: it was cut short",
-            "remove that line, or end it with a line break",
-        ));
+        return Err(invalid_line(path, line, "it has no line break at its end, so it may be cut short"));
     }
     Ok(rows)
 }
 
-/// A file that remembers its last byte.
-struct Ending<R> {
+/// A reader that remembers the last byte it has read.
+struct LastByte<R> {
     file: R,
     last: Option<u8>,
 }
 
-impl<R: Read> Read for Ending<R> {
+impl<R: Read> Read for LastByte<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
         self.last = buffer[..count].last().copied().or(self.last);
@@ -77,8 +72,10 @@ impl<R: Read> Read for Ending<R> {
     }
 }
 
-/// The line that a record begins in, counted from 1. By the reader's own count it is the one before: where lines end with
-/// "\r\n", as the SDK's do, it takes the record for begun between the two.
+/// Returns the line in which a record begins, counted from 1.
+///
+/// The CSV reader's own line number is one too low where lines end with "\r\n", as the SDK writes them: for the reader a
+/// record begins between the two characters (`tests/rust/files.rs` shows it).
 fn line_of(path: &Path, record: Option<&csv::Position>) -> u64 {
     let text = fs::read(path).unwrap_or_default();
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
@@ -88,10 +85,10 @@ fn line_of(path: &Path, record: Option<&csv::Position>) -> u64 {
     before.iter().chain(still_before).map(|&byte| u64::from(byte == b'\n')).sum::<u64>() + 1
 }
 
-fn trouble(path: &Path, line: u64, error: csv::Error) -> Error {
+fn from_csv(path: &Path, line: u64, error: csv::Error) -> Error {
     match error.into_kind() {
-        csv::ErrorKind::Io(error) => unreadable(path, &error),
-        csv::ErrorKind::Utf8 { .. } => bad_line(path, line, "is not UTF-8 text", "save the file in the encoding UTF-8"),
-        _ => bad_line(path, line, "is not CSV", "repair that line"),
+        csv::ErrorKind::Io(error) => Error::from_io(path, &error),
+        csv::ErrorKind::Utf8 { .. } => invalid_line(path, line, "it is not UTF-8 text"),
+        _ => invalid_line(path, line, "it is not CSV"),
     }
 }

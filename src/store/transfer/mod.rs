@@ -1,139 +1,113 @@
-//! Rows in files: what is imported, exported and restored. Tells by what is in a file which kind it is.
+//! Rows in files, for import, export and restore. The contents of a file decide which kind it is.
 //!
-//! No message repeats anything of a file's contents but a line's number: a value may be a secret.
+//! An error about a line names its number, and never repeats its contents: a value may be a secret.
 
 mod filestore;
-mod lines;
+mod json_lines;
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, ErrorKind, Read};
+use std::io::{BufReader, Read};
 use std::path::Path;
 
-use super::sqlite::{self, Identity};
-use super::{Error, Flaw, Place, Result};
+use super::backend::{DatabaseFormat, DatabaseRows};
+use super::error::{Code, Error, Result};
+use super::files::{self, FileId};
 use crate::domain::{Row, import};
-pub use lines::write;
+pub use json_lines::write;
 
-/// Which kind of file it was.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SourceKind {
     /// The SDK's `FileStore` wrote it.
     FileStore,
-    /// A token database, of this library's or of the vendor's sample.
-    Sqlite,
-    /// An export of this library's.
+    /// A token database. The text is the name of its [`DatabaseFormat`].
+    Database(&'static str),
+    /// An export of this library.
     JsonLines,
 }
 
 /// The rows of a file.
 pub struct Source {
-    /// The rows, in the file's order.
+    /// The rows, in the order of the file.
     pub rows: Vec<Row>,
-    /// The order in which to import them.
+    /// The indices of the rows, in the order in which to import them.
     pub order: Vec<usize>,
-    /// The highest number that the id of any row ever had, as far as the file says so; 0 if it does not.
+    /// The highest number that an id ever had, if the file says so; otherwise 0.
     pub last_id: i64,
-    /// The file's kind.
-    pub kind: Kind,
-    /// Which file it is.
-    pub identity: Identity,
+    /// The kind of the file.
+    pub kind: SourceKind,
+    /// Identifies the file.
+    pub file: Option<FileId>,
 }
 
-/// Reads all rows of a file, which stays as it is. Not for a file that this process has a store on: to open and close it
-/// drops SQLite's locks.
-pub fn read(path: &Path) -> Result<Source> {
-    let failed = |error| sqlite::refused(path, &error);
-    let mut start = Vec::new();
-    // Closed before SQLite opens it.
-    let identity = {
-        let kind = fs::metadata(path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => sqlite::bad(path, "does not exist", "give the path of a file to read"),
-            _ => failed(error),
-        })?;
-        if kind.is_dir() {
-            return Err(sqlite::bad(path, "is a directory", "give the path of a file in it"));
-        }
-        // A pipe can be read but once, and to open it may take for ever; a device may have no end.
-        if !kind.is_file() {
-            return Err(sqlite::bad(path, "is not a regular file", "write what comes from it into a file first"));
-        }
-        let file = File::open(path).map_err(failed)?;
-        (&file).take(SQLITE.len() as u64).read_to_end(&mut start).map_err(failed)?;
-        Identity::of(path)
-    };
-    if start == SQLITE {
-        let (rows, last_id) = sqlite::read_source(path)?;
-        return Ok(Source { order: import::order(&rows), rows, last_id, kind: Kind::Sqlite, identity });
+/// Reads all rows of a file, and leaves the file as it is.
+///
+/// This process must not have a store on the file: reading opens and closes it, which drops the database's POSIX locks.
+pub fn read(path: &Path, formats: &[&DatabaseFormat]) -> Result<Source> {
+    files::require_regular_file(path)?;
+    let failed = |error| Error::from_io(path, &error);
+    let file = FileId::of(path);
+    // The handle is closed before a database opens the file.
+    if let Some(format) = find_format(path, formats).map_err(failed)? {
+        let DatabaseRows { rows, last_id } = (format.read)(path)?;
+        let kind = SourceKind::Database(format.name);
+        return Ok(Source { order: import::order(&rows), rows, last_id, kind, file });
     }
-    let file = File::open(path).map_err(failed)?;
-    let (rows, kind) = in_one_piece(path, &file, || {
-        let mut file = BufReader::new(&file);
-        if start.starts_with(BYTE_ORDER_MARK) {
-            file.read_exact(&mut [0; BYTE_ORDER_MARK.len()]).map_err(failed)?;
-            start.drain(..BYTE_ORDER_MARK.len());
-        }
-        if start.trim_ascii_start().starts_with(b"{") {
-            Ok((lines::read(path, file)?, Kind::JsonLines))
-        } else {
-            Ok((filestore::read(path, file)?, Kind::FileStore))
-        }
-    })?;
-    Ok(Source { order: import::order(&rows), rows, last_id: 0, kind, identity })
+    let handle = File::open(path).map_err(failed)?;
+    let (rows, kind) = read_unchanged(path, &handle, || read_text(path, &handle))?;
+    Ok(Source { order: import::order(&rows), rows, last_id: 0, kind, file })
 }
 
-/// What `read` makes of a file that nobody writes meanwhile. The SDK writes its file anew where it stands: half of it as it
-/// was and half as it is would give one user another's token.
-fn in_one_piece<T>(path: &Path, file: &File, read: impl FnOnce() -> Result<T>) -> Result<T> {
+fn read_text(path: &Path, handle: &File) -> Result<(Vec<Row>, SourceKind)> {
+    let failed = |error| Error::from_io(path, &error);
+    let mut file = BufReader::new(handle);
+    let mut start = Vec::new();
+    file.by_ref().take(START_LENGTH).read_to_end(&mut start).map_err(failed)?;
+    let is_json = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&start).trim_ascii_start().starts_with(b"{");
+    let mark = if start.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+    let text = start.split_off(mark);
+    let text = text.chain(file);
+    if is_json {
+        Ok((json_lines::read(path, BufReader::new(text))?, SourceKind::JsonLines))
+    } else {
+        Ok((filestore::read(path, text)?, SourceKind::FileStore))
+    }
+}
+
+/// Runs `read`, and fails if the file was written in the meantime.
+///
+/// The SDK overwrites its file in place. A file that is half old and half new could give one user the token of another.
+fn read_unchanged<T>(path: &Path, file: &File, read: impl FnOnce() -> Result<T>) -> Result<T> {
     let version = || file.metadata().map(|file| (file.len(), file.modified().ok())).ok();
     let before = version();
     let read = read();
-    if version() == before {
-        return read;
-    }
-    Err(Error::BadFile {
-        path: path.to_owned(),
-        flaw: Flaw::NoTokens,
-        what: "was written to while it was read".to_owned(),
-        cure: "stop the program that uses it, and try again",
-    })
+    if version() == before { read } else { Err(Error::at(Code::ChangedWhileRead, path)) }
 }
 
-/// What some editors put before UTF-8 text.
+/// How much of a file decides between JSON and CSV, in bytes.
+const START_LENGTH: u64 = 64;
+
+/// Some editors write it before UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// What every SQLite database begins with (<https://www.sqlite.org/fileformat.html>, 1.3.1).
-const SQLITE: &[u8] = b"SQLite format 3\0";
+/// Returns the format whose signature the file begins with.
+fn find_format<'f>(path: &Path, formats: &[&'f DatabaseFormat]) -> std::io::Result<Option<&'f DatabaseFormat>> {
+    let longest = formats.iter().map(|format| format.signature.len()).max().unwrap_or(0);
+    let mut start = Vec::new();
+    File::open(path)?.take(longest as u64).read_to_end(&mut start)?;
+    Ok(formats.iter().copied().find(|format| start.starts_with(format.signature)))
+}
 
-fn is_database(path: &Path) -> bool {
-    let mut start = [0; SQLITE.len()];
-    // A pipe would keep who opens it waiting.
+/// Is there a database at this path?
+fn is_database(path: &Path, formats: &[&DatabaseFormat]) -> bool {
+    // Opening a pipe could block.
     fs::metadata(path).is_ok_and(|file| file.is_file())
-        && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok())
-        && start == SQLITE
+        && find_format(path, formats).is_ok_and(|format| format.is_some())
 }
 
-/// A line, counted from 1, that is no token.
-fn bad_line(path: &Path, line: u64, what: &str, cure: &'static str) -> Error {
-    let what = format!("has a line {line} that {what}");
-    Error::BadFile { path: path.to_owned(), flaw: Flaw::NoTokens, what, cure }
-}
-
-fn no_tokens(path: &Path) -> Error {
-    Error::BadFile {
-        path: path.to_owned(),
-        flaw: Flaw::NoTokens,
-        what: "is neither a file of the SDK's FileStore nor a token database nor an export of this library's"
-            .to_owned(),
-        cure: "give the path of one of these",
-    }
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> Error {
-    Error::Refused {
-        place: Place::File(path.to_owned()),
-        what: format!("reading it failed ({})", error.kind()),
-        cure: "look at the disk and try again",
-    }
+/// The error for a line, counted from 1.
+fn invalid_line(path: &Path, line: u64, problem: &str) -> Error {
+    Error::at(Code::InvalidLine, path).with(format!("({line}): {problem}"))
 }
 
 #[cfg(test)]
@@ -143,16 +117,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_written_while_it_is_read_is_not_taken() {
+    fn a_file_that_is_written_while_it_is_read_is_refused() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_owned();
         let handle = File::open(&path).unwrap();
-        assert_eq!(in_one_piece(&path, &handle, || Ok(7)).unwrap(), 7);
+        assert_eq!(read_unchanged(&path, &handle, || Ok(7)).unwrap(), 7);
         let write = || {
-            file.write_all(b"planted").map_err(|error| unreadable(&path, &error))?;
-            // What is wrong with half a file is not the trouble.
-            Err::<(), _>(no_tokens(&path))
+            file.write_all(b"planted").map_err(|error| Error::from_io(&path, &error))?;
+            // The half-written file may have another error. That is not the cause.
+            Err::<(), _>(Error::at(Code::NotATokenFile, &path))
         };
-        assert!(in_one_piece(&path, &handle, write).unwrap_err().to_string().contains("written to while it was read"));
+        assert_eq!(read_unchanged(&path, &handle, write).unwrap_err().code(), Code::ChangedWhileRead);
     }
 }

@@ -1,0 +1,181 @@
+"""Checks the layers of `src`: domain, store, backends, python. Each knows only the layers below it.
+
+It reads the Rust sources as text, without their unit tests, and fails with one line for each violation:
+
+- a word that a layer must not contain (see `FORBIDDEN`);
+- an import of a higher layer;
+- an import cycle between folders, or between files;
+- a type name that is defined twice.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent / "src"
+LAYERS = ["domain", "store", "backends", "python"]
+
+# Words that must not occur in the code or the comments of a layer.
+FORBIDDEN = {
+    "domain": r"pyo3|rusqlite|SystemTime|Instant|std::(?:fs|net|io|env|process|thread)|\b(?:SELECT|INSERT|UPDATE|DELETE) ",
+    "store": r"pyo3|(?i:sqlite|postgres)|crate::backends|Place::File|\bList::new",
+    "backends": r"pyo3",
+    "python": r"rusqlite",
+}
+
+TESTS = re.compile(r"^#\[cfg\(test\)\]\n(?:#\[.*\n)*mod .*", re.DOTALL | re.MULTILINE)
+COMMENT = re.compile(r"//[^\n]*")
+USE = re.compile(r"\buse\s+([^;]+);")
+QUALIFIED = re.compile(r"\b(?:crate|super|self)(?:::\w+)+")
+TYPE = re.compile(r"^\s*(?:pub(?:\([^)]*\))? )?(?:struct|enum|trait|type) (\w+)", re.MULTILINE)
+ASSOCIATED_TYPE = re.compile(r"^\s+type \w+ = ", re.MULTILINE)
+
+
+def sources() -> dict[str, str]:
+    """Return the text of each source by its path below `src`, without unit tests."""
+    return {
+        path.relative_to(ROOT).as_posix(): TESTS.sub("", path.read_text(encoding="utf-8"))
+        for path in sorted(ROOT.rglob("*.rs"))
+    }
+
+
+def module_of(path: str) -> list[str]:
+    """Return the module path of a file: `store/mod.rs` is `store`."""
+    parts = path.removesuffix(".rs").split("/")
+    return [part for part in parts if part not in {"mod", "lib"}]
+
+
+def use_paths(tree: str) -> Iterator[str]:
+    """Flatten a use tree: `a::{b, c::{d}}` gives `a::b` and `a::c::d`."""
+    tree = tree.strip()
+    start = tree.find("{")
+    if start < 0:
+        yield re.sub(r"\s+as\s+\w+$", "", tree)
+        return
+    prefix, depth, part = tree[:start], 0, ""
+    for character in tree[start + 1 : tree.rindex("}")] + ",":
+        if character == "," and depth == 0:
+            if part.strip():
+                yield from use_paths(prefix + part.strip())
+            part = ""
+            continue
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        part += character
+
+
+def resolve(reference: str, path: str) -> list[str]:
+    """Return the absolute module path of a reference that a file makes."""
+    parts = reference.split("::")
+    base = module_of(path)
+    if parts[0] == "crate":
+        return parts[1:]
+    while parts and parts[0] in {"self", "super"}:
+        if parts[0] == "super":
+            base = base[:-1]
+        parts = parts[1:]
+    return base + parts
+
+
+def imports(texts: dict[str, str]) -> dict[str, set[str]]:
+    """Return the files that each file imports. A longer module path wins over its parents."""
+    files = {tuple(module_of(path)): path for path in texts}
+    graph: dict[str, set[str]] = {}
+    for path, text in texts.items():
+        code = COMMENT.sub("", text)
+        references = [part for use in USE.finditer(code) for part in use_paths(use[1])] + QUALIFIED.findall(code)
+        targets = set()
+        for reference in references:
+            if reference.split("::")[0] not in {"crate", "super", "self"}:
+                continue
+            module = resolve(reference, path)
+            for length in range(len(module), 0, -1):
+                target = files.get(tuple(module[:length]))
+                if target:
+                    targets.add(target)
+                    break
+        graph[path] = targets - {path}
+    return graph
+
+
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return the strongly connected components with more than one member (Tarjan)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for target in graph.get(node, ()):
+            if target not in index:
+                visit(target)
+                low[node] = min(low[node], low[target])
+            elif target in stack:
+                low[node] = min(low[node], index[target])
+        if low[node] == index[node]:
+            component = []
+            while True:
+                component.append(stack.pop())
+                if component[-1] == node:
+                    break
+            if len(component) > 1:
+                found.append(sorted(component))
+
+    for node in graph:
+        if node not in index:
+            visit(node)
+    return found
+
+
+def violations() -> Iterator[str]:
+    """Yield a line for each violation."""
+    texts = sources()
+    for path, text in texts.items():
+        layer = path.split("/")[0]
+        pattern = FORBIDDEN.get(layer)
+        for number, line in enumerate(text.splitlines(), 1):
+            word = re.search(pattern, line) if pattern else None
+            if word:
+                yield f"src/{path}:{number}: {word[0]!r} does not belong into src/{layer}"
+    graph = imports(texts)
+    for path, targets in graph.items():
+        layer = path.split("/")[0]
+        for target in sorted(targets):
+            above = target.split("/")[0]
+            if layer in LAYERS and above in LAYERS and LAYERS.index(above) > LAYERS.index(layer):
+                yield f"src/{path}: imports src/{target}, which is in a higher layer"
+    # A `mod.rs` re-exports what its siblings define, and its siblings use its types. That is no cycle of folders.
+    folders: dict[str, set[str]] = defaultdict(set)
+    for path, targets in graph.items():
+        folder = path.rpartition("/")[0]
+        folders[folder] |= {target.rpartition("/")[0] for target in targets} - {folder}
+    files = {path: {target for target in targets if not target.endswith("mod.rs")} for path, targets in graph.items()}
+    for kind, edges in (("folders", folders), ("files", files)):
+        for component in cycles(edges):
+            yield f"import cycle between {kind}: {', '.join(component)}"
+    defined: dict[str, list[str]] = defaultdict(list)
+    for path, text in texts.items():
+        for name in set(TYPE.findall(ASSOCIATED_TYPE.sub("", text))):
+            defined[name].append(path)
+    for name, paths in defined.items():
+        if len(paths) > 1:
+            yield f"the type name {name} has two meanings: {', '.join(paths)}"
+
+
+def main() -> int:
+    """Print the violations, and return the exit status."""
+    found = list(violations())
+    print("\n".join(found))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+//! The places where rows are kept. Each implements [`crate::store::backend::Backend`], and knows nothing of the others.
+
+pub mod list;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+use std::path::Path;
+
+use crate::domain::check::Finding;
+use crate::store::backend::{Backend, DatabaseFormat};
+use crate::store::deadline::Deadline;
+use crate::store::error::{Code, Error, Result};
+
+/// The database files that rows can be imported and restored from. The first one is the format of backups.
+pub const DATABASE_FORMATS: &[&DatabaseFormat] = &[
+    #[cfg(feature = "sqlite")]
+    &sqlite::FORMAT,
+];
+
+/// Opens the store at an address. Today an address is the path of a database file.
+pub fn open(address: &Path, create: bool, deadline: Deadline) -> Result<Box<dyn Backend>> {
+    // If the folder cannot be searched, the file may exist: opening it will tell.
+    if !create && address.try_exists().is_ok_and(|exists| !exists) {
+        return Err(Error::at(Code::MissingFile, address));
+    }
+    #[cfg(feature = "sqlite")]
+    return Ok(Box::new(sqlite::Sqlite::open(address, deadline)?));
+    #[cfg(not(feature = "sqlite"))]
+    return {
+        let _ = deadline;
+        Err(Error::new(Code::Unsupported, "").with("a token database in a file"))
+    };
+}
+
+/// Checks the store at an address at `now` (milliseconds since the epoch), even if it cannot be opened. Changes nothing.
+pub fn check(address: &Path, now: i64) -> Result<Vec<Finding>> {
+    #[cfg(feature = "sqlite")]
+    return sqlite::check(address, now);
+    #[cfg(not(feature = "sqlite"))]
+    return {
+        let _ = (address, now);
+        Err(Error::new(Code::Unsupported, "").with("a token database in a file"))
+    };
+}

@@ -1,0 +1,342 @@
+//! Every statement on rows: one per key, bound values only. Decides nothing.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params_from_iter};
+
+use super::error::{damaged, from_sqlite};
+use super::schema::Contents;
+use crate::domain::lease::Lease;
+use crate::domain::{Field, Key, Row, Token};
+use crate::store::backend::{Location, SeenLease, Snapshot, Transaction};
+use crate::store::error::{Code, Error, Result};
+
+macro_rules! columns {
+    () => {
+        "stored.id, stored.user_name, stored.client_id, stored.client_secret, stored.refresh_token, \
+         stored.access_token, stored.grant_token, stored.expiry_time, stored.redirect_url, stored.api_domain, \
+         stored.saved_order, stored.saved_at"
+    };
+}
+
+/// The index finds a row's number, and the row itself says whether it is the right one. (Otherwise SQLite takes the
+/// index's word for it, and by a damaged one somebody would get another's tokens.)
+macro_rules! select_by {
+    ($column:literal) => {
+        concat!(
+            "SELECT ",
+            columns!(),
+            ", stored.",
+            $column,
+            " = ?1 FROM oauthtoken AS found LEFT JOIN oauthtoken AS stored ON stored.rowid = found.rowid WHERE found.",
+            $column,
+            " = ?1"
+        )
+    };
+}
+
+const fn by_key(key: Key) -> &'static str {
+    match key {
+        Key::UserName => select_by!("user_name"),
+        Key::Id => select_by!("id"),
+        Key::GrantToken => select_by!("grant_token"),
+        Key::RefreshToken => select_by!("refresh_token"),
+        Key::AccessToken => select_by!("access_token"),
+    }
+}
+
+const EACH: &str = concat!("SELECT ", columns!(), " FROM oauthtoken AS stored ORDER BY rowid");
+/// Where our own columns are not there yet.
+const EACH_OF_SAMPLE: &str = "SELECT id, user_name, client_id, client_secret, refresh_token, access_token, grant_token, \
+     expiry_time, redirect_url, api_domain, rowid, NULL FROM oauthtoken ORDER BY rowid";
+/// SQLite knows no case in names.
+const HAS_TOKENS: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'oauthtoken' COLLATE NOCASE";
+const COUNT: &str = "SELECT count(*) FROM oauthtoken";
+const LAST_ID: &str = "SELECT last_id FROM zoho_token_store";
+const LAST_ORDER: &str = "SELECT last_order FROM zoho_token_store";
+const RAISE_LAST_ID: &str = "UPDATE zoho_token_store SET last_id = max(last_id, ?1)";
+const RAISE_ORDER: &str = "UPDATE zoho_token_store SET last_order = max(last_order, ?1)";
+const INSERT: &str = "INSERT INTO oauthtoken (id, user_name, client_id, client_secret, refresh_token, access_token, \
+     grant_token, expiry_time, redirect_url, api_domain, saved_order, saved_at) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+/// With the order, which no index has: the index of the ids may be damaged, and lead to another's row.
+const UPDATE: &str = "UPDATE oauthtoken SET user_name = ?2, client_id = ?3, client_secret = ?4, refresh_token = ?5, \
+     access_token = ?6, grant_token = ?7, expiry_time = ?8, redirect_url = ?9, api_domain = ?10, saved_order = ?11, \
+     saved_at = ?12 WHERE id = ?1 AND ifnull(saved_order, 0) = ?13";
+/// For a row that gets nothing but another access token: what is not set need not be written, nor its index.
+const REFRESH: &str = "UPDATE oauthtoken SET access_token = ?2, expiry_time = ?3, saved_order = ?4, saved_at = ?5 \
+     WHERE id = ?1 AND ifnull(saved_order, 0) = ?6";
+const DELETE: &str = "DELETE FROM oauthtoken WHERE id = ?1";
+const DELETE_ALL: &str = "DELETE FROM oauthtoken";
+
+// Leases have a table of their own that nobody needs to keep: it is made when the first is taken, and may be dropped at
+// any time.
+const LEASE: &str = "SELECT owner, until FROM zoho_token_lease WHERE key = ?1";
+const HAS_LEASES: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'zoho_token_lease'";
+const MAKE_LEASES: &str = "CREATE TABLE IF NOT EXISTS zoho_token_lease \
+     (key TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID";
+const ACQUIRE_LEASE: &str = "INSERT OR REPLACE INTO zoho_token_lease (key, owner, until) VALUES (?1, ?2, ?3)";
+const RELEASE_LEASE: &str = "DELETE FROM zoho_token_lease WHERE key = ?1 AND owner = ?2";
+/// Those that nobody gave back. Not sooner: by another's clock they may be in force.
+const SWEEP_LEASES: &str = "DELETE FROM zoho_token_lease WHERE until < ?1";
+const DAY_MS: i64 = 86_400_000;
+
+/// Room for every statement above: each is compiled once per connection.
+pub(super) const STATEMENTS: usize = 24;
+
+/// The rows that a connection sees: within a transaction, those of one moment.
+pub(super) struct Sql<'c> {
+    connection: &'c Connection,
+    location: &'c Location,
+    /// Old versions of what was changed hold secrets.
+    pub(super) leaves_traces: Cell<bool>,
+    /// The location of this change's last save among all saves, once there was one.
+    last_order: Cell<Option<i64>>,
+}
+
+impl<'c> Sql<'c> {
+    pub(super) const fn new(connection: &'c Connection, location: &'c Location) -> Self {
+        Self { connection, location, leaves_traces: Cell::new(false), last_order: Cell::new(None) }
+    }
+
+    /// The location of the next save among all saves. Written once for all of this change's, by [`Self::end`].
+    fn next_order(&self) -> Result<i64> {
+        let last = self.last_order.get().map_or_else(|| self.number(LAST_ORDER), Ok)?;
+        let order = last.saturating_add(1);
+        self.last_order.set(Some(order));
+        Ok(order)
+    }
+
+    /// To be called when the change is made, before it is committed.
+    pub(super) fn end(&self) -> Result<()> {
+        self.last_order.take().map_or(Ok(()), |order| self.raise(RAISE_ORDER, order))
+    }
+
+    fn raise(&self, sql: &str, to: i64) -> Result<()> {
+        self.prepare(sql)?.execute([to]).map_err(|error| from_sqlite(self.location, &error))?;
+        Ok(())
+    }
+
+    fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>> {
+        self.connection.prepare_cached(sql).map_err(|error| from_sqlite(self.location, &error))
+    }
+
+    fn number(&self, sql: &str) -> Result<i64> {
+        self.prepare(sql)?.query_row([], |row| row.get(0)).map_err(|error| from_sqlite(self.location, &error))
+    }
+
+    /// Tells how many rows it changed. Instead of which it is: the `before` of [`UPDATE`].
+    fn bind_row(
+        &self,
+        sql: &str,
+        token: Token<'_>,
+        order: i64,
+        saved_at: Option<i64>,
+        before: Option<i64>,
+    ) -> Result<usize> {
+        let mut statement = self.prepare(sql)?;
+        let mut bind = || -> rusqlite::Result<usize> {
+            for field in Field::ALL {
+                statement.raw_bind_parameter(field as usize + 1, token.get(field))?;
+            }
+            statement.raw_bind_parameter(Field::COUNT + 1, order)?;
+            statement.raw_bind_parameter(Field::COUNT + 2, saved_at)?;
+            if before.is_some() {
+                statement.raw_bind_parameter(Field::COUNT + 3, before)?;
+            }
+            statement.raw_execute()
+        };
+        bind().map_err(|error| from_sqlite(self.location, &error))
+    }
+
+    /// Not by an index that leads to another's row: what is there would be lost.
+    fn is_safe_to_delete(&self, id: &str) -> Result<()> {
+        self.each_by_key(Key::Id, id, |_| Ok(()))
+    }
+
+    /// Tells whether anything was deleted.
+    fn delete_with(&self, sql: &str, id: Option<&str>) -> Result<bool> {
+        let mut statement = self.prepare(sql)?;
+        let gone = statement.execute(params_from_iter(id)).map_err(|error| from_sqlite(self.location, &error))?;
+        if gone > 0 {
+            self.leaves_traces.set(true);
+        }
+        Ok(gone > 0)
+    }
+
+    /// Is there a table of tokens?
+    pub(super) fn has_tokens(&self) -> Result<bool> {
+        Ok(self.number(HAS_TOKENS)? > 0)
+    }
+
+    /// The same as [`Rows::each`], in a file that may not have been brought up to date.
+    pub(super) fn each_as_it_is(&self, contents: Contents, visit: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
+        match contents {
+            Contents::Current => self.each_by(EACH, visit),
+            Contents::Older if !self.has_tokens()? => Ok(()),
+            Contents::Older => self.each_by(EACH_OF_SAMPLE, visit),
+        }
+    }
+
+    fn each_by(&self, sql: &str, visit: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
+        let mut statement = self.prepare(sql)?;
+        let mut rows = statement.query([]).map_err(|error| from_sqlite(self.location, &error))?;
+        while let Some(row) = rows.next().map_err(|error| from_sqlite(self.location, &error))? {
+            visit(self.read(row)?)?;
+        }
+        Ok(())
+    }
+
+    fn each_by_key(
+        &self,
+        key: Key,
+        value: &str,
+        mut visit: impl FnMut(&rusqlite::Row<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut statement = self.prepare(by_key(key))?;
+        let mut found = statement.query([value]).map_err(|error| from_sqlite(self.location, &error))?;
+        while let Some(row) = found.next().map_err(|error| from_sqlite(self.location, &error))? {
+            if row.get(Field::COUNT + 2) != Ok(Some(true)) {
+                return Err(damaged(self.location, "an index leads to another row"));
+            }
+            visit(row)?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, row: &rusqlite::Row<'_>) -> Result<Row> {
+        let mut values = [const { None }; Field::COUNT];
+        for field in Field::ALL {
+            values[field as usize] = self.text(field, row)?;
+        }
+        if values[Field::Id as usize].is_none() {
+            // The table has no such rows: it is a part of the log that is missing, and read as zeros.
+            return Err(damaged(self.location, "a row without an id"));
+        }
+        let token = Token::from_fn(|field| values[field as usize].as_deref());
+        let number = |column| row.get::<_, Option<i64>>(column).map_err(|error| from_sqlite(self.location, &error));
+        Ok(Row::new(token, number(Field::COUNT)?.unwrap_or(0), number(Field::COUNT + 1)?))
+    }
+
+    /// A value as text. Another program may have written numbers, or text as bytes.
+    fn text<'r>(&self, field: Field, row: &'r rusqlite::Row<'_>) -> Result<Option<Cow<'r, str>>> {
+        match row.get_ref(field as usize).map_err(|error| from_sqlite(self.location, &error))? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Integer(number) => Ok(Some(Cow::Owned(number.to_string()))),
+            ValueRef::Real(number) => Ok(Some(Cow::Owned(number.to_string()))),
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+                let not_utf8 = |_| {
+                    let what = format!("the {} of the row with the id {} is not UTF-8 text", field.name(), id_of(row));
+                    Error::new(Code::DamagedRow, self.location).with(what).in_row(id_of(row))
+                };
+                std::str::from_utf8(bytes).map(|text| Some(Cow::Borrowed(text))).map_err(not_utf8)
+            }
+        }
+    }
+}
+
+/// Do they differ in access token and expiry, if in anything?
+fn is_refresh(before: Token<'_>, after: Token<'_>) -> bool {
+    let [access, expiry] = [Field::AccessToken, Field::ExpiryTime].map(|field| (field, after.get(field)));
+    before.with(access.0, access.1).with(expiry.0, expiry.1) == after
+}
+
+fn id_of(row: &rusqlite::Row<'_>) -> String {
+    row.get_ref(Field::Id as usize).ok().and_then(|id| id.as_str().ok()).unwrap_or("unknown").to_owned()
+}
+
+impl Snapshot for Sql<'_> {
+    fn by_key(&self, key: Key, value: &str) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        self.each_by_key(key, value, |row| {
+            rows.push(self.read(row)?);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
+        self.each_by(EACH, visit)
+    }
+
+    fn count(&self) -> Result<usize> {
+        Ok(usize::try_from(self.number(COUNT)?).unwrap_or_default())
+    }
+
+    fn last_id(&self) -> Result<i64> {
+        self.number(LAST_ID)
+    }
+
+    fn lease(&self, key: &str) -> Result<SeenLease> {
+        let look = || -> rusqlite::Result<Option<Lease>> {
+            let mut statement = self.connection.prepare_cached(LEASE)?;
+            statement.query_row([key], |row| Ok(Lease { owner: row.get(0)?, until: row.get(1)? })).optional()
+        };
+        match look() {
+            Ok(lease) => Ok(SeenLease { lease, now: None }),
+            Err(_) if self.number(HAS_LEASES)? == 0 => Ok(SeenLease::default()),
+            Err(error) => Err(from_sqlite(self.location, &error)),
+        }
+    }
+}
+
+impl Transaction for Sql<'_> {
+    fn raise_last_id(&mut self, number: i64) -> Result<()> {
+        self.raise(RAISE_LAST_ID, number)
+    }
+
+    fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()> {
+        self.bind_row(INSERT, token, self.next_order()?, Some(now), None)?;
+        Ok(())
+    }
+
+    fn update(&mut self, row: &Row, token: Token<'_>, now: i64) -> Result<()> {
+        let order = self.next_order()?;
+        let updated = if is_refresh(row.token(), token) {
+            let [access, expiry] = [Field::AccessToken, Field::ExpiryTime].map(|field| token.get(field));
+            let values = (row.id(), access, expiry, order, now, row.saved_order);
+            self.prepare(REFRESH)?.execute(values).map_err(|error| from_sqlite(self.location, &error))?
+        } else {
+            self.bind_row(UPDATE, token, order, Some(now), Some(row.saved_order))?
+        };
+        if updated == 1 { Ok(()) } else { Err(damaged(self.location, "an index leads to another row")) }
+    }
+
+    fn copy(&mut self, row: &Row) -> Result<()> {
+        self.bind_row(INSERT, row.token(), row.saved_order, row.saved_at, None)?;
+        let last = self.last_order.get().map_or_else(|| self.number(LAST_ORDER), Ok)?;
+        self.last_order.set(Some(last.max(row.saved_order)));
+        Ok(())
+    }
+
+    fn delete(&mut self, id: &str) -> Result<bool> {
+        self.is_safe_to_delete(id)?;
+        self.delete_with(DELETE, Some(id))
+    }
+
+    fn delete_all(&mut self) -> Result<()> {
+        self.delete_with(DELETE_ALL, None).map(drop)
+    }
+
+    fn acquire_lease(&mut self, key: &str, lease: &Lease) -> Result<()> {
+        let acquire = || -> rusqlite::Result<()> {
+            self.connection.execute_batch(MAKE_LEASES)?;
+            self.connection.prepare_cached(SWEEP_LEASES)?.execute([lease.until.saturating_sub(DAY_MS)])?;
+            self.connection.prepare_cached(ACQUIRE_LEASE)?.execute((key, &lease.owner, lease.until))?;
+            Ok(())
+        };
+        acquire().map_err(|error| from_sqlite(self.location, &error))
+    }
+
+    fn release_lease(&mut self, key: &str, owner: &str) -> Result<()> {
+        let mut statement = self.prepare(RELEASE_LEASE)?;
+        statement.execute([key, owner]).map_err(|error| from_sqlite(self.location, &error))?;
+        Ok(())
+    }
+
+    fn scrub_replaced(&mut self) {
+        self.leaves_traces.set(true);
+    }
+}

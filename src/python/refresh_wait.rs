@@ -1,0 +1,315 @@
+//! Waiting for the refresh of another requester, in a find that the SDK's `get_token` makes (`docs/lease.md`).
+//!
+//! [`crate::store::lease`] reads row and lease, and acquires the lease. This module does what needs Python: it finds out which
+//! call asks, and it waits. [`super::lease_guard`] releases the lease when the refresh fails.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyCFunction;
+
+use super::clock;
+use super::convert::Sdk;
+use super::error::Failure;
+use super::lease_guard::{
+    LeaseGuard, describe_key, log_for, log_pending_lines, or_no_lease, release_at_exit, released_text, tie_to_frame,
+};
+use crate::domain::lease::{DUE_SOON_MS, Lease, LeaseKey, Requester, WaitProgress};
+use crate::store::held_leases::{Acquired, Counters, requester};
+use crate::store::lease::{Lookup, Outcome};
+use crate::store::{Found, Store};
+
+/// How often a store had to do with refresh leases in this process since it was made. A snapshot.
+#[pyclass(module = "zoho_token_store", frozen, get_all)]
+pub(super) struct LeaseInfo {
+    /// Acquired leases: refreshes that this store let the SDK make while others waited.
+    taken: u64,
+    /// Finds that waited for the refresh of another requester, however the wait ended.
+    waited: u64,
+    /// Waits that ended without a fresh token: Zoho was slow, or `refresh_lease` is short.
+    gave_up: u64,
+    /// The longest wait, in seconds.
+    longest_wait: f64,
+}
+
+impl From<Counters> for LeaseInfo {
+    fn from(counters: Counters) -> Self {
+        let Counters { acquired, waited, gave_up, longest_wait } = counters;
+        Self { taken: acquired, waited, gave_up, longest_wait: longest_wait.as_secs_f64() }
+    }
+}
+
+#[pymethods]
+impl LeaseInfo {
+    fn __repr__(&self) -> String {
+        let Self { taken, waited, gave_up, longest_wait } = self;
+        format!("LeaseInfo(taken={taken}, waited={waited}, gave_up={gave_up}, longest_wait={longest_wait:.3})")
+    }
+}
+
+/// The longest single attempt to acquire a lease on a busy store. Signals are handled between two attempts.
+const LEASE_ACQUIRE_SLICE: Duration = Duration::from_millis(50);
+
+/// The time between two looks at a lease of another requester, in milliseconds.
+const LEASE_POLL_MS: Range<u64> = 20..50;
+
+/// Returns the row when it is fresh, or when this requester has to refresh it.
+///
+/// `found` is the row that a plain find gave. If anything fails here, the result is the row as it was seen last. An exception
+/// that ends a wait from outside passes through: one of a signal handler, or a timeout of gevent.
+pub(super) fn wait_for_row(
+    py: Python<'_>,
+    store: &Arc<Store>,
+    sdk: &Sdk,
+    lookup: Lookup<'_>,
+    mut found: Option<Found>,
+) -> Result<Option<Found>, Failure> {
+    let Some(frame) = or_no_lease(py, store, sdk.deciding_frame(py))?.flatten() else { return Ok(found) };
+    let call = frame.as_ptr() as usize;
+    let Some(_deciding) = Deciding::begin(call) else { return Ok(found) };
+    log_pending_lines(py)?;
+    let Some(caller) = or_no_lease(py, store, caller(py))?.flatten() else { return Ok(found) };
+    let Some(clock) = or_no_lease(py, store, clock::sdk_clock(py))? else { return Ok(found) };
+    // A token that expires in a moment: wait until it has, because the SDK reads the clock later.
+    while !store.is_due(lookup, found.as_ref(), &clock) {
+        if !store.is_due(lookup, found.as_ref(), || clock().saturating_add(DUE_SOON_MS)) {
+            return Ok(found);
+        }
+        sleep(py, LEASE_ACQUIRE_SLICE)?;
+    }
+    let mut wait = RefreshWait { py, store, begun: None, progress: WaitProgress::default() };
+    let mut may_hold_abandoned = store.holds_leases();
+    loop {
+        let slice = LEASE_ACQUIRE_SLICE.min(store.refresh_lease());
+        let looked_at = Instant::now();
+        let outcome = match py.detach(|| store.try_acquire(lookup, &caller.requester, call, &clock, slice)) {
+            Ok(attempt) => {
+                found = attempt.found;
+                attempt.outcome
+            }
+            Err(error) => Outcome::NoLease(error.to_string()),
+        };
+        // Before anything that can fail: from here on the lease is released whatever happens.
+        let tied = match &outcome {
+            Outcome::Refresh(acquired) => {
+                tie_to_frame(py, &frame, LeaseGuard { store: Arc::clone(store), acquired: acquired.clone() })
+            }
+            _ => Ok(()),
+        };
+        or_no_lease(py, store, tied)?;
+        if let (true, Outcome::Refresh(Acquired { key, .. }) | Outcome::Wait(key, _)) = (may_hold_abandoned, &outcome) {
+            may_hold_abandoned = false;
+            if let Some(outer) = or_no_lease(py, store, calls_of(&frame.getattr(intern!(py, "f_back"))?))? {
+                let owner = caller.requester.owner();
+                let released = py.detach(|| store.release_abandoned_leases(owner, key, |call| !outer.contains(&call)));
+                released.iter().try_for_each(|key| log_for(py, store, "info", &released_text(key)))?;
+            }
+        }
+        let again = match &outcome {
+            Outcome::Serve => wait.end(false).map(|()| false),
+            Outcome::Refresh(acquired) => {
+                wait.end(false).and_then(|()| log_acquired(py, store, acquired)).map(|()| false)
+            }
+            Outcome::NoLease(problem) => {
+                log_for(py, store, "warning", &format!("continues without a lease: {problem}"))?;
+                wait.end(true).map(|()| false)
+            }
+            Outcome::Wait(key, lease)
+                if !caller.has_greenlets
+                    && caller.requester.is_same_process(lease)
+                    && release_if_abandoned(py, store, key)? =>
+            {
+                continue;
+            }
+            Outcome::Wait(key, lease) => wait.see_lease(key, lease, looked_at),
+            Outcome::Busy => wait.see_busy_store(looked_at),
+        };
+        if !again? {
+            return Ok(found);
+        }
+    }
+}
+
+/// The calls of this thread that decide about a refresh. A log handler that looks up a row during such a call gets the row at
+/// once, and decides nothing.
+struct Deciding(usize);
+
+thread_local!(static DECIDING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) });
+
+impl Deciding {
+    fn begin(call: usize) -> Option<Self> {
+        DECIDING.with_borrow_mut(|calls| {
+            let is_new = !calls.contains(&call);
+            is_new.then(|| calls.push(call))
+        })?;
+        Some(Self(call))
+    }
+}
+
+impl Drop for Deciding {
+    fn drop(&mut self) {
+        // Greenlets of one thread may end in any order.
+        DECIDING.with_borrow_mut(|calls| calls.retain(|call| *call != self.0));
+    }
+}
+
+/// Releases the leases of this process whose calls are on no thread's stack any more. Returns whether the lease with this key
+/// was released.
+///
+/// The refresh of such a call has failed, and the program keeps the exception, as a `Future` does. The exception keeps the
+/// frame, and the frame keeps its [`LeaseGuard`].
+fn release_if_abandoned(py: Python<'_>, store: &Store, key: &LeaseKey) -> Result<bool, Failure> {
+    // Read before the stacks. A lease that is acquired later belongs to a call that the stacks may not show.
+    let Some(held) = py.detach(|| store.calls_with_leases()) else { return Ok(false) };
+    let running = || -> PyResult<Option<HashSet<usize>>> {
+        let sys = py.import("sys")?;
+        // Without the GIL, the frames of running threads change while they are read. Then the lease has to expire.
+        if let Some(is_gil_enabled) = sys.getattr_opt(intern!(py, "_is_gil_enabled"))?
+            && !is_gil_enabled.call0()?.is_truthy()?
+        {
+            return Ok(None);
+        }
+        let mut running = HashSet::new();
+        let frames = sys.call_method0(intern!(py, "_current_frames"))?;
+        for frame in frames.call_method0(intern!(py, "values"))?.try_iter()? {
+            running.extend(calls_of(&frame?)?);
+        }
+        Ok(Some(running))
+    };
+    let Some(Some(running)) = or_no_lease(py, store, running())? else { return Ok(false) };
+    let mut released = false;
+    for (_, acquired) in held.iter().filter(|(call, _)| !running.contains(call)) {
+        if py.detach(|| store.release_lease(acquired)) {
+            released |= acquired.key == *key;
+            log_for(py, store, "info", &released_text(&acquired.key))?;
+        }
+    }
+    Ok(released)
+}
+
+/// The wait of one find.
+struct RefreshWait<'py, 's> {
+    py: Python<'py>,
+    store: &'s Store,
+    begun: Option<Instant>,
+    progress: WaitProgress,
+}
+
+impl RefreshWait<'_, '_> {
+    /// Another requester holds the lease. Returns whether to try again.
+    fn see_lease(&mut self, key: &LeaseKey, lease: &Lease, looked_at: Instant) -> Result<bool, Failure> {
+        if self.begun.is_none() {
+            let text = format!("process {} refreshes {}: waiting", lease.process_id(), describe_key(key));
+            log_for(self.py, self.store, "debug", &text)?;
+        }
+        let waited = self.begun.get_or_insert_with(Instant::now).elapsed();
+        self.progress.see_lease(lease, waited);
+        self.sleep(looked_at)
+    }
+
+    /// The store is too busy to acquire the lease. Returns whether to try again.
+    fn see_busy_store(&mut self, looked_at: Instant) -> Result<bool, Failure> {
+        if self.begun.is_none() {
+            log_for(self.py, self.store, "debug", "the store is too busy to acquire a lease: waiting")?;
+        }
+        let waited = self.begun.get_or_insert_with(Instant::now).elapsed();
+        self.progress.see_busy_store(waited);
+        self.sleep(looked_at)
+    }
+
+    /// Sleeps, and returns whether to try again. The time counts up to the last look: a thread that was suspended since
+    /// then, or waited for the GIL, looks once more before it gives up.
+    fn sleep(&mut self, looked_at: Instant) -> Result<bool, Failure> {
+        let waited = looked_at.saturating_duration_since(*self.begun.get_or_insert_with(Instant::now));
+        let left = self.progress.limit(self.store.refresh_lease()).saturating_sub(waited);
+        if left.is_zero() {
+            self.end(true)?;
+            return Ok(false);
+        }
+        sleep(self.py, left.min(Duration::from_millis(fastrand::u64(LEASE_POLL_MS))))?;
+        Ok(true)
+    }
+
+    /// Counts and logs the wait, if there was one.
+    fn end(&self, gave_up: bool) -> Result<(), Failure> {
+        let Some(begun) = self.begun else { return Ok(()) };
+        let waited = begun.elapsed();
+        self.store.count_wait(waited, gave_up);
+        let seconds = waited.as_secs_f64();
+        if gave_up {
+            let text =
+                format!("waited {seconds:.3} s for a refresh that did not come: continues with the row as it is");
+            return log_for(self.py, self.store, "warning", &text);
+        }
+        log_for(self.py, self.store, "info", &format!("waited {seconds:.3} s for the refresh of another requester"))
+    }
+}
+
+/// Sleeps without the GIL, and runs signal handlers.
+///
+/// gevent replaces `time.sleep`. Then this calls the replacement, so that other greenlets of the thread go on. Python's own
+/// `time.sleep` is not called: it checks for signals only if one arrives while it sleeps. And a thread that is in it when the
+/// interpreter ends is ended by `pthread_exit`, which no Rust frame below survives.
+fn sleep(py: Python<'_>, time: Duration) -> PyResult<()> {
+    let sleep = py.import("time")?.getattr(intern!(py, "sleep"))?;
+    if sleep.is_instance_of::<PyCFunction>() {
+        py.detach(|| thread::sleep(time));
+    } else {
+        sleep.call1((time.as_secs_f64(),))?;
+    }
+    py.check_signals()
+}
+
+fn log_acquired(py: Python<'_>, store: &Arc<Store>, acquired: &Acquired) -> Result<(), Failure> {
+    let (what, seconds) = (describe_key(&acquired.key), store.refresh_lease().as_secs_f64());
+    if !acquired.is_new {
+        return log_for(py, store, "debug", &format!("still holds the lease to refresh {what}"));
+    }
+    or_no_lease(py, store, release_at_exit(py, store))?;
+    log_for(py, store, "info", &format!("acquired the lease to refresh {what}, for {seconds} s"))
+}
+
+/// The thread or greenlet that calls.
+struct Caller {
+    requester: Requester,
+    /// The process uses greenlets, whose stacks `sys._current_frames` does not show.
+    has_greenlets: bool,
+}
+
+fn caller(py: Python<'_>) -> PyResult<Option<Caller>> {
+    let modules = py.import("sys")?.getattr(intern!(py, "modules"))?;
+    let greenlet = modules.call_method1(intern!(py, "get"), (intern!(py, "greenlet"),))?;
+    let has_greenlets = !greenlet.is_none();
+    let task = if has_greenlets { greenlet.call_method0(intern!(py, "getcurrent"))?.as_ptr() as u64 } else { 0 };
+    let yields = !py.import("time")?.getattr(intern!(py, "sleep"))?.is_instance_of::<PyCFunction>();
+    // Without the GIL: it waits while another thread forks, and that thread needs the GIL.
+    Ok(py.detach(|| requester(task, yields)).map(|requester| Caller { requester, has_greenlets }))
+}
+
+/// The owner whose leases a save releases, and the call that this is the save of. `None` if this process holds no lease.
+pub(super) fn saver(py: Python<'_>, store: &Store, sdk: &Sdk) -> Result<Option<(String, Option<usize>)>, Failure> {
+    if !store.holds_leases() {
+        return Ok(None);
+    }
+    let call = or_no_lease(py, store, sdk.deciding_frame(py))?.flatten().map(|frame| frame.as_ptr() as usize);
+    let caller = or_no_lease(py, store, caller(py))?.flatten();
+    Ok(caller.map(|caller| (caller.requester.owner().to_owned(), call)))
+}
+
+/// Identifies the call of a frame, and the calls that it was made from.
+fn calls_of(frame: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
+    let back = intern!(frame.py(), "f_back");
+    let mut calls = Vec::new();
+    let mut next = frame.clone();
+    while !next.is_none() {
+        calls.push(next.as_ptr() as usize);
+        next = next.getattr(back)?;
+    }
+    Ok(calls)
+}

@@ -1,0 +1,56 @@
+//! Waiting with an end: how long, how to sleep between two attempts, and the error when time is up.
+
+use std::ops::Range;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::error::Error;
+use super::fork_state;
+use super::location::Location;
+
+/// The moment at which an operation stops waiting.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Option<(Instant, Duration)>);
+
+impl Deadline {
+    /// A deadline that allows no waiting, not even for the disk. For a caller that holds a lock which others need.
+    #[must_use]
+    pub const fn now() -> Self {
+        Self(None)
+    }
+
+    /// A deadline that is over after `timeout`.
+    #[must_use]
+    pub fn after(timeout: Duration) -> Self {
+        Self(Some((Instant::now(), timeout)))
+    }
+
+    /// May the caller do slow work, such as opening a file, even if no other thread is in the way?
+    #[must_use]
+    pub const fn allows_slow_work(self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Returns the time that is left, or `None` if the deadline is over.
+    #[must_use]
+    pub fn left(self) -> Option<Duration> {
+        let (start, timeout) = self.0?;
+        timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero())
+    }
+
+    /// Sleeps for a random time in `microseconds`, at most until the deadline. Returns false, without sleeping, if the
+    /// deadline is over or if this process is about to fork (see [`fork_state::is_fork_awaited`]).
+    ///
+    /// The backend chooses the range: how long the thing it polls for usually takes.
+    pub fn sleep(self, microseconds: Range<u64>) -> bool {
+        let Some(left) = self.left().filter(|_| !fork_state::is_fork_awaited()) else { return false };
+        thread::sleep(left.min(Duration::from_micros(fastrand::u64(microseconds))));
+        true
+    }
+
+    /// The error to return when the deadline is over.
+    #[must_use]
+    pub fn busy(self, location: &Location) -> Error {
+        Error::busy(location, self.0.map_or(Duration::ZERO, |(_, timeout)| timeout))
+    }
+}

@@ -1,0 +1,257 @@
+//! The leases that this process holds, and how they are released.
+
+use std::process;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::backend::Durability;
+use super::deadline::Deadline;
+use super::lock_order::{Ordered, Rank};
+use super::{Store, fork};
+use crate::domain::lease::{Lease, LeaseKey, Requester};
+
+/// A lease that a requester has acquired. It is to be released if nobody saves a new token.
+#[derive(Clone, Debug)]
+pub struct Acquired {
+    /// What may be refreshed.
+    pub key: LeaseKey,
+    /// False if the requester held the lease already.
+    pub is_new: bool,
+    number: u64,
+}
+
+/// A lease that this process holds.
+pub(super) struct HeldLease {
+    pub(super) key: LeaseKey,
+    pub(super) lease: Lease,
+    /// Identifies the call that the lease was acquired for.
+    pub(super) call: usize,
+    /// Changes when its owner acquires it again. So an earlier [`Acquired`] cannot release it any more.
+    number: u64,
+}
+
+#[derive(Default)]
+struct ProcessLeases {
+    process: u32,
+    leases: Vec<HeldLease>,
+}
+
+/// The leases of one store that this process holds, and counters.
+pub(super) struct HeldLeases {
+    pub(super) length: Duration,
+    list: Ordered<ProcessLeases>,
+    /// The number of held leases, to be read without the lock.
+    count: AtomicUsize,
+    next_number: AtomicU64,
+    acquired: AtomicU64,
+    waited: AtomicU64,
+    gave_up: AtomicU64,
+    longest_wait_ns: AtomicU64,
+    /// When a thread last looked for abandoned calls.
+    last_look: Mutex<Option<Instant>>,
+}
+
+impl Default for HeldLeases {
+    fn default() -> Self {
+        Self::new(Duration::ZERO)
+    }
+}
+
+/// How often a store acquired leases and waited for them, since it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// Acquired leases.
+    pub acquired: u64,
+    /// Finds that waited for the refresh of another requester, however the wait ended.
+    pub waited: u64,
+    /// Waits that ended without a fresh row.
+    pub gave_up: u64,
+    /// The longest wait.
+    pub longest_wait: Duration,
+}
+
+/// How long a thread waits for the list of held leases. The lock is held for a few instructions at a time. So only a fork
+/// in C code, which inherits a locked list, makes a thread wait for so long.
+const LIST_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl HeldLeases {
+    pub(super) fn new(length: Duration) -> Self {
+        Self {
+            length,
+            list: Ordered::new(Rank::HeldLeases, ProcessLeases::default()),
+            count: AtomicUsize::default(),
+            next_number: AtomicU64::default(),
+            acquired: AtomicU64::default(),
+            waited: AtomicU64::default(),
+            gave_up: AtomicU64::default(),
+            longest_wait_ns: AtomicU64::default(),
+            last_look: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn length_ms(&self) -> i64 {
+        i64::try_from(self.length.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Runs `work` on the held leases. Returns the default if the lock cannot be acquired.
+    pub(super) fn with<T: Default>(&self, work: impl FnOnce(&mut Vec<HeldLease>) -> T) -> T {
+        let deadline = Deadline::after(LIST_TIMEOUT);
+        let Some(_pass) = fork::enter(deadline) else { return T::default() };
+        let Some(mut list) = self.list.lock(deadline) else { return T::default() };
+        if list.process != process::id() {
+            // A forked child inherits the list. The parent holds those leases, and releases them.
+            *list = ProcessLeases { process: process::id(), leases: Vec::new() };
+        }
+        let done = work(&mut list.leases);
+        self.count.store(list.leases.len(), Ordering::Relaxed);
+        done
+    }
+
+    /// Adds a lease that was acquired just now. `now` is the clock by which it expires.
+    pub(super) fn add(&self, key: LeaseKey, lease: Lease, call: usize, now: i64) -> Acquired {
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        self.acquired.fetch_add(1, Ordering::Relaxed);
+        let acquired = Acquired { key: key.clone(), is_new: true, number };
+        self.with(|leases| {
+            // An expired lease belongs to nobody, whatever became of its refresh.
+            leases.retain(|held| held.lease.until > now && held.key != key);
+            leases.push(HeldLease { key, lease, call, number });
+        });
+        acquired
+    }
+
+    /// Assigns a lease to another call of its owner.
+    pub(super) fn reassign(&self, key: LeaseKey, call: usize) -> Acquired {
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        self.with(|leases| {
+            if let Some(held) = leases.iter_mut().find(|held| held.key == key) {
+                (held.call, held.number) = (call, number);
+            }
+        });
+        Acquired { key, is_new: false, number }
+    }
+
+    /// Removes and returns the leases that match.
+    pub(super) fn remove(&self, mut matches: impl FnMut(&HeldLease) -> bool) -> Vec<HeldLease> {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return Vec::new();
+        }
+        self.with(|leases| leases.extract_if(.., |held| matches(held)).collect())
+    }
+}
+
+/// The requester of the calling thread (see [`Requester::new`]). `None`: the process cannot be given a unique name.
+#[must_use]
+pub fn requester(task: u64, yields: bool) -> Option<Requester> {
+    static PROCESS: Ordered<Option<(u32, String)>> = Ordered::new(Rank::HeldLeases, None);
+    static THREADS: AtomicU64 = AtomicU64::new(0);
+    thread_local!(static THREAD: u64 = THREADS.fetch_add(1, Ordering::Relaxed));
+
+    let deadline = Deadline::after(LIST_TIMEOUT);
+    let _pass = fork::enter(deadline)?;
+    let mut process = PROCESS.lock(deadline)?;
+    let pid = process::id();
+    // A forked child is another process and needs another name.
+    if process.as_ref().is_none_or(|(named, _)| *named != pid) {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).ok()?;
+        *process = Some((pid, format!("{pid}-{:016x}", u64::from_le_bytes(random))));
+    }
+    let (_, name) = process.as_ref()?;
+    Some(Requester::new(name, THREAD.with(|number| *number), task, yields))
+}
+
+/// How long the release of a lease waits for a busy store. A lease that is not released expires by itself.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The shortest time between two searches for abandoned calls.
+const ABANDONED_CALL_POLL: Duration = Duration::from_millis(20);
+
+impl Store {
+    /// Releases a lease, unless it was released already or its owner acquired it again. Returns whether it did.
+    pub fn release_lease(&self, acquired: &Acquired) -> bool {
+        !self.release_leases(|held| held.number == acquired.number).is_empty()
+    }
+
+    /// Releases the leases that `owner` holds for abandoned calls, and returns their keys. It keeps the lease under
+    /// `requested`, which the owner is about to acquire again.
+    pub fn release_abandoned_leases(
+        &self,
+        owner: &str,
+        requested: &LeaseKey,
+        is_abandoned: impl Fn(usize) -> bool,
+    ) -> Vec<LeaseKey> {
+        self.release_leases(|held| held.lease.owner == owner && held.key != *requested && is_abandoned(held.call))
+    }
+
+    /// Releases all leases that this process holds, and returns their keys.
+    pub fn release_all_leases(&self) -> Vec<LeaseKey> {
+        self.release_leases(|_| true)
+    }
+
+    fn release_leases(&self, matches: impl FnMut(&HeldLease) -> bool) -> Vec<LeaseKey> {
+        let held = self.leases.remove(matches);
+        if held.is_empty() {
+            return Vec::new();
+        }
+        let released = self.run(Deadline::after(RELEASE_TIMEOUT), |backend, deadline| {
+            backend.write(deadline, Durability::Relaxed, &mut |transaction| {
+                held.iter().try_for_each(|held| transaction.release_lease(held.key.as_str(), &held.lease.owner))
+            })
+        });
+        if released.is_err() {
+            // The store is busy. The next release tries these leases again.
+            self.leases.with(|leases| {
+                for held in held {
+                    if !leases.iter().any(|newer| newer.key == held.key) {
+                        leases.push(held);
+                    }
+                }
+            });
+            return Vec::new();
+        }
+        held.into_iter().map(|held| held.key).collect()
+    }
+
+    /// Returns the calls that hold leases, for a search for abandoned ones. `None` if another thread has just searched.
+    ///
+    /// A search looks at the stack of every thread. One search serves all threads that wait: without this limit, 64 waiting
+    /// threads kept the interpreter busy with searches.
+    pub fn calls_with_leases(&self) -> Option<Vec<(usize, Acquired)>> {
+        let mut last_look = self.leases.last_look.try_lock()?;
+        if last_look.is_some_and(|last_look| last_look.elapsed() < ABANDONED_CALL_POLL) {
+            return None;
+        }
+        *last_look = Some(Instant::now());
+        let acquired = |held: &HeldLease| Acquired { key: held.key.clone(), is_new: false, number: held.number };
+        Some(self.leases.with(|leases| leases.iter().map(|held| (held.call, acquired(held))).collect()))
+    }
+
+    /// Does this process hold any lease of this store?
+    #[must_use]
+    pub fn holds_leases(&self) -> bool {
+        self.leases.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// Returns the counters.
+    #[must_use]
+    pub fn lease_counters(&self) -> Counters {
+        let leases = &self.leases;
+        Counters {
+            acquired: leases.acquired.load(Ordering::Relaxed),
+            waited: leases.waited.load(Ordering::Relaxed),
+            gave_up: leases.gave_up.load(Ordering::Relaxed),
+            longest_wait: Duration::from_nanos(leases.longest_wait_ns.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Counts a find that waited.
+    pub fn count_wait(&self, waited: Duration, gave_up: bool) {
+        let leases = &self.leases;
+        leases.waited.fetch_add(1, Ordering::Relaxed);
+        leases.gave_up.fetch_add(u64::from(gave_up), Ordering::Relaxed);
+        leases.longest_wait_ns.fetch_max(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,104 @@
+//! JSON Lines: one JSON object per row, with the names of the columns. For another machine, or another backend.
+
+use std::io::{self, BufRead, Write};
+use std::path::Path;
+
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::super::backend::DatabaseFormat;
+use super::super::error::{Code, Error, Result};
+use super::super::files::{Existing, require_writable_target, write_atomically};
+use super::{invalid_line, is_database};
+use crate::domain::{Field, Row, Token};
+
+const SAVED_AT: &str = "saved_at";
+
+/// A row with its secrets, to be written into a file. A row has no other serialization.
+struct Exposed<'a>(&'a Row);
+
+impl Serialize for Exposed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for field in Field::ALL {
+            if let Some(value) = self.0.get(field) {
+                map.serialize_entry(field.name(), value)?;
+            }
+        }
+        if let Some(saved_at) = self.0.saved_at {
+            map.serialize_entry(SAVED_AT, &saved_at)?;
+        }
+        map.end()
+    }
+}
+
+/// A line of an export. An unknown field is an error, because its value would be lost.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    id: Option<String>,
+    user_name: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<String>,
+    refresh_token: Option<String>,
+    access_token: Option<String>,
+    grant_token: Option<String>,
+    expiry_time: Option<String>,
+    redirect_url: Option<String>,
+    api_domain: Option<String>,
+    saved_at: Option<i64>,
+}
+
+impl Line {
+    fn get(&self, field: Field) -> Option<&str> {
+        match field {
+            Field::Id => &self.id,
+            Field::UserName => &self.user_name,
+            Field::ClientId => &self.client_id,
+            Field::ClientSecret => &self.client_secret,
+            Field::RefreshToken => &self.refresh_token,
+            Field::AccessToken => &self.access_token,
+            Field::GrantToken => &self.grant_token,
+            Field::ExpiryTime => &self.expiry_time,
+            Field::RedirectUrl => &self.redirect_url,
+            Field::ApiDomain => &self.api_domain,
+        }
+        .as_deref()
+    }
+}
+
+/// Writes rows into a private file. It never replaces a database, nor a file that a database keeps beside it.
+pub fn write(path: &Path, rows: &[Row], existing: Existing, formats: &[&DatabaseFormat]) -> Result<()> {
+    if is_database(path, formats) {
+        return Err(Error::at(Code::TargetIsDatabase, path));
+    }
+    if formats.iter().any(|format| format.reserves(path)) {
+        return Err(Error::at(Code::ReservedName, path));
+    }
+    require_writable_target(path)?;
+    write_atomically(path, existing, |_, file| write_lines(file, rows).map_err(|error| Error::from_io(path, &error)))
+}
+
+fn write_lines(file: impl Write, rows: &[Row]) -> io::Result<()> {
+    let mut file = io::BufWriter::new(file);
+    for row in rows {
+        serde_json::to_writer(&mut file, &Exposed(row))?;
+        file.write_all(b"\n")?;
+    }
+    file.flush()
+}
+
+pub(super) fn read(path: &Path, file: impl BufRead) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (number, line) in (1..).zip(file.split(b'\n')) {
+        let line = line.map_err(|error| Error::from_io(path, &error))?;
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        // The message of serde may repeat a value.
+        let line: Line = serde_json::from_slice(&line)
+            .map_err(|_| invalid_line(path, number, "it is not a JSON object with the fields of a token"))?;
+        rows.push(Row::new(Token::from_fn(|field| line.get(field)), 0, line.saved_at));
+    }
+    Ok(rows)
+}

@@ -1,4 +1,4 @@
-# The verbs. CI calls the same ones.
+# What developers and CI run. `make help` lists the targets.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -8,21 +8,24 @@ PYTHON ?= python3
 VENV := .venv
 SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 BIN := $(VENV)/$(SCRIPTS)
-# The extension's build has a target folder of its own, or each `cargo test` after it compiles SQLite again.
-BUILD := --target-dir target/python
-# The rules and backends are tested without Python, and so without the question which libpython to link.
+# The extension has its own target folder. With a shared one, each `cargo test` after a build compiles SQLite again.
+BUILD := --locked --target-dir target/python
+# The tests and the demo use this profile of Cargo.toml. Users and the benchmarks get `release`.
+QUICK := --profile quick
+# The tests of the rules and backends need no Python, so cargo does not have to find a libpython to link.
 CARGO_TEST := cargo test --quiet --locked --no-default-features
 SDKS := 5 6 7
-# Most tests wait for other processes. `make test PYTEST=` runs one at a time.
+# Most tests wait for other processes. `make test PYTEST=` runs one test at a time.
 PYTEST ?= -n 2 --dist worksteal
-# What the secrets of all tests look like: the tests' own, and those that the stand-in for Zoho gives out.
+PIP := -m pip install --quiet --disable-pip-version-check
+# The secrets of the tests, and those that the stand-in for Zoho issues, match this pattern.
 SECRETS := planted|1000\.(access|refresh|grant|secret)\.
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-RUST_SOURCES := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
+RUST_SOURCES := Cargo.toml Cargo.lock .cargo/config.toml $(shell find src -name '*.rs' -o -name '*.sql')
 UV_COMPILE := uv pip compile --quiet --universal --upgrade --python-version 3.10 --custom-compile-command 'make lock'
 
-.PHONY: help version setup build demo docs test test-rust test-python test-sdks test-sdk-8 test-browser lint lint-repository format wheel sdist crates licences audit floor bench bench-fast bench-lease reliability soak fuzz lock clean
+.PHONY: help version setup build demo docs test test-rust test-python test-sdks test-sdk-8 test-browser test-model coverage mutants lint lint-repository format wheel sdist crates licences audit floor bench bench-fast bench-lease reliability soak fuzz lock clean
 
 version:
 	@echo $(VERSION)
@@ -30,30 +33,48 @@ version:
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(VENV)/ready ## Make the virtual environment with the pinned tools
+setup: $(VENV)/ready ## Make the virtual environment with all pinned tools
 
-$(VENV)/ready: requirements/dev.txt
+# The first environment has only what the build and the demo need. That is a tenth of the tools.
+$(VENV)/ready-for-build: requirements/build.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12 …")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
-	touch $@
+	@command -v cargo >/dev/null || { echo 'Rust 1.95 or later is needed: https://rustup.rs'; exit 1; }
+	@echo 'Making the virtual environment $(VENV) (some seconds)…'
+	@$(PYTHON) -m venv $(VENV)
+	@echo 'Installing maturin and the Zoho CRM SDK 8 into it (some seconds)…'
+	@$(BIN)/python $(PIP) -r requirements/build.txt
+	@touch $@
 
-build: $(VENV)/built ## Build the extension and install it into the environment
+$(VENV)/ready: $(VENV)/ready-for-build requirements/dev.txt
+	@echo 'Installing the tools for tests and linters (half a minute)…'
+	@$(BIN)/python $(PIP) -r requirements/dev.txt
+	@touch $@
 
-$(VENV)/built: $(VENV)/ready pyproject.toml $(RUST_SOURCES)
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked $(BUILD)
-	touch $@
+build: $(VENV)/built ## Build the extension for tests and the demo, and install it into the environment
+
+# Only one of the two builds is installed. Each removes the stamp of the other.
+$(VENV)/built: $(VENV)/ready-for-build pyproject.toml $(RUST_SOURCES)
+	@echo 'Building the extension (about a minute the first time)…'
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet $(QUICK) $(BUILD)
+	@rm -f $(VENV)/built-as-released
+	@touch $@
+
+$(VENV)/built-as-released: $(VENV)/ready-for-build pyproject.toml $(RUST_SOURCES)
+	@echo 'Building the extension as it is released (some minutes the first time)…'
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release $(BUILD)
+	@rm -f $(VENV)/built
+	@touch $@
 
 demo: build ## Log in, restart and refresh with the real SDK on a SQLite file, against a local stand-in for Zoho
 	@$(BIN)/python examples/demo.py
 
 $(VENV)-docs/ready: requirements/docs.txt
 	$(PYTHON) -m venv $(VENV)-docs
-	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	$(VENV)-docs/bin/python $(PIP) -r requirements/docs.txt
 	touch $@
 
-# A page that no other links to and a link that leads nowhere are warnings, and those are errors. The site is complete by
-# itself: nothing in it is fetched from elsewhere.
+# Sphinx warns of a page without a link to it and of a broken link. Each warning is an error here. The last line checks
+# that the site loads nothing from other servers.
 docs: $(VENV)-docs/ready ## Build the documentation as a site: target/site/index.html
 	rm -rf target/site
 	$(VENV)-docs/bin/python -m sphinx --quiet --fail-on-warning --keep-going -c docs -d target/doctrees . target/site
@@ -61,49 +82,54 @@ docs: $(VENV)-docs/ready ## Build the documentation as a site: target/site/index
 
 test: test-rust test-python ## All tests, with the SDK 8
 
-test-rust: ## Rules and backends, without Python: first without SQLite, then with it
+test-rust: ## The tests of the rules and backends: first without SQLite, then with it
 	$(CARGO_TEST)
 	$(CARGO_TEST) --features sqlite
 
-test-python: build ## What Python adds, with the SDK 8
+test-python: setup build ## The tests in Python, with the SDK 8
 	$(BIN)/python -m pytest $(PYTEST)
 	@! grep -nE '$(SECRETS)' target/pytest.xml || { echo 'a secret was put out'; exit 1; }
 
-test-sdks: $(SDKS:%=test-sdk-%) test-sdk-8 ## The SDK's flows with the SDKs 5 to 8, each in its own environment
+test-sdks: $(SDKS:%=test-sdk-%) test-sdk-8 ## The tests with the SDKs 5 to 8, each in its own environment
 
-test-sdk-8: build
+test-sdk-8: setup build
 	$(BIN)/python -m pytest $(PYTEST) tests/sdk
 
 $(SDKS:%=.venv-sdk-%/ready): .venv-sdk-%/ready: requirements/sdk-%.txt
 	$(PYTHON) -m venv .venv-sdk-$*
-	.venv-sdk-$*/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check -r requirements/sdk-$*.txt
+	.venv-sdk-$*/$(SCRIPTS)/python $(PIP) -r requirements/sdk-$*.txt
 	touch $@
 
-$(SDKS:%=test-sdk-%): test-sdk-%: .venv-sdk-%/ready target/wheel/ready
-	.venv-sdk-$*/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall target/wheel/*.whl
+$(SDKS:%=test-sdk-%): test-sdk-%: .venv-sdk-%/ready target/wheel-quick/ready
+	.venv-sdk-$*/$(SCRIPTS)/python $(PIP) --no-index --no-deps --force-reinstall target/wheel-quick/*.whl
 	.venv-sdk-$*/$(SCRIPTS)/python -m pytest $(PYTEST) tests/sdk
 
-test-browser: build $(VENV)/ready-for-browser ## The example of a login with Zoho in a headless Chromium (which has to be there)
+test-browser: setup build $(VENV)/ready-for-browser ## The login example in a headless Chromium, which must be installed
 	$(BIN)/python -m pytest --junitxml=target/pytest-browser.xml tests/browser/two_windows.py
 
 $(VENV)/ready-for-browser: $(VENV)/ready requirements/browser.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/browser.txt
+	$(BIN)/python $(PIP) -r requirements/browser.txt
 	touch $@
 
-# For this machine: of what `make build` has compiled, and so in a moment.
-target/wheel/ready: $(VENV)/built $(shell find python -name '*.py*')
+# Wheels for this machine. Cargo has compiled them for `make build`, so that only packing is left.
+target/wheel-quick/ready: $(VENV)/built $(shell find python -name '*.py*')
+	rm -rf target/wheel-quick
+	$(BIN)/maturin build --quiet $(QUICK) $(BUILD) --out target/wheel-quick
+	touch $@
+
+target/wheel/ready: $(VENV)/built-as-released $(shell find python -name '*.py*')
 	rm -rf target/wheel
-	$(BIN)/maturin build --quiet --release --locked $(BUILD) --out target/wheel
+	$(BIN)/maturin build --quiet --release $(BUILD) --out target/wheel
 	touch $@
 
-# For others. On Linux zig stands in for the C compiler and the linker: it brings the symbols of every glibc, so that the
-# wheel needs none that is newer than Rust itself does (2.17), whatever this machine has. Elsewhere the system's own will do.
-# TARGET: another than this machine (`TARGET=universal2-apple-darwin`). INTERPRETER: one for which the stable ABI's wheel is
-# none, a free-threaded one (`INTERPRETER=python3.14t`).
+# Wheels for users. On Linux zig is the C compiler and the linker. It has the symbols of every glibc, so the wheel needs
+# only glibc 2.17, as Rust does, on any build machine. On other systems the system's own compiler is used.
+# TARGET: the target platform, if it is not this machine (`TARGET=universal2-apple-darwin`). INTERPRETER: a free-threaded
+# Python (`INTERPRETER=python3.14t`), because the wheel for the stable ABI does not work with one.
 ifeq ($(shell uname -s),Linux)
 PORTABLE := --zig --compatibility pypi $(if $(findstring musl,$(TARGET)),musllinux_1_2,manylinux2014)
 endif
-wheel: $(VENV)/ready-for-packages ## Build the wheel for everybody into dist/, audit it, and smoke-test it in every CPython found
+wheel: $(VENV)/ready-for-packages ## Build the wheel for users into dist/, audit it, and smoke-test it in every CPython found
 	rm -rf dist/*.whl
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --quiet --release --locked --target-dir target/portable $(PORTABLE) \
 	  $(if $(TARGET),--target $(TARGET)) $(if $(INTERPRETER),--interpreter $(INTERPRETER)) --out dist
@@ -112,20 +138,22 @@ wheel: $(VENV)/ready-for-packages ## Build the wheel for everybody into dist/, a
 	$(if $(INTERPRETER),,$(BIN)/abi3audit --strict --summary dist/*.whl)
 	$(if $(findstring musl,$(TARGET)),,$(BIN)/python tests/wheel_smoke.py dist $(INTERPRETER))
 
-sdist: $(VENV)/ready-for-packages build ## Build the source distribution into dist/, and from it a wheel, offline
+sdist: $(VENV)/ready-for-packages ## Build the source distribution into dist/, and from it a wheel, offline
 	rm -rf dist/*.tar.gz target/sdist
+	cargo fetch --quiet --locked
 	$(BIN)/maturin sdist --out dist
 	$(BIN)/twine check --strict dist/*.tar.gz
 	mkdir -p target/sdist/source
-	# -m: with times of today, or cargo takes what the checkout was built to for what these files would be built to.
+	# -m: the unpacked files are as new as now. With their old times cargo would reuse the build of the checkout.
 	tar xzmf dist/zoho_token_store-$(VERSION).tar.gz -C target/sdist/source --strip-components 1
 	cd target/sdist/source && PATH="$(CURDIR)/$(BIN):$$PATH" CARGO_NET_OFFLINE=true CARGO_TARGET_DIR="$(CURDIR)/target/python" \
 	  python -m pip wheel --quiet --no-index --no-build-isolation --no-deps --no-cache-dir --wheel-dir .. .
 	@ls -sh dist/*.tar.gz
 
-# Forty times the size of the source distribution, so not within it. It is a CARGO_HOME to be unpacked anywhere.
+# The crates are forty times as large as the source distribution, so they have their own archive. Unpacked anywhere, it
+# serves as a CARGO_HOME.
 CRATES := zoho_token_store-$(VERSION)-crates
-crates: ## Pack the source of every crate into dist/, for who builds the source distribution without a registry
+crates: ## Pack the source of every crate into dist/, for builds of the source distribution without a registry
 	rm -rf target/crates
 	mkdir -p target/crates/$(CRATES) dist
 	cargo vendor --quiet --locked target/crates/$(CRATES)/vendor
@@ -134,11 +162,11 @@ crates: ## Pack the source of every crate into dist/, for who builds the source 
 	tar cJf dist/$(CRATES).tar.xz -C target/crates $(CRATES)
 	@ls -sh dist/$(CRATES).tar.xz
 
-licences: ## Write THIRD-PARTY-LICENSES anew (needs cargo-about)
+licences: ## Rewrite THIRD-PARTY-LICENSES (needs cargo-about)
 	cargo about generate --locked --output-file THIRD-PARTY-LICENSES about.hbs
 
 ADVISORIES ?= advisories
-audit: ## Licences, sources and known faults of all crates (needs cargo-deny; `make audit ADVISORIES=` leaves out what needs the network)
+audit: ## Check licences, sources and known vulnerabilities of all crates (needs cargo-deny; `ADVISORIES=` skips the network)
 	cargo deny --locked --all-features check bans licenses sources $(ADVISORIES)
 
 lint: build lint-repository ## Formatters, linters, types, the stub against the module, the walls between the layers
@@ -163,51 +191,70 @@ lint-repository: setup ## What others read: the package's metadata, workflows, f
 
 floor: target/floor ## Build the bare point SELECT in Rust, which `make bench` compares with
 
-# It shares no source with the library.
+# The program shares no source with the library.
 target/floor: Cargo.toml Cargo.lock benchmarks/floor.rs
-	cargo build --quiet --release --locked --no-default-features --features sqlite --bench floor $(BUILD) --message-format=json \
+	cargo build --quiet --release --no-default-features --features sqlite --bench floor $(BUILD) --message-format=json \
 	  | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | xargs -I{} cp {} $@
 
-bench: $(VENV)/ready-for-benchmarks build floor target/wheel/ready ## The stores beside their peers, with what is to be reached (25 minutes)
+bench: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released floor target/wheel/ready ## Measure the stores beside their peers, and check the targets (25 minutes)
 	$(BIN)/python benchmarks/bench.py --million --json target/bench.json --picture target/bench.svg $(OPTIONS)
 
-bench-fast: build floor ## The same in little, to see that it works (20 seconds)
+bench-fast: $(VENV)/built-as-released floor ## Run the benchmark on small tables, to see that it works (20 seconds)
 	$(BIN)/python benchmarks/bench.py --fast $(OPTIONS)
 
-bench-lease: $(VENV)/ready-for-benchmarks build ## Token calls of many workers at one expiry, with the refresh lease and without
+bench-lease: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released ## Count the token calls of many workers at one expiry, with the refresh lease and without
 	cd benchmarks && ../$(BIN)/python refresh_lease.py $(OPTIONS)
 
-reliability: build ## The same faults on this store, the SDK's FileStore and a plain sqlite3 store: a table
+reliability: build ## Inject the same faults into this store, the SDK's FileStore and a plain sqlite3 store: a table
 	cd benchmarks && ../$(BIN)/python reliability.py $(OPTIONS)
 
-# MINUTES: how long. SEED: to repeat a run; otherwise each is a new one, and printed.
+# MINUTES: start no round after this time. SEED: repeat a run. Without it each run draws a seed, and prints it.
 MINUTES ?= 20
-soak: build ## Every fault in its long form, again and again for MINUTES (20)
+soak: setup build ## Run the tests of faults in their long form, round after round for MINUTES (20)
 	$(BIN)/python tests/faults/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) -- $(PYTEST)
 
-# With clang the fuzzer sees which ways SQLite's own code takes, too.
-fuzz: build ## Any file at all for MINUTES (20; needs a nightly Rust and cargo-fuzz), then any steps with any tokens
+# With clang the fuzzer also sees the branches of SQLite's code.
+fuzz: build ## Open random files for MINUTES (20; needs a nightly Rust and cargo-fuzz), then run the long model test
 	mkdir -p target/fuzz/corpus
 	cd tests/fuzz && $(if $(shell command -v clang),CC=clang CFLAGS="-fsanitize=fuzzer-no-link,address -g -O1") \
 	  cargo +nightly fuzz run --fuzz-dir . --target-dir ../../target/fuzz open_file ../../target/fuzz/corpus ../data/fuzz -- \
 	  -dict=dictionary -max_len=24000 -timeout=25 -max_total_time=$$(($(MINUTES) * 60)) -artifact_prefix=../../target/fuzz/
-	ZOHO_TOKEN_STORE_EXAMPLES=2000 $(BIN)/python -m pytest $(PYTEST) tests/model
+	$(MAKE) test-model EXAMPLES=2000
+
+# EXAMPLES: how many sequences of steps. `make test` tries 40.
+EXAMPLES ?= 1500
+test-model: setup build ## Compare the stores with the model for EXAMPLES (1500) random sequences of steps
+	ZOHO_TOKEN_STORE_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest $(PYTEST) --timeout=7200 tests/model
+
+# One mutant takes about 13 s. SHARD: which part of all mutants, such as 0/4.
+mutants: ## Change src/domain and src/store in small ways, and list what no test notices (needs cargo-mutants)
+	cargo mutants --file 'src/domain/**' --file 'src/store/**' --no-default-features --features sqlite --cargo-arg=--locked \
+	  --output target $(if $(SHARD),--shard $(SHARD))
+
+COVERED := .venv-coverage
+$(COVERED)/ready: requirements/dev.txt requirements/coverage.txt
+	$(PYTHON) -m venv $(COVERED)
+	$(COVERED)/$(SCRIPTS)/python $(PIP) -r requirements/dev.txt -r requirements/coverage.txt
+	touch $@
+
+coverage: $(COVERED)/ready ## Run all tests, and list the covered lines of Rust and Python: target/coverage
+	$(COVERED)/$(SCRIPTS)/python tests/measure_coverage.py -- $(PYTEST)
 
 $(VENV)/ready-for-benchmarks: $(VENV)/ready requirements/bench.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.txt
+	$(BIN)/python $(PIP) -r requirements/bench.txt
 	touch $@
 
 $(VENV)/ready-for-packages: $(VENV)/ready requirements/package.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/package.txt
+	$(BIN)/python $(PIP) -r requirements/package.txt
 	touch $@
 
-format: setup ## Let the formatters write
+format: setup ## Format all sources
 	cargo fmt
 	$(BIN)/ruff check --fix --quiet || true
 	$(BIN)/ruff format
 
-lock: ## Pin the Python tools anew (needs uv)
-	for name in dev bench browser docs package $(SDKS:%=sdk-%); do $(UV_COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
+lock: ## Pin the newest versions of the Python tools (needs uv)
+	for name in dev build bench browser coverage docs package $(SDKS:%=sdk-%); do $(UV_COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
 
-clean: ## Remove what the other verbs made
-	rm -rf $(VENV) $(VENV)-docs .venv-sdk-* target dist
+clean: ## Remove everything that the other targets make
+	rm -rf $(VENV) $(VENV)-docs $(COVERED) .venv-sdk-* target dist

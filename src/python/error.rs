@@ -4,7 +4,7 @@ use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::PyType;
 
 use super::convert::Sdk;
 use crate::store::Error;
@@ -19,18 +19,12 @@ const STORE_ERROR_DOC: &str = "An error of a token store. Methods of a store rai
 fn store_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let make = || -> PyResult<Py<PyType>> {
-        let attributes = PyDict::new(py);
-        // What a `StoreError` has that Python code makes by itself.
-        attributes.set_item("code", Code::DatabaseError.name())?;
-        attributes.set_item("hint", Code::DatabaseError.hint())?;
         let (name, doc) = (std::ffi::CString::new(STORE_ERROR)?, std::ffi::CString::new(STORE_ERROR_DOC)?);
-        PyErr::new_type(
-            py,
-            &name,
-            Some(&doc),
-            Some(&py.get_type::<PyException>()),
-            Some(attributes.into_any().unbind()),
-        )
+        let class = PyErr::new_type(py, &name, Some(&doc), Some(&py.get_type::<PyException>()), None)?;
+        // What a `StoreError` has that Python code makes by itself.
+        class.setattr(py, intern!(py, "code"), Code::DatabaseError.name())?;
+        class.setattr(py, intern!(py, "hint"), Code::DatabaseError.hint())?;
+        Ok(class)
     };
     Ok(CLASS.get_or_try_init(py, make)?.bind(py))
 }

@@ -6,16 +6,18 @@ mod backends;
 #[path = "../miniature.rs"]
 mod miniature;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use zoho_token_store::backends::DATABASE_FORMATS;
 use zoho_token_store::domain::{Field, Row, Token};
-use zoho_token_store::store::Store;
 use zoho_token_store::store::backend::Backend;
 use zoho_token_store::store::deadline::Deadline;
+use zoho_token_store::store::{Result, Store};
 
 pub(crate) use backends::for_each_backend;
 pub(crate) use miniature::Miniature;
@@ -45,8 +47,8 @@ pub(crate) fn lines(rows: &[Row]) -> Vec<String> {
 }
 
 /// Writes a backup of the store in the first format of this build.
-pub(crate) fn back_up(store: &Store, target: &std::path::Path) -> zoho_token_store::store::Result<()> {
-    store.backup(target, zoho_token_store::backends::DATABASE_FORMATS.first().copied())
+pub(crate) fn back_up(store: &Store, target: &Path) -> Result<()> {
+    store.backup(target, DATABASE_FORMATS.first().copied())
 }
 
 /// A clock that moves only when a test moves it, in milliseconds since the epoch. Clones are the same clock.
@@ -79,9 +81,21 @@ impl Folder {
         self.0.path().join(name)
     }
 
+    /// Writes a file, and returns its path.
+    pub(crate) fn with(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+        fs::write(self.path(name), contents).unwrap();
+        self.path(name)
+    }
+
+    /// The paths and contents of all files, sorted.
+    pub(crate) fn contents(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let read = |name: &String| (self.path(name), fs::read(self.path(name)).unwrap());
+        self.names().iter().map(read).collect()
+    }
+
     /// The names of all files, sorted.
     pub(crate) fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.0).unwrap();
+        let entries = fs::read_dir(&self.0).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
@@ -107,15 +121,23 @@ pub(crate) fn make<B: Backend>(setup: &Setup, make: impl FnOnce(&Setup) -> B) ->
 
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite {
-    use std::path::Path;
+    use std::fs;
+    use std::path::{Path, PathBuf};
 
     use zoho_token_store::backends::sqlite::{Journal, Sqlite};
     use zoho_token_store::store::{Result, Store};
 
-    use super::{Setup, TIMEOUT, deadline};
+    use super::{Folder, Setup, TIMEOUT, deadline};
 
     /// The database that came with the vendor's sample store: ten rows.
     pub(crate) const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/sample-zohooauth.db");
+
+    impl Folder {
+        /// Copies the sample's database into the folder.
+        pub(crate) fn with_sample(&self) -> PathBuf {
+            self.with("zohooauth.db", fs::read(SAMPLE).unwrap())
+        }
+    }
 
     pub(crate) fn try_open(path: &Path) -> Result<Store> {
         Ok(Store::new(Box::new(Sqlite::open(path, deadline())?), TIMEOUT))

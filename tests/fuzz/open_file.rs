@@ -1,4 +1,4 @@
-//! `make fuzz`: any file at all, with or without a `-wal` beside it, opened, migrated, read and written.
+//! The target of `make fuzz`: a file with any contents, with or without a `-wal`, is opened, migrated, read and written.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! What is promised of a file that anybody may have written: shared by the fuzz target and by the tests of what it found.
+//! What a store promises about a file with any contents. The fuzz target and the tests of its inputs share this.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,22 +9,23 @@ use zoho_token_store::domain::{Field, Token};
 use zoho_token_store::store::deadline::Deadline;
 use zoho_token_store::store::{Result, Store, Wait};
 
-/// What stands between a database and the `-wal` beside it in one input.
-const WAL: &[u8] = b"----wal----";
+/// Separates the database from its `-wal` in one input.
+const SEPARATOR: &[u8] = b"----wal----";
 const TIMEOUT: Duration = Duration::from_secs(5);
 const NOW: i64 = 1_795_300_000_000;
 
-/// A database and what may be in its `-wal`.
+/// The database of an input, and its `-wal` if it has one.
 fn split(input: &[u8]) -> (&[u8], Option<&[u8]>) {
-    match input.windows(WAL.len()).position(|window| window == WAL) {
-        Some(at) => (&input[..at], Some(&input[at + WAL.len()..])),
+    match input.windows(SEPARATOR.len()).position(|window| window == SEPARATOR) {
+        Some(at) => (&input[..at], Some(&input[at + SEPARATOR.len()..])),
         None => (input, None),
     }
 }
 
-/// Opens it and works with it. Contract 9: a file that is not ours is refused and never overwritten; one that is taken
-/// works, as far as its damage lets it: with errors that say so, never with a crash, an endless wait or a row that is
-/// not the one asked for.
+/// Opens the file and uses the store (contract, section 9).
+///
+/// A file that is not a token database is refused and never written. Any other file works as far as its damage allows: an
+/// operation may fail with an error, but it never crashes, waits without an end, or returns a row that was not asked for.
 pub(crate) fn check(input: &[u8]) {
     let (database, wal) = split(input);
     let folder = tempfile::tempdir().unwrap();
@@ -38,17 +39,17 @@ pub(crate) fn check(input: &[u8]) {
         Ok(store) => store,
         Err(error) => {
             assert!(!error.is_busy(), "{error}");
-            assert_eq!(fs::read(&path).unwrap(), database, "refused, and written to: {error}");
-            // An empty one says nothing, and goes with whoever looks.
+            assert_eq!(fs::read(&path).unwrap(), database, "refused, but written: {error}");
+            // An empty WAL holds nothing. It may be removed.
             if wal.is_some_and(|wal| !wal.is_empty()) {
-                assert_eq!(fs::read(&wal_path).ok().as_deref(), wal, "refused, and its log written to: {error}");
+                assert_eq!(fs::read(&wal_path).ok().as_deref(), wal, "refused, but its WAL was written: {error}");
             }
             return;
         }
     };
-    if work(&store).is_ok() {
+    if use_store(&store).is_ok() {
         store.close();
-        // Whatever stood in it, what was saved is there for the next one.
+        // The next store may fail to read damaged rows, but it does not crash.
         if let Ok(store) = open(&path) {
             let _ = store.all();
         }
@@ -60,7 +61,7 @@ fn open(path: &Path) -> Result<Store> {
     Ok(Store::new(Box::new(Sqlite::open(&path, Deadline::after(TIMEOUT))?), TIMEOUT))
 }
 
-fn work(store: &Store) -> Result<()> {
+fn use_store(store: &Store) -> Result<()> {
     let count = store.count()?;
     for row in store.all()?.iter().take(20) {
         let token = row.token();

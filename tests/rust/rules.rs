@@ -1,5 +1,5 @@
-//! The rules against their truth tables, `tests/data/rules.json`: each case quotes the sentence of `docs/contract.md`
-//! (sections 3, 4, 5, 10) that it is about. The oracle of the model test is held to the same file.
+//! The rules of the domain against their truth tables in `tests/data/rules.json`. Each case quotes its sentence of
+//! `docs/contract.md` (sections 3, 4, 5, 10). The oracle of the model test has to pass the same tables.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -66,13 +66,13 @@ fn tables() -> Tables {
     serde_json::from_str(include_str!("../data/rules.json")).unwrap()
 }
 
-/// Present values by name: what a failed comparison shows.
-fn shown(token: Token<'_>) -> BTreeMap<&'static str, &str> {
+/// The values that are present, by name. A failed comparison prints them.
+fn values(token: Token<'_>) -> BTreeMap<&'static str, &str> {
     Field::ALL.into_iter().filter_map(|field| Some((field.name(), token.get(field)?))).collect()
 }
 
 #[test]
-fn a_token_names_the_first_row_that_a_key_finds_and_that_does_not_contradict_it() {
+fn a_token_names_the_first_row_that_a_key_finds_and_that_contradicts_nothing() {
     for case in tables().which_row {
         let rows_with = |(key, value): (Key, &str)| {
             let matches = case.rows.iter().filter(move |row| row.token().get(key.field()) == Some(value));
@@ -91,20 +91,20 @@ fn a_token_names_the_first_row_that_a_key_finds_and_that_does_not_contradict_it(
 fn a_token_is_completed_from_its_row() {
     for case in tables().complete {
         let completed = merge::complete(case.token.token(), case.row.token());
-        assert_eq!(shown(completed), shown(case.result.token()), "{}", case.why);
+        assert_eq!(values(completed), values(case.result.token()), "{}", case.why);
     }
 }
 
 #[test]
-fn a_row_takes_what_the_token_has_and_keeps_what_it_lacks() {
+fn an_update_takes_the_values_of_the_token_and_keeps_the_others() {
     for case in tables().update {
         let updated = merge::update(case.token.token(), case.row.token());
-        assert_eq!(shown(updated), shown(case.result.token()), "{}", case.why);
+        assert_eq!(values(updated), values(case.result.token()), "{}", case.why);
     }
 }
 
 #[test]
-fn a_row_may_be_purged_when_it_is_spent_or_idle() {
+fn a_row_may_be_purged_if_it_is_unusable_or_idle() {
     for case in tables().purge {
         let row = Row::new(case.row.token(), 1, case.saved_at);
         assert_eq!(purge::may_purge(&row, case.now, case.idle_for), case.deleted, "{}", case.why);
@@ -112,24 +112,24 @@ fn a_row_may_be_purged_when_it_is_spent_or_idle() {
 }
 
 #[test]
-fn only_what_can_be_asked_or_called_with_is_worth_a_row() {
+fn only_a_token_with_credentials_is_storable() {
     for field in Field::ALL {
-        let worth = matches!(field, Field::RefreshToken | Field::GrantToken | Field::AccessToken);
-        assert_eq!(merge::is_storable(Token::default().with(field, Some("x"))), worth, "{}", field.name());
+        let is_credential = matches!(field, Field::RefreshToken | Field::GrantToken | Field::AccessToken);
+        assert_eq!(merge::is_storable(Token::default().with(field, Some("x"))), is_credential, "{}", field.name());
     }
 }
 
 #[test]
-fn a_secret_that_lasts_is_replaced_when_it_was_there_and_changes() {
+fn a_long_lived_secret_is_replaced_if_it_was_present_and_changes() {
     let (old, new) = (Some("old"), Some("new"));
     for field in Field::ALL {
-        let lasting = matches!(field, Field::ClientSecret | Field::RefreshToken | Field::GrantToken);
+        let is_long_lived = matches!(field, Field::ClientSecret | Field::RefreshToken | Field::GrantToken);
         let token = |value| Token::default().with(field, value);
         for (before, after, replaced) in
-            [(old, new, lasting), (old, None, lasting), (old, old, false), (None, new, false)]
+            [(old, new, is_long_lived), (old, None, is_long_lived), (old, old, false), (None, new, false)]
         {
-            let is = merge::replaces_long_lived_secret(token(before), token(after));
-            assert_eq!(is, replaced, "{} {before:?} {after:?}", field.name());
+            let actual = merge::replaces_long_lived_secret(token(before), token(after));
+            assert_eq!(actual, replaced, "{} {before:?} {after:?}", field.name());
         }
     }
 }

@@ -1,0 +1,25 @@
+//! The backends that the contract and lease suites run on.
+
+/// Calls the macro `$suite` once for each backend, with a name and a function from [`super::Setup`] to the backend.
+///
+/// To test another backend, add one line. Every backend has to pass every test of every suite.
+macro_rules! for_each_backend {
+    ($suite:ident) => {
+        $suite!(list, |_| zoho_token_store::backends::list::List::new());
+        $suite!(miniature, |setup| $crate::common::Miniature::new(setup.clock.clone()));
+        #[cfg(feature = "sqlite")]
+        $suite!(memory, |_| zoho_token_store::backends::sqlite::Memory::new().unwrap());
+        #[cfg(feature = "sqlite")]
+        $suite!(file, |setup| $crate::common::sqlite::with_journal(
+            setup,
+            zoho_token_store::backends::sqlite::Journal::Wal
+        ));
+        #[cfg(feature = "sqlite")]
+        $suite!(file_without_wal, |setup| $crate::common::sqlite::with_journal(
+            setup,
+            zoho_token_store::backends::sqlite::Journal::Rollback
+        ));
+    };
+}
+
+pub(crate) use for_each_backend;

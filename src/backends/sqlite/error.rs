@@ -4,7 +4,7 @@
 use rusqlite::ErrorCode;
 use rusqlite::ffi::{SQLITE_ERROR, SQLITE_IOERR_DELETE_NOENT, code_to_str};
 
-use super::busy;
+use super::connection::current_deadline;
 use crate::store::backend::Location;
 use crate::store::error::{Code, Error};
 
@@ -15,12 +15,12 @@ pub(super) fn from_sqlite(location: &Location, error: &rusqlite::Error) -> Error
     if failure.extended_code == SQLITE_IOERR_DELETE_NOENT {
         // Another process removed our journal: it took it for the journal of a file that had this name before. The operation
         // is tried again.
-        return busy::deadline().busy(location);
+        return current_deadline().busy(location);
     }
     let name = code_to_str(failure.extended_code);
     let is_file = location.path().is_some();
     match failure.code {
-        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => busy::deadline().busy(location),
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => current_deadline().busy(location),
         ErrorCode::NotADatabase if is_file => at(Code::NotADatabase),
         ErrorCode::DatabaseCorrupt if is_file => damaged(location, name),
         ErrorCode::ReadOnly | ErrorCode::PermissionDenied => at(Code::ReadOnly).with(name),

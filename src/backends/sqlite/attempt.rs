@@ -14,14 +14,18 @@ use crate::store::fork_state;
 /// | --- | --- |
 /// | The operation succeeded, and its effect is in the file that the path names. | `Done` |
 /// | Another process is creating, removing or replacing the file just now. | `Retry` |
-/// | The connection is not usable ([`Database::is_usable`]), or the path named another file by the end. | `Reopen` |
+/// | The connection is not usable ([`Database::is_usable`]). | `Reopen` |
+/// | The operation succeeded, but the path named another file by the end. | `Reopen` |
 /// | It failed, and the path or the WAL was replaced meanwhile, so the failure says nothing. | `Reopen` |
-/// | It failed with `Busy` although there is time left. SQLite does not call the busy handler where two connections would wait for each other. | `Reopen` |
-/// | It failed with `Busy`, and the deadline is over or another thread waits to fork. | `Fail` |
+/// | It failed with `Busy`, but there is time left (1). | `Reopen` |
+/// | It failed with `Busy`, and the deadline is over or a thread waits to fork. | `Fail` |
 /// | It failed in any other way. | `Fail` |
 ///
-/// When the deadline is over and [`MIN_ATTEMPTS`] were made, `Retry` and `Reopen` become `Fail`. So `Busy` is returned before
-/// the deadline only while [`fork_state::is_fork_awaited`].
+/// (1) SQLite does not call the busy handler where two connections would wait for each other
+/// (<https://www.sqlite.org/c3ref/busy_handler.html>).
+///
+/// When the deadline is over and [`MIN_ATTEMPTS`] were made, `Retry` and `Reopen` become `Fail`. So `Busy` is returned
+/// before the deadline only while [`fork_state::is_fork_awaited`].
 pub(super) enum AttemptOutcome<T> {
     /// The operation is done.
     Done(T),

@@ -22,8 +22,8 @@ pub(super) fn write(source: &Connection, location: &Location, target: &Path) -> 
     write_atomically(target, Existing::Replace, |temporary, _| copy(source, location, temporary, target))
 }
 
-/// Returns the file that a symbolic link names. A user sets such a link so that the backups are elsewhere, and a rename over it
-/// would replace the link.
+/// Returns the file that a symbolic link names. A user sets such a link so that the backups are elsewhere, and a rename
+/// over it would replace the link.
 fn follow_link(target: &Path) -> Result<PathBuf> {
     if !fs::symlink_metadata(target).is_ok_and(|file| file.is_symlink()) {
         return Ok(target.to_owned());
@@ -52,7 +52,8 @@ fn copy(source: &Connection, location: &Location, temporary: &Path, target: &Pat
             }
         }
     }
-    // The copy of a file in WAL mode leaves that mode. So it is one file, complete and readable in a read-only folder too.
+    // The copy of a file in WAL mode leaves that mode. So it is one file, complete and readable in a read-only folder
+    // too.
     use_memory_journal(&copy).map_err(|error| from_sqlite(&temporary_location, &error))
 }
 

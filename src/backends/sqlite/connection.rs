@@ -1,5 +1,5 @@
-//! One connection to a database file: how a database is created, how a connection is opened and set up, how it waits, and
-//! what has to stay true of it.
+//! One connection to a database file: how a database is created, how a connection is opened and set up, how it waits,
+//! and what has to stay true of it.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -35,8 +35,8 @@ pub enum Journal {
 /// An open connection, and what has to stay true of it while it is used.
 pub(super) struct OpenConnection {
     pub(super) connection: Connection,
-    /// The locks that belong to the connection. Declared after it, because it must be dropped after it: closing a handle
-    /// drops SQLite's POSIX locks.
+    /// The locks that belong to the connection. Declared after it, because it must be dropped after it: closing a
+    /// handle drops SQLite's POSIX locks.
     pub(super) locks: Arc<FileLocks>,
     /// The WAL that the connection writes. `None`: it uses a rollback journal.
     pub(super) wal: Option<FileId>,
@@ -111,8 +111,8 @@ impl OpenConnection {
         self.is_of_this_process() && self.connection.execute_batch("VACUUM").is_ok()
     }
 
-    /// Runs `work`, which only reads. Without WAL it holds the write lock, because a reader and a writer would block each
-    /// other. `None`: the deadline is over.
+    /// Runs `work`, which only reads. Without WAL it holds the write lock, because a reader and a writer would block
+    /// each other. `None`: the deadline is over.
     pub(super) fn read<T>(&self, deadline: Deadline, work: impl FnOnce() -> T) -> Option<T> {
         if self.has_wal() { Some(work()) } else { self.write(deadline, work) }
     }
@@ -123,8 +123,8 @@ impl OpenConnection {
         Some(work())
     }
 
-    /// Runs a change with relaxed durability: its commit does not wait for the disk. The next commit that waits makes it
-    /// durable too (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
+    /// Runs a change with relaxed durability: its commit does not wait for the disk. The next commit that waits makes
+    /// it durable too (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
     ///
     /// Without WAL the change is durable all the same: there the order of the writes to the disk keeps the file whole.
     pub(super) fn with_relaxed_durability<T>(&self, work: impl FnOnce() -> T) -> T {
@@ -155,7 +155,8 @@ impl OpenConnection {
 /// Opens the existing file at `path` with the settings that every connection needs.
 pub(super) fn connect(path: &Path, location: &Location) -> Result<Connection> {
     let set_up = || -> rusqlite::Result<Connection> {
-        // Without CREATE: `path::ensure` creates files, private ones. Without a mutex: a lock of ours protects a connection.
+        // Without CREATE: `path::ensure` creates files, private ones. Without a mutex: a lock of ours protects a
+        // connection.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         // SQLite would delete the WAL by its name. By then a WAL of another file can have that name.
@@ -179,8 +180,8 @@ pub(super) fn connect(path: &Path, location: &Location) -> Result<Connection> {
 /// beginning. Overwriting takes half the time of appending. The WAL grows longer only while there is always a reader.
 const AUTOCHECKPOINT_PAGES: u32 = 256;
 
-/// Opens a temporary file, which no other process uses. The journal is in memory, so there never is a `-journal` beside the
-/// file: if the process is killed, the file is worthless anyway.
+/// Opens a temporary file, which no other process uses. The journal is in memory, so there never is a `-journal` beside
+/// the file: if the process is killed, the file is worthless anyway.
 pub(super) fn connect_temporary(path: &Path, location: &Location) -> Result<Connection> {
     let connection = connect(path, location)?;
     use_memory_journal(&connection).map_err(|error| from_sqlite(location, &error))?;
@@ -243,8 +244,8 @@ fn use_wal(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
     loop {
         match connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())) {
             Ok(()) => return Ok(()),
-            // SQLite does not call the busy handler here, so that two connections that switch do not wait for each other
-            // (https://www.sqlite.org/c3ref/busy_handler.html, on deadlocks).
+            // SQLite does not call the busy handler here, so that two connections that switch do not wait for each
+            // other (https://www.sqlite.org/c3ref/busy_handler.html, on deadlocks).
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
                 if !current_deadline().sleep(LOCK_POLL) {
                     return Err(error);
@@ -258,8 +259,8 @@ fn use_wal(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
     }
 }
 
-/// Switches back to a rollback journal, unless another connection uses the file. For a network file system: with WAL each
-/// machine would have a shared memory of its own (<https://www.sqlite.org/wal.html>, section 1).
+/// Switches back to a rollback journal, unless another connection uses the file. For a network file system: with WAL
+/// each machine would have a shared memory of its own (<https://www.sqlite.org/wal.html>, section 1).
 fn leave_wal(connection: &Connection) {
     if is_wal(connection).unwrap_or(false) {
         with_deadline(Deadline::now(), || {
@@ -297,11 +298,12 @@ thread_local! {
 
 /// The time between two attempts to acquire a lock, in microseconds.
 ///
-/// Short and random. SQLite's own busy handler sleeps longer and longer, so the thread that has waited longest looks least
-/// often: with four writing processes a save took seconds (`tests/faults/test_crowds.py`).
+/// Short and random. SQLite's own busy handler sleeps longer and longer, so the thread that has waited longest looks
+/// least often: with four writing processes a save took seconds (`tests/faults/test_crowds.py`).
 pub(super) const LOCK_POLL: Range<u64> = 100..1_000;
 
-/// The same for the holder of the write ticket. It is shorter, because no other process can use the lock that it waits for.
+/// The same for the holder of the write ticket. It is shorter, because no other process can use the lock that it waits
+/// for.
 pub(super) const TICKET_HOLDER_POLL: Range<u64> = 10..50;
 
 /// How long a finished change waits for readers before it scrubs the residue in the WAL.

@@ -4,17 +4,20 @@
 //! - The process forked. The child neither uses nor closes what its parent opened
 //!   ([`OpenConnection::is_of_this_process`]).
 //! - The path names another file ([`Database::is_named_by_its_path`]).
-//! - The WAL was deleted or replaced ([`Database::has_its_wal`]). That happens when other code in this process closes the file
-//!   (which drops all POSIX locks of the process), and another process then closes it as the last one. Nobody reads what is
-//!   committed into such a WAL (`tests/faults/test_foreign_hands.py`).
+//! - The WAL was deleted or replaced ([`Database::has_its_wal`]). That happens when other code in this process closes
+//!   the file (which drops all POSIX locks of the process), and another process then closes it as the last one. Nobody
+//!   reads what is committed into such a WAL (`tests/faults/test_foreign_hands.py`).
 //!
 //! # The three ways to close
 //!
-//! | When | Function | What happens to the WAL |
+//! | When | Function | The WAL is |
 //! | --- | --- | --- |
-//! | The connections are opened again later: before a fork, or after an attempt that failed. | [`Database::close_for_reopen`] | It is checkpointed, if nobody is in the way. It stays. |
-//! | The path names another file, or none. | [`Database::close_replaced_file`] | It is checkpointed into the old file. It is removed, unless the file at the path uses it. |
-//! | No store uses the file any more, or the program ends. | [`Database::close_finally`] | It stays if another process uses the file. Otherwise it is checkpointed and removed. |
+//! | The connections are opened again later. | [`Database::close_for_reopen`] | checkpointed, kept |
+//! | The path names another file, or none. | [`Database::close_replaced_file`] | checkpointed, removed (1) |
+//! | Nobody in this process needs the file any more. | [`Database::close_finally`] | checkpointed, removed (2) |
+//!
+//! A checkpoint is left out if a reader is in the way. (1) Not if the file at the path uses it. (2) Not if another
+//! process uses the file: then nothing is done to it.
 //!
 //! If the path names another file, the first and the third also do what the second one does. A connection of the parent
 //! process is forgotten in each case ([`OpenConnection::disconnect`]).
@@ -96,8 +99,8 @@ impl Database {
         }
     }
 
-    /// Can `open` be used? By this process, with the WAL that others use, outside any transaction, durably. Does not check
-    /// the path.
+    /// Can `open` be used? By this process, with the WAL that others use, outside any transaction, durably. Does not
+    /// check the path.
     pub(super) fn is_usable(&self, open: &OpenConnection) -> bool {
         open.is_of_this_process() && self.has_its_wal(open) && open.is_idle()
     }
@@ -115,11 +118,11 @@ impl Database {
         current_deadline().busy(&self.location)
     }
 
-    /// Opens a connection. The first one of this process migrates the file if it is older, and switches it to WAL where that
-    /// is possible. Waits until the deadline of this thread.
+    /// Opens a connection. The first one of this process migrates the file if it is older, and switches it to WAL where
+    /// that is possible. Waits until the deadline of this thread.
     ///
-    /// The shared locks are acquired first. Without them other code of this process could delete or truncate in this moment
-    /// what SQLite opens.
+    /// The shared locks are acquired first. Without them other code of this process could delete or truncate in this
+    /// moment what SQLite opens.
     pub(super) fn open(&self, role: Role, journal: Journal) -> Result<OpenConnection> {
         let deadline = current_deadline();
         let busy = || self.busy();
@@ -162,8 +165,8 @@ impl Database {
         Ok(open)
     }
 
-    /// What the first connection of this process does before it is opened: it refuses a second name of a file in use, removes
-    /// a stray WAL, migrates the file if that has to happen outside WAL mode, and acquires the shared locks.
+    /// What the first connection of this process does before it is opened: it refuses a second name of a file in use,
+    /// removes a stray WAL, migrates the file if that has to happen outside WAL mode, and acquires the shared locks.
     fn prepare_file(&self, locks: &FileLocks, opening: &OpeningLock<'_>, journal: Journal) -> Result<()> {
         let deadline = current_deadline();
         let busy = || self.busy();
@@ -171,8 +174,8 @@ impl Database {
             return Err(Error::at(Code::SecondName, &self.path));
         }
         wal::remove_stray(locks, opening, &self.wal_path, &self.shm_path);
-        // With a hot journal beside it, the header may say what is still to be rolled back. A rollback needs the file for
-        // itself. With a WAL that is not empty SQLite uses the WAL, whatever the header says.
+        // With a hot journal beside it, the header may say what is still to be rolled back. A rollback needs the file
+        // for itself. With a WAL that is not empty SQLite uses the WAL, whatever the header says.
         let is_wal = || {
             (locks.header_says_wal() || files::length(&self.wal_path) > 0) && !beside(&self.path, "-journal").exists()
         };
@@ -214,8 +217,8 @@ impl Database {
         for role in [Role::Writer, Role::Reader] {
             let mut slot = self.slot(role).lock(deadline).ok_or_else(|| deadline.busy(&self.location))?;
             let Some(open) = slot.take() else { continue };
-            // Without a connection this process does not notice that the file is replaced. A WAL with saves would then be
-            // replayed into the other file.
+            // Without a connection this process does not notice that the file is replaced. A WAL with saves would then
+            // be replayed into the other file.
             if self.has_its_wal(&open) {
                 with_deadline(Deadline::now(), || open.checkpoint());
             }
@@ -226,9 +229,9 @@ impl Database {
 
     /// Closes all connections to a file that the path does not name any more. See the table above.
     ///
-    /// SQLite would replay the WAL into the file that the path names now. While this process has its WAL open, no other file
-    /// gets its number. So the WAL at the path is the one of the old file if the numbers are equal. It is removed, unless
-    /// a process uses it for the new file.
+    /// SQLite would replay the WAL into the file that the path names now. While this process has its WAL open, no other
+    /// file gets its number. So the WAL at the path is the one of the old file if the numbers are equal. It is removed,
+    /// unless a process uses it for the new file.
     pub(super) fn close_replaced_file(&self, deadline: Deadline) -> Result<()> {
         for role in [Role::Writer, Role::Reader] {
             let mut slot = self.slot(role).lock(deadline).ok_or_else(|| deadline.busy(&self.location))?;
@@ -243,8 +246,8 @@ impl Database {
         Ok(())
     }
 
-    /// Closes all connections for good, and tidies up if this is the last user of the file. See the table above. An operation
-    /// that runs afterwards opens new ones.
+    /// Closes all connections for good, and tidies up if this is the last user of the file. See the table above. An
+    /// operation that runs afterwards opens new ones.
     pub(super) fn close_finally(&self, deadline: Deadline) {
         if !self.is_named_by_its_path() {
             // No other process may ever checkpoint what this one has written.
@@ -265,8 +268,8 @@ impl Database {
 
     /// Closes the last connection of this process. If no other process uses the file, checkpoints and removes the WAL.
     ///
-    /// Meanwhile no process of this library opens the file. Other programs can, and so can other code of this process. So the
-    /// WAL is only removed when it is empty and nobody has it open.
+    /// Meanwhile no process of this library opens the file. Other programs can, and so can other code of this process.
+    /// So the WAL is only removed when it is empty and nobody has it open.
     fn close_and_tidy_up(&self, open: OpenConnection) {
         if self.residue.is_left() {
             // Other processes that have the file open do not know of it.

@@ -1,5 +1,5 @@
-//! SQLite's errors as errors of the catalogue. An error repeats no SQL, no value and no message of SQLite, only the name of
-//! its result code (<https://www.sqlite.org/rescode.html>).
+//! SQLite's errors as errors of the catalogue. An error repeats no SQL, no value and no message of SQLite, only the
+//! name of its result code (<https://www.sqlite.org/rescode.html>).
 
 use rusqlite::ErrorCode;
 use rusqlite::ffi::{SQLITE_ERROR, SQLITE_IOERR_DELETE_NOENT, code_to_str};
@@ -13,8 +13,8 @@ pub(super) fn from_sqlite(location: &Location, error: &rusqlite::Error) -> Error
     let at = |code| Error::new(code, location);
     let rusqlite::Error::SqliteFailure(failure, _) = error else { return at(Code::UnexpectedTables) };
     if failure.extended_code == SQLITE_IOERR_DELETE_NOENT {
-        // Another process removed our journal: it took it for the journal of a file that had this name before. The operation
-        // is tried again.
+        // Another process removed our journal: it took it for the journal of a file that had this name before. The
+        // operation is tried again.
         return current_deadline().busy(location);
     }
     let name = code_to_str(failure.extended_code);

@@ -1,18 +1,19 @@
 //! Locks on a database file that no other code in this process can drop, in addition to SQLite's own locks.
 //!
-//! SQLite uses POSIX locks. A process loses all its POSIX locks on a file as soon as any of its code closes any handle of
-//! the file: `sqlite3.connect(path).close()`, `shutil.copy(path)` (`fcntl(2)`, "Advisory record locking";
-//! <https://www.sqlite.org/howtocorrupt.html>, section 2.2). Nor do POSIX locks separate two users of a file in one process:
-//! Python's `sqlite3` is another copy of SQLite than ours, and neither knows of the other (section 2.2.1). These failures
-//! were seen (`tests/faults/test_foreign_hands.py`):
+//! SQLite uses POSIX locks. A process loses all its POSIX locks on a file as soon as any of its code closes any handle
+//! of the file: `sqlite3.connect(path).close()`, `shutil.copy(path)` (`fcntl(2)`, "Advisory record locking";
+//! <https://www.sqlite.org/howtocorrupt.html>, section 2.2). Nor do POSIX locks separate two users of a file in one
+//! process: Python's `sqlite3` is another copy of SQLite than ours, and neither knows of the other (section 2.2.1).
+//! These failures were seen (`tests/faults/test_foreign_hands.py`):
 //! - other code truncates the `-shm`: a bus error;
-//! - another process closes the database, believes that it is the last one, and deletes the `-wal` that we write: all saves
-//!   are lost;
+//! - another process closes the database, believes that it is the last one, and deletes the `-wal` that we write: all
+//!   saves are lost;
 //! - another process takes the journal of a running change for one that a crash has left: a malformed file;
 //! - two processes write at once.
 //!
-//! A lock of an open file description belongs to one handle, and conflicts with the POSIX locks of every process, including
-//! our own ([`crate::store::file_lock`]). So this library holds the following locks, each on a handle of its own:
+//! A lock of an open file description belongs to one handle, and conflicts with the POSIX locks of every process,
+//! including our own ([`crate::store::file_lock`]). So this library holds the following locks, each on a handle of its
+//! own:
 //! - The *shared locks*, in WAL mode, from before SQLite opens the `-wal` until the connection is closed:
 //!   - on the database, the bytes that SQLite locks too. They keep the `-wal` from being deleted.
 //!   - on the `-shm`, SQLite's "dead man's switch". It keeps the `-shm` from being truncated.
@@ -25,8 +26,8 @@
 //! These locks do not cover one case: a writer of another program, in another process, in the moment (well under a
 //! millisecond) in which other code of this process closes the file in the middle of a change.
 //!
-//! Closing these handles drops POSIX locks too, so they are closed after the connections. Without such locks (outside Linux)
-//! only SQLite's own locks protect the file.
+//! Closing these handles drops POSIX locks too, so they are closed after the connections. Without such locks (outside
+//! Linux) only SQLite's own locks protect the file.
 //!
 //! The constants of SQLite were checked against SQLite 3.53.2 (`src/os.h`, `src/os_unix.c`); a test fails with another
 //! version.
@@ -54,8 +55,8 @@ const DEAD_MANS_SWITCH: ByteRange = (128, 1);
 const WRITE_LOCK: ByteRange = (0x4000_0400, 1);
 const OPENING_LOCK: ByteRange = (0x4000_0401, 1);
 const USER_LOCK: ByteRange = (0x4000_0402, 1);
-/// The ticket says who gets the write lock next. Without it, a process that has just released the write lock gets it again
-/// before any other looks: with four busy processes a save took 200 times as long as most
+/// The ticket says who gets the write lock next. Without it, a process that has just released the write lock gets it
+/// again before any other looks: with four busy processes a save took 200 times as long as most
 /// (`tests/faults/test_crowds.py`).
 const WRITE_TICKET: ByteRange = (0x4000_0403, 1);
 
@@ -64,8 +65,8 @@ const WRITE_TICKET: ByteRange = (0x4000_0403, 1);
 const FORMAT_VERSIONS_OFFSET: u64 = 18;
 const WAL_FORMAT_VERSIONS: [u8; 2] = [2, 2];
 
-/// The handles and locks that all connections of this process to one file share. If the file cannot be opened or locked,
-/// only SQLite's own locks protect it.
+/// The handles and locks that all connections of this process to one file share. If the file cannot be opened or
+/// locked, only SQLite's own locks protect it.
 pub(super) struct FileLocks {
     database: Option<File>,
     /// Set once the shared locks are held.
@@ -177,8 +178,8 @@ impl FileLocks {
         Some(RangeLock { database, range, _thread: thread })
     }
 
-    /// Acquires the shared locks, of a file in WAL mode, before SQLite opens the `-wal`. `None`: the deadline is over, or the
-    /// WAL belongs to another file.
+    /// Acquires the shared locks, of a file in WAL mode, before SQLite opens the `-wal`. `None`: the deadline is over,
+    /// or the WAL belongs to another file.
     pub(super) fn acquire_shared_locks(&self, shm_path: &Path, deadline: Deadline, _: &OpeningLock<'_>) -> Option<()> {
         // Another program that closes the file last has these bytes exclusively for a moment.
         for range in [USER_LOCK, DATABASE_BYTES] {
@@ -186,8 +187,8 @@ impl FileLocks {
         }
         let are_available = lock(self.database.as_ref(), Operation::Share, USER_LOCK) == LockResult::Done;
         let shm = self.database.as_ref().and_then(|database| shared_memory::open_or_create(shm_path, database));
-        // SQLite resets the `-shm` if no process has locked the dead man's switch. It will see our lock and not reset it, so
-        // what a crash has left there is reset here.
+        // SQLite resets the `-shm` if no process has locked the dead man's switch. It will see our lock and not reset
+        // it, so what a crash has left there is reset here.
         if lock(shm.as_ref(), Operation::Exclude, DEAD_MANS_SWITCH) == LockResult::Done
             && let Some(mut shm) = shm.as_ref()
         {
@@ -230,8 +231,8 @@ impl FileLocks {
         self.shm().is_none_or(|shm| FileId::of_handle(shm).is_none_or(|id| FileId::of(path) == Some(id)))
     }
 
-    /// Is this the only process of this library that uses the file in WAL mode? As long as the opening lock is held, no other
-    /// one starts to.
+    /// Is this the only process of this library that uses the file in WAL mode? As long as the opening lock is held, no
+    /// other one starts to.
     pub(super) fn is_only_user(&self, _: &OpeningLock<'_>) -> bool {
         !self.has_other_users()
     }
@@ -240,9 +241,9 @@ impl FileLocks {
         self.database.as_ref().is_some_and(|database| is_locked(database, USER_LOCK))
     }
 
-    /// Does another process use the file in WAL mode under another name, a hard link? Its WAL has that other name, so neither
-    /// process would see what the other writes (<https://www.sqlite.org/howtocorrupt.html>, section 2.5). `shm_path` is the
-    /// path of the `-shm` under this name.
+    /// Does another process use the file in WAL mode under another name, a hard link? Its WAL has that other name, so
+    /// neither process would see what the other writes (<https://www.sqlite.org/howtocorrupt.html>, section 2.5).
+    /// `shm_path` is the path of the `-shm` under this name.
     #[cfg(target_os = "linux")]
     pub(super) fn is_used_under_another_name(&self, shm_path: &Path) -> bool {
         use std::os::unix::fs::MetadataExt;
@@ -258,7 +259,8 @@ impl FileLocks {
         false
     }
 
-    /// Is the WAL of this `-shm` in use for another database file? If `nobody_uses_this_file`, every user is another file's.
+    /// Is the WAL of this `-shm` in use for another database file? If `nobody_uses_this_file`, every user is another
+    /// file's.
     pub(super) fn is_wal_of_another_file(&self, shm: &File, nobody_uses_this_file: bool) -> bool {
         let Some(database) = self.database.as_ref() else { return false };
         (nobody_uses_this_file && is_locked(shm, DEAD_MANS_SWITCH)) || shared_memory::has_another_owner(shm, database)
@@ -293,7 +295,8 @@ impl FileLocks {
     }
 }
 
-/// Acquires the lock as soon as it is free. `None`: `wait` returned false. Also returns if there are no such locks here.
+/// Acquires the lock as soon as it is free. `None`: `wait` returned false. Also returns if there are no such locks
+/// here.
 fn lock_when_free(
     file: Option<&File>,
     operation: Operation,
@@ -362,8 +365,8 @@ pub(super) mod tests {
 
     #[test]
     fn the_constants_of_sqlite_were_checked_against_this_version() {
-        // After an upgrade compare SHARED_FIRST and SHARED_SIZE (src/os.h), UNIX_SHM_DMS (src/os_unix.c), and WalIndexHdr and
-        // WalCkptInfo (src/wal.c) with the constants here and in `shared_memory`.
+        // After an upgrade compare SHARED_FIRST and SHARED_SIZE (src/os.h), UNIX_SHM_DMS (src/os_unix.c), and
+        // WalIndexHdr and WalCkptInfo (src/wal.c) with the constants here and in `shared_memory`.
         assert_eq!(rusqlite::version(), "3.53.2");
     }
 

@@ -11,7 +11,6 @@ use super::file_locks::FileLocks;
 use super::path::{beside, network_file_system};
 use super::schema::{self, Contents};
 use super::sql::Sql;
-
 use crate::domain::check::{Finding, RowChecker, Severity};
 use crate::store::backend::{DatabaseRows, Location, Snapshot};
 use crate::store::error::{Code, Error, Result};
@@ -69,8 +68,8 @@ fn count_flaws(connection: &Connection, location: &Location) -> Result<usize> {
     count().map_err(|error| from_sqlite(location, &error))
 }
 
-/// Returns what is wrong with the token database at `path` and its rows, at `now` (milliseconds since the epoch). Changes
-/// nothing.
+/// Returns what is wrong with the token database at `path` and its rows, at `now` (milliseconds since the epoch).
+/// Changes nothing.
 pub fn check(path: &Path, now: i64) -> Result<Vec<Finding>> {
     let location = Location::path_of(path);
     require_regular_file(path)?;
@@ -117,7 +116,8 @@ pub(super) fn check_contents(connection: &Connection, location: &Location) -> Re
         warn(
             "older-schema",
             format!(
-                "{location} was written by the SDK's sample or by an older version of this library, and was not opened since then"
+                "{location} was written by the SDK's sample or by an older version of this library, and was not opened \
+                 since then"
             ),
             "Nothing has to be done: the next program that opens it migrates it. Make a backup first.",
         );
@@ -130,8 +130,8 @@ pub(super) fn check_contents(connection: &Connection, location: &Location) -> Re
         warn(
             NO_WAL,
             format!("{location} is not in WAL mode: finds wait for saves"),
-            "Give the programs write permission on its folder, or move it to a file system with shared memory. The next \
-             program that opens it then switches to WAL.",
+            "Give the programs write permission on its folder, or move it to a file system with shared memory. The \
+             next program that opens it then switches to WAL.",
         );
     }
     Ok(findings)
@@ -151,8 +151,8 @@ pub(super) fn check_surroundings(path: &Path) -> Vec<Finding> {
         warn(
             "network-file-system",
             format!(
-                "{} is on a file system that more than one machine can use ({network}). There SQLite's locks do not always \
-                 reach the other machines, and finds wait for saves",
+                "{} is on a file system that more than one machine can use ({network}). There SQLite's locks do not \
+                 always reach the other machines, and finds wait for saves",
                 path.display()
             ),
             "Keep the file on a local disk, or let only one machine use it.",

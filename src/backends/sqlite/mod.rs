@@ -1,15 +1,16 @@
 //! Rows in a SQLite file, for any number of threads and processes.
 //!
-//! | Module | What it does |
+//! | Modules | What they do |
 //! | --- | --- |
 //! | this one | the backend: finds, reads, changes |
-//! | [`attempt`] | runs an operation, again if the file or its WAL was replaced |
-//! | [`registry`], [`database`], [`connection`] | the open files of this process, the two connections of a file, one connection |
-//! | [`file_locks`], [`shared_memory`], [`wal`] | locks beside SQLite's, the `-shm`, removing a `-wal` |
-//! | [`sql`], [`schema`], [`read_cache`], [`residue`] | statements, migrations, what was found before, deleted secrets |
-//! | [`backup`], [`inspect`] | copying a file, reading or checking one without a store |
-//! | [`path`], [`error`] | paths and file systems, SQLite's errors |
-//! | [`memory`] | the same rows in memory |
+//! | `attempt` | runs an operation, again if the file or its WAL was replaced |
+//! | `registry`, `database`, `connection` | the files of this process, a file, a connection to it |
+//! | `file_locks`, `shared_memory`, `wal` | locks beside SQLite's, the `-shm`, removing a `-wal` |
+//! | `sql`, `schema` | statements, migrations |
+//! | `read_cache`, `residue` | what was found before, deleted secrets |
+//! | `backup`, `inspect` | copying a file, reading or checking a file without a store |
+//! | `path`, `error` | paths and file systems, SQLite's errors |
+//! | `memory` | the same rows in memory |
 
 mod attempt;
 mod backup;
@@ -117,14 +118,14 @@ impl Sqlite {
         Ok(database)
     }
 
-    /// Fails with `Busy` if the deadline does not allow slow work. Opening a file is slow even if no other thread is in the
-    /// way.
+    /// Fails with `Busy` if the deadline does not allow slow work. Opening a file is slow even if no other thread is in
+    /// the way.
     fn require_slow_work(&self, deadline: Deadline) -> Result<()> {
         if deadline.allows_slow_work() { Ok(()) } else { Err(deadline.busy(&self.location)) }
     }
 
-    /// Looks the key up without waiting. `None`: there is no open connection to the file that the path names now, or another
-    /// thread uses it.
+    /// Looks the key up without waiting. `None`: there is no open connection to the file that the path names now, or
+    /// another thread uses it.
     fn by_key_at_once(&self, key: Key, value: &str) -> Option<Vec<Row>> {
         let database = Arc::clone(self.current.try_lock()?.as_ref()?);
         let slot = database.slot(Role::Reader).try_lock()?;
@@ -137,9 +138,9 @@ impl Sqlite {
 
     /// Looks the key up, in the read cache first.
     ///
-    /// The read cache does not use the connection, so it is valid in a forked child too, and its hits do not check the WAL.
-    /// While our locks are held, the WAL can only be removed by hand. Then the next lookup that uses SQLite notices, and so
-    /// does every change.
+    /// The read cache does not use the connection, so it is valid in a forked child too, and its hits do not check the
+    /// WAL. While our locks are held, the WAL can only be removed by hand. Then the next lookup that uses SQLite
+    /// notices, and so does every change.
     fn by_key_on(
         &self,
         database: &Database,
@@ -182,9 +183,9 @@ impl Sqlite {
             return Ok(AttemptOutcome::Reopen);
         }
         transaction.commit().map_err(failed)?;
-        // The check before the commit is a precaution. This one is the proof: only now may the change be acknowledged. If the
-        // file was taken away in between, the change is made again. That does no harm to the file: it finds its own rows, or
-        // none.
+        // The check before the commit is a precaution. This one is the proof: only now may the change be acknowledged.
+        // If the file was taken away in between, the change is made again. That does no harm to the file: it finds its
+        // own rows, or none.
         if !self.reaches_the_file(database, open) {
             return Ok(AttemptOutcome::Reopen);
         }
@@ -196,8 +197,8 @@ impl Sqlite {
         FileId::of(&self.path) == Some(database.id) && database.has_its_wal(open)
     }
 
-    /// Runs `work`, which opens a connection of its own to the file. In WAL mode finds and saves go on meanwhile. Without WAL
-    /// they have to wait.
+    /// Runs `work`, which opens a connection of its own to the file. In WAL mode finds and saves go on meanwhile.
+    /// Without WAL they have to wait.
     fn run_beside<T>(&self, deadline: Deadline, work: impl Fn() -> Result<T>) -> Result<T> {
         let done = self.run(Role::Reader, deadline, |_, open| {
             if open.has_wal() {

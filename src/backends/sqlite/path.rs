@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use crate::store::error::{Code, Error, Result};
 use crate::store::files::{Existing, FileId, create_private, length, require_regular_file, write_atomically};
 
-/// Keeps the inode number of a file from being reused, without opening the file for reading. Otherwise a file that is deleted
-/// and made again often gets the same number.
+/// Keeps the inode number of a file from being reused, without opening the file for reading. Otherwise a file that is
+/// deleted and made again often gets the same number.
 #[cfg(target_os = "linux")]
 pub(super) struct Pin(fs::File);
 
@@ -55,8 +55,8 @@ pub(super) fn beside(database: &Path, ending: &str) -> PathBuf {
 /// (<https://www.sqlite.org/fileformat.html>, section 1.3.2).
 const MIN_PAGE_SIZE: u64 = 512;
 
-/// Does the file end inside one of its pages? SQLite reads the missing bytes as zeros. While there is a WAL, the page may be
-/// in the WAL.
+/// Does the file end inside one of its pages? SQLite reads the missing bytes as zeros. While there is a WAL, the page
+/// may be in the WAL.
 pub(super) fn is_cut_short(path: &Path, page: u32, pages: u32) -> bool {
     let (length_of_file, page) = (length(path), u64::from(page.max(1)));
     !length_of_file.is_multiple_of(page)
@@ -99,8 +99,8 @@ pub(super) fn ensure(path: &Path, create: impl Fn(&Path) -> Result<()>) -> Resul
     }
 }
 
-/// File systems that more than one machine can use: Linux's numbers for them (`statfs(2)` and the headers of the file systems),
-/// and their names.
+/// File systems that more than one machine can use: Linux's numbers for them (`statfs(2)` and the headers of the file
+/// systems), and their names.
 #[cfg(any(target_os = "linux", test))]
 const NETWORK_FILE_SYSTEMS: [(u32, &str); 12] = [
     (0x0000_6969, "NFS"),
@@ -124,8 +124,8 @@ fn network_name(number: u32) -> Option<&'static str> {
     NETWORK_FILE_SYSTEMS.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
 }
 
-/// The name of the file system that `path` is on, if more than one machine can use it. There SQLite's locks and shared memory
-/// do not always reach every machine (<https://www.sqlite.org/useovernet.html>).
+/// The name of the file system that `path` is on, if more than one machine can use it. There SQLite's locks and shared
+/// memory do not always reach every machine (<https://www.sqlite.org/useovernet.html>).
 #[cfg(target_os = "linux")]
 pub(super) fn network_file_system(path: &Path) -> Option<&'static str> {
     let found = nix::sys::statfs::statfs(path).ok()?;

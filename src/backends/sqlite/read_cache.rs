@@ -1,5 +1,5 @@
-//! The read cache: what lookups found, for as long as nothing has changed. A program asks for the same few tokens again and
-//! again.
+//! The read cache: what lookups found, for as long as nothing has changed. A program asks for the same few tokens again
+//! and again.
 //!
 //! It knows no SQL and no file. The owner guarantees that two equal versions of a database have the same rows.
 
@@ -31,7 +31,8 @@ impl<V: PartialEq> ReadCache<V> {
 
     /// Keeps what `key` found.
     ///
-    /// Precondition: `version` was read before the lookup. If it is still the version afterwards, nothing changed in between.
+    /// Precondition: `version` was read before the lookup. If it is still the version afterwards, nothing changed in
+    /// between.
     pub(super) fn insert(&mut self, version: V, key: Key, value: &str, rows: &[Row]) {
         let size = size_of::<(String, Vec<Row>)>() + value.len() + rows.iter().map(Row::memory_size).sum::<usize>();
         if self.version.as_ref() != Some(&version) || self.size + size > MAX_SIZE {

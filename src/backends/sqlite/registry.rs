@@ -1,8 +1,8 @@
 //! The database files that stores of this process have open.
 //!
-//! There is one [`Database`] per file, shared by every store on it. SQLite keeps one record of locks and shared memory per
-//! file and process (`unixInodeInfo` in `src/os_unix.c`). So a connection that is no longer usable can only be replaced once
-//! all connections of this process to the file are closed.
+//! There is one [`Database`] per file, shared by every store on it. SQLite keeps one record of locks and shared memory
+//! per file and process (`unixInodeInfo` in `src/os_unix.c`). So a connection that is no longer usable can only be
+//! replaced once all connections of this process to the file are closed.
 
 use std::io::ErrorKind;
 use std::path::Path;

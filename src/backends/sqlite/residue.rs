@@ -7,8 +7,8 @@ use super::connection::{Checkpoint, LOCK_POLL, OpenConnection, with_deadline};
 use crate::store::deadline::Deadline;
 use crate::store::files;
 
-/// The largest file that is rewritten after each delete, in bytes. It has about 10 000 rows, and rewriting it takes 60 ms.
-/// With 100 000 rows it would take 0.6 s, and no other thread could save meanwhile.
+/// The largest file that is rewritten after each delete, in bytes. It has about 10 000 rows, and rewriting it takes 60
+/// ms. With 100 000 rows it would take 0.6 s, and no other thread could save meanwhile.
 const MAX_REWRITTEN_LENGTH: u64 = 4 << 20;
 
 /// The places where residue may be left, because a reader was in the way.
@@ -21,8 +21,9 @@ pub(super) struct Residue {
 impl Residue {
     /// Scrubs what a change to the file at `path` has left, or records that it has to be done.
     ///
-    /// The file comes first. `secure_delete` overwrites what is deleted. But when SQLite moves rows from page to page, it
-    /// leaves copies that it does not overwrite (`tests/faults/test_secrets.py`). Only rewriting the file removes them.
+    /// The file comes first. `secure_delete` overwrites what is deleted. But when SQLite moves rows from page to page,
+    /// it leaves copies that it does not overwrite (`tests/faults/test_secrets.py`). Only rewriting the file removes
+    /// them.
     pub(super) fn scrub(&self, path: &Path, open: &OpenConnection, deadline: Deadline) {
         self.in_file.store(files::length(path) <= MAX_REWRITTEN_LENGTH, Ordering::Relaxed);
         self.scrub_left(open, deadline);

@@ -1,5 +1,5 @@
-//! The schema: which program a file belongs to, and the migrations. A file of another program, or of a newer version, is refused
-//! before anything is written.
+//! The schema: which program a file belongs to, and the migrations. A file of another program, or of a newer version,
+//! is refused before anything is written.
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -12,8 +12,8 @@ use crate::store::error::{Code, Error, Result};
 /// `PRAGMA application_id` of our files: "`ZToK`" in ASCII. The first migration writes it.
 const APPLICATION_ID: i32 = 0x5A54_6F4B;
 
-/// The scripts that bring a file from each version of the schema to the next. To add a column, append a script. The version
-/// of a file, in `PRAGMA user_version`, is the number of scripts that were run on it.
+/// The scripts that bring a file from each version of the schema to the next. To add a column, append a script. The
+/// version of a file, in `PRAGMA user_version`, is the number of scripts that were run on it.
 const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql")];
 
 /// Which tables a file has.

@@ -1,8 +1,9 @@
-//! The `-shm`: the memory that all connections to a file in WAL mode share. Creating it as SQLite does, the version of the
-//! database that it holds, and which database file the WAL belongs to.
+//! The `-shm`: the memory that all connections to a file in WAL mode share. Creating it as SQLite does, the version of
+//! the database that it holds, and which database file the WAL belongs to.
 //!
 //! The layout is that of <https://www.sqlite.org/walformat.html>, section 2.1 ("The WAL-Index Header"), checked against
-//! `WalIndexHdr` and `WalCkptInfo` in `src/wal.c` of SQLite 3.53.2. A test in [`super::file_locks`] fails with another version.
+//! `WalIndexHdr` and `WalCkptInfo` in `src/wal.c` of SQLite 3.53.2. A test in [`super::file_locks`] fails with another
+//! version.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,8 +11,8 @@ use std::path::Path;
 #[cfg(target_os = "linux")]
 use crate::store::{file_lock, files};
 
-/// The length of the wal-index header, in bytes: two copies of `WalIndexHdr` and one `WalCkptInfo`. It says which part of the
-/// WAL is valid. If it is zero, SQLite rebuilds it from the WAL.
+/// The length of the wal-index header, in bytes: two copies of `WalIndexHdr` and one `WalCkptInfo`. It says which part
+/// of the WAL is valid. If it is zero, SQLite rebuilds it from the WAL.
 pub(super) const INDEX_HEADER_LENGTH: usize = 136;
 
 /// The length of one `WalIndexHdr`, in bytes. A writer changes one copy after the other.
@@ -20,8 +21,8 @@ const COPY_LENGTH: usize = 48;
 #[cfg(any(unix, test))]
 const IS_INIT_OFFSET: usize = 12;
 
-/// A `WalIndexHdr`. It changes with each commit of any program. SQLite itself compares it to decide whether its page cache is
-/// still valid (`walIndexTryHdr` in `src/wal.c`).
+/// A `WalIndexHdr`. It changes with each commit of any program. SQLite itself compares it to decide whether its page
+/// cache is still valid (`walIndexTryHdr` in `src/wal.c`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct DatabaseVersion([u8; COPY_LENGTH]);
 
@@ -43,8 +44,8 @@ impl DatabaseVersion {
     }
 }
 
-/// Opens the `-shm`, or creates it as SQLite does (`unixOpenSharedMemory` in `src/os_unix.c`): with the owner and permissions
-/// of the database, and never through a symbolic link.
+/// Opens the `-shm`, or creates it as SQLite does (`unixOpenSharedMemory` in `src/os_unix.c`): with the owner and
+/// permissions of the database, and never through a symbolic link.
 #[cfg(target_os = "linux")]
 pub(super) fn open_or_create(shm: &Path, database: &File) -> Option<File> {
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
@@ -67,8 +68,8 @@ pub(super) fn open_or_create(_: &Path, _: &File) -> Option<File> {
     None
 }
 
-/// Bytes far behind all that SQLite uses in the `-shm`. Each stands for the database files that the WAL may belong to: the
-/// byte of a file follows from its inode number.
+/// Bytes far behind all that SQLite uses in the `-shm`. Each stands for the database files that the WAL may belong to:
+/// the byte of a file follows from its inode number.
 #[cfg(target_os = "linux")]
 const OWNERS: file_lock::ByteRange = (1 << 32, 1 << 32);
 

@@ -21,8 +21,8 @@ macro_rules! columns {
     };
 }
 
-/// The index finds the number of a row, and the row itself says whether it has the value. Without that, SQLite would trust a
-/// damaged index, and a caller would get the tokens of another user (`tests/faults/test_damage.py`).
+/// The index finds the number of a row, and the row itself says whether it has the value. Without that, SQLite would
+/// trust a damaged index, and a caller would get the tokens of another user (`tests/faults/test_damage.py`).
 macro_rules! select_by {
     ($column:literal) => {
         concat!(
@@ -49,8 +49,8 @@ const fn by_key(key: Key) -> &'static str {
 
 const EACH: &str = concat!("SELECT ", columns!(), " FROM oauthtoken AS stored ORDER BY rowid");
 /// The same in a file that does not have our own columns yet.
-const EACH_OF_SAMPLE: &str = "SELECT id, user_name, client_id, client_secret, refresh_token, access_token, grant_token, \
-     expiry_time, redirect_url, api_domain, rowid, NULL FROM oauthtoken ORDER BY rowid";
+const EACH_OF_SAMPLE: &str = "SELECT id, user_name, client_id, client_secret, refresh_token, access_token, \
+     grant_token, expiry_time, redirect_url, api_domain, rowid, NULL FROM oauthtoken ORDER BY rowid";
 /// SQLite ignores the case of names.
 const HAS_TOKENS: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'oauthtoken' COLLATE NOCASE";
 const COUNT: &str = "SELECT count(*) FROM oauthtoken";
@@ -79,8 +79,8 @@ const MAKE_LEASES: &str = "CREATE TABLE IF NOT EXISTS zoho_token_lease \
      (key TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID";
 const ACQUIRE_LEASE: &str = "INSERT OR REPLACE INTO zoho_token_lease (key, owner, until) VALUES (?1, ?2, ?3)";
 const RELEASE_LEASE: &str = "DELETE FROM zoho_token_lease WHERE key = ?1 AND owner = ?2";
-/// Removes leases that were never released. Only long after their end, because they may still be valid by the clock of another
-/// machine.
+/// Removes leases that were never released. Only long after their end, because they may still be valid by the clock of
+/// another machine.
 const SWEEP_LEASES: &str = "DELETE FROM zoho_token_lease WHERE until < ?1";
 const DAY_MS: i64 = 86_400_000;
 
@@ -128,8 +128,8 @@ impl<'c> Sql<'c> {
         self.prepare(sql)?.query_row([], |row| row.get(0)).map_err(|error| from_sqlite(self.location, &error))
     }
 
-    /// Binds one row, executes, and returns the number of rows changed. `before` is the row's previous `saved_order`, for
-    /// [`UPDATE`].
+    /// Binds one row, executes, and returns the number of rows changed. `before` is the row's previous `saved_order`,
+    /// for [`UPDATE`].
     fn bind_row(
         &self,
         sql: &str,

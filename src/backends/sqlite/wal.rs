@@ -26,11 +26,11 @@ pub(super) fn remove_empty(locks: &FileLocks, opening: &OpeningLock<'_>, wal: &P
     }
 }
 
-/// Removes the WAL of a file that `path` does not name any more, if `is_own` says that it still is that file's. Keeps it if a
-/// process has the file that `path` names now open in WAL mode, or is opening it.
+/// Removes the WAL of a file that `path` does not name any more, if `is_own` says that it still is that file's. Keeps
+/// it if a process has the file that `path` names now open in WAL mode, or is opening it.
 ///
-/// Precondition: this process has no connection to the file that `path` names now. This opens and closes a handle of that
-/// file, which would drop the connection's POSIX locks.
+/// Precondition: this process has no connection to the file that `path` names now. This opens and closes a handle of
+/// that file, which would drop the connection's POSIX locks.
 pub(super) fn remove_of_replaced_file(path: &Path, wal: &Path, shm: &Path, is_own: impl FnOnce() -> bool) {
     let locks = FileLocks::open(path);
     let Some(opening) = locks.acquire_opening_lock(Deadline::now()) else { return };
@@ -42,14 +42,14 @@ pub(super) fn remove_of_replaced_file(path: &Path, wal: &Path, shm: &Path, is_ow
 
 /// Removes a WAL that a process uses for another database file, which had this name before.
 ///
-/// This is the most dangerous function of the library: the WAL of a file that was renamed can hold saves that are nowhere
-/// else yet. It is needed because of contract 7: a new process works on the file that the path names now, even if the
-/// processes that had the old file open are idle and still have its WAL open (`tests/faults/test_taken_away.py`, moment
-/// "before a new one"). If the WAL stayed, SQLite would replay it into this file, and share its `-shm` with writers of the
-/// other file.
+/// This is the most dangerous function of the library: the WAL of a file that was renamed can hold saves that are
+/// nowhere else yet. It is needed because of contract 7: a new process works on the file that the path names now, even
+/// if the processes that had the old file open are idle and still have its WAL open (`tests/faults/test_taken_away.py`,
+/// moment "before a new one"). If the WAL stayed, SQLite would replay it into this file, and share its `-shm` with
+/// writers of the other file.
 ///
-/// The saves in the WAL are not lost as long as one of those processes lives: each has the WAL open, and moves it into its
-/// file when it notices ([`super::database::Database::close_replaced_file`]).
+/// The saves in the WAL are not lost as long as one of those processes lives: each has the WAL open, and moves it into
+/// its file when it notices ([`super::database::Database::close_replaced_file`]).
 ///
 /// Precondition: `locks` does not hold the shared locks.
 pub(super) fn remove_stray(locks: &FileLocks, opening: &OpeningLock<'_>, wal: &Path, shm: &Path) {

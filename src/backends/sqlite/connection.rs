@@ -82,7 +82,7 @@ impl OpenConnection {
     }
 
     /// Is it outside any transaction, and durable?
-    pub(super) fn is_idle(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         self.connection.is_autocommit() && self.is_durable.get()
     }
 
@@ -162,7 +162,7 @@ pub(super) fn connect(path: &Path, location: &Location) -> Result<Connection> {
         // SQLite would delete the WAL by its name. By then a WAL of another file can have that name.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.busy_handler(Some(wait_for_lock))?;
-        connection.set_prepared_statement_cache_capacity(sql::STATEMENTS);
+        connection.set_prepared_statement_cache_capacity(sql::STATEMENT_CACHE_SIZE);
         // Some of these pragmas make SQLite read the file, and it can be damaged.
         connection.pragma_update(None, "secure_delete", true)?;
         // No copy of a row in a temporary file.

@@ -12,7 +12,7 @@
 //!
 //! | When | Function | The WAL is |
 //! | --- | --- | --- |
-//! | The connections are opened again later. | [`Database::close_for_reopen`] | checkpointed, kept |
+//! | They are opened again, after a fork or a failed attempt. | [`Database::close_for_reopen`] | checkpointed, kept |
 //! | The path names another file, or none. | [`Database::close_replaced_file`] | checkpointed, removed (1) |
 //! | Nobody in this process needs the file any more. | [`Database::close_finally`] | checkpointed, removed (2) |
 //!
@@ -102,7 +102,7 @@ impl Database {
     /// Can `open` be used? By this process, with the WAL that others use, outside any transaction, durably. Does not
     /// check the path.
     pub(super) fn is_usable(&self, open: &OpenConnection) -> bool {
-        open.is_of_this_process() && self.has_its_wal(open) && open.is_idle()
+        open.is_of_this_process() && self.has_its_wal(open) && open.is_ready()
     }
 
     /// Is the WAL that `open` writes the one that others read?

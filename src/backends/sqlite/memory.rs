@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::connection::with_deadline;
 use super::error::from_sqlite;
 use super::read_cache::ReadCache;
-use super::sql::{STATEMENTS, Sql};
+use super::sql::{STATEMENT_CACHE_SIZE, Sql};
 use super::{backup, schema};
 use crate::domain::{Key, Row};
 use crate::store::backend::{Backend, Durability, Location, Snapshot, Transaction};
@@ -30,7 +30,7 @@ impl Memory {
     /// An empty database.
     pub fn new() -> Result<Self> {
         let mut connection = Connection::open_in_memory().map_err(|error| from_sqlite(&LOCATION, &error))?;
-        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE_SIZE);
         schema::migrate(&mut connection, &LOCATION)?;
         let open = MemoryConnection { connection, read_cache: ReadCache::default() };
         Ok(Self(Ordered::new(Rank::StoreState, Some(open))))

@@ -75,17 +75,18 @@ const DELETE_ALL: &str = "DELETE FROM oauthtoken";
 // Leases have a table of their own. It is created with the first lease, and may be dropped at any time.
 const LEASE: &str = "SELECT owner, until FROM zoho_token_lease WHERE key = ?1";
 const HAS_LEASES: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'zoho_token_lease'";
-const MAKE_LEASES: &str = "CREATE TABLE IF NOT EXISTS zoho_token_lease \
+const CREATE_LEASES: &str = "CREATE TABLE IF NOT EXISTS zoho_token_lease \
      (key TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID";
 const ACQUIRE_LEASE: &str = "INSERT OR REPLACE INTO zoho_token_lease (key, owner, until) VALUES (?1, ?2, ?3)";
 const RELEASE_LEASE: &str = "DELETE FROM zoho_token_lease WHERE key = ?1 AND owner = ?2";
-/// Removes leases that were never released. Only long after their end, because they may still be valid by the clock of
-/// another machine.
+/// Removes leases that were never released, long after their end: by the clock of another machine they may still be
+/// valid.
 const SWEEP_LEASES: &str = "DELETE FROM zoho_token_lease WHERE until < ?1";
-const DAY_MS: i64 = 86_400_000;
+/// How long after its end a lease is removed: a day, in milliseconds.
+const LEASE_SWEEP_DELAY_MS: i64 = 86_400_000;
 
 /// The size of the statement cache. It holds every statement above, so each is compiled once per connection.
-pub(super) const STATEMENTS: usize = 24;
+pub(super) const STATEMENT_CACHE_SIZE: usize = 24;
 
 /// The rows that a connection sees. Within a transaction they are a snapshot.
 pub(super) struct Sql<'c> {
@@ -325,8 +326,10 @@ impl Transaction for Sql<'_> {
 
     fn acquire_lease(&mut self, key: &str, lease: &Lease) -> Result<()> {
         let acquire = || -> rusqlite::Result<()> {
-            self.connection.execute_batch(MAKE_LEASES)?;
-            self.connection.prepare_cached(SWEEP_LEASES)?.execute([lease.until.saturating_sub(DAY_MS)])?;
+            self.connection.execute_batch(CREATE_LEASES)?;
+            self.connection
+                .prepare_cached(SWEEP_LEASES)?
+                .execute([lease.until.saturating_sub(LEASE_SWEEP_DELAY_MS)])?;
             self.connection.prepare_cached(ACQUIRE_LEASE)?.execute((key, &lease.owner, lease.until))?;
             Ok(())
         };

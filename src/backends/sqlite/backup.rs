@@ -7,8 +7,7 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
-use super::busy;
-use super::connect::connect;
+use super::connection::{LOCK_POLL, connect, connect_temporary, current_deadline, use_memory_journal};
 use super::error::from_sqlite;
 use super::path::beside;
 use super::schema::{self, Contents};
@@ -18,13 +17,14 @@ use crate::store::files::{Existing, is_same_file, require_writable_target, write
 
 /// Copies all of `source` into the file `target`, which may be an older backup or nothing yet.
 pub(super) fn write(source: &Connection, location: &Location, target: &Path) -> Result<()> {
-    let target = &followed(target)?;
-    may_be_replaced(location, target)?;
+    let target = &follow_link(target)?;
+    require_replaceable(location, target)?;
     write_atomically(target, Existing::Replace, |temporary, _| copy(source, location, temporary, target))
 }
 
-/// Where a link leads, which somebody has set for the backups to be there: renamed over it, they would be here.
-fn followed(target: &Path) -> Result<PathBuf> {
+/// Returns the file that a symbolic link names. A user sets such a link so that the backups are elsewhere, and a rename
+/// over it would replace the link.
+fn follow_link(target: &Path) -> Result<PathBuf> {
     if !fs::symlink_metadata(target).is_ok_and(|file| file.is_symlink()) {
         return Ok(target.to_owned());
     }
@@ -34,31 +34,31 @@ fn followed(target: &Path) -> Result<PathBuf> {
     })
 }
 
-fn copy(source: &Connection, location: &Location, draft: &Path, target: &Path) -> Result<()> {
-    let draft_location = Location::path_of(draft);
-    // Only the copy takes room.
+fn copy(source: &Connection, location: &Location, temporary: &Path, target: &Path) -> Result<()> {
+    let temporary_location = Location::path_of(temporary);
+    // Only the copy needs space.
     let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Error::at(Code::DiskFull, target),
         _ => from_sqlite(location, &error),
     };
-    let mut copy = connect(draft, &draft_location)?;
+    let mut copy = connect_temporary(temporary, &temporary_location)?;
     {
         let backup = Backup::new(source, &mut copy).map_err(failed)?;
-        // All pages in one step are the pages of one moment, and other connections go on meanwhile. An empty source of
-        // no pages is done at once.
+        // All pages in one step are a snapshot, and other connections go on meanwhile
+        // (https://www.sqlite.org/c3ref/backup_finish.html). An empty source has no pages, and is done at once.
         while !matches!(backup.step(-1).map_err(failed)?, StepResult::Done) {
-            if !busy::deadline().sleep(busy::POLL) {
-                return Err(busy::deadline().busy(location));
+            if !current_deadline().sleep(LOCK_POLL) {
+                return Err(current_deadline().busy(location));
             }
         }
     }
-    // One file that is complete by itself, readable from a read-only folder, too.
-    copy.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()))
-        .map_err(|error| from_sqlite(&draft_location, &error))
+    // The copy of a file in WAL mode leaves that mode. So it is one file, complete and readable in a read-only folder
+    // too.
+    use_memory_journal(&copy).map_err(|error| from_sqlite(&temporary_location, &error))
 }
 
-/// A backup replaces an older backup, and nothing else that somebody may still want.
-fn may_be_replaced(location: &Location, target: &Path) -> Result<()> {
+/// Fails unless `target` can be replaced: it is an older backup, an empty file, or no file.
+fn require_replaceable(location: &Location, target: &Path) -> Result<()> {
     const NOT_OURS: &str = "it is not a token database of this library";
     let refuse = |reason: &str| Err(Error::at(Code::TargetNotABackup, target).with(reason));
     if super::FORMAT.reserves(target) {
@@ -77,7 +77,7 @@ fn may_be_replaced(location: &Location, target: &Path) -> Result<()> {
     }
     let target_location = Location::path_of(target);
     let contents = connect(target, &target_location).and_then(|database| {
-        // There was no log: the one that the look itself makes goes again.
+        // There was no WAL. SQLite removes the one that it creates for this connection.
         let _ = database.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
         schema::inspect(&database, &target_location)
     });

@@ -1,35 +1,44 @@
-//! One database file in this process: a connection to read and one to write, shared by every store on the file.
+//! One database file in this process: a connection that reads and one that writes, shared by every store on the file.
 //!
-//! Shared, because SQLite keeps one record of locks and shared memory per file and process: connections that have to
-//! be opened anew can only be once *all* of this process's to that file are closed.
+//! Three things can make an open connection unusable. Each is checked before a connection is used:
+//! - The process forked. The child neither uses nor closes what its parent opened
+//!   ([`OpenConnection::is_of_this_process`]).
+//! - The path names another file ([`Database::is_named_by_its_path`]).
+//! - The WAL was deleted or replaced ([`Database::has_its_wal`]). That happens when other code in this process closes
+//!   the file (which drops all POSIX locks of the process), and another process then closes it as the last one. Nobody
+//!   reads what is committed into such a WAL (`tests/faults/test_foreign_hands.py`).
 //!
-//! Three things can make an open connection worthless, and each is looked for before it is used:
-//! - the process forked ([`Open::process`]): the child neither uses nor closes what its parent opened;
-//! - the path names another file: see [`super::Sqlite`];
-//! - the `-wal` was deleted or replaced ([`Open::wal`]). It happens when other code in this process closes the file (which
-//!   drops all POSIX locks of the process) and another process then closes it last. What is committed into such a
-//!   `-wal`, nobody will read.
+//! # The three ways to close
+//!
+//! | When | Function | The WAL is |
+//! | --- | --- | --- |
+//! | They are opened again, after a fork or a failed attempt. | [`Database::close_for_reopen`] | checkpointed, kept |
+//! | The path names another file, or none. | [`Database::close_replaced_file`] | checkpointed, removed (1) |
+//! | Nobody in this process needs the file any more. | [`Database::close_finally`] | checkpointed, removed (2) |
+//!
+//! A checkpoint is left out if a reader is in the way. (1) Not if the file at the path uses it. (2) Not if another
+//! process uses the file: then nothing is done to it.
+//!
+//! If the path names another file, the first and the third also do what the second one does. A connection of the parent
+//! process is forgotten in each case ([`OpenConnection::disconnect`]).
 
-use std::cell::{Cell, RefCell};
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-use std::process;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::busy;
-use super::connect::connect;
+use super::connection::{
+    Checkpoint, Journal, OpenConnection, SCRUB_TIMEOUT, connect, current_deadline, migrate_if_older, prepare,
+    read_counters, with_deadline,
+};
 use super::error::from_sqlite;
-use super::guard::{self, Guards};
-use super::make::{bring_up_to_date, prepare, read};
-use super::network::network;
-use super::open::{Open, close};
-use super::path;
+use super::file_locks::{FileLocks, OpeningLock};
+use super::path::{self, Pin, beside, network_file_system};
+use super::residue::Residue;
 use super::schema::{self, Contents};
-use super::traces::Traces;
+use super::wal;
 use crate::store::backend::Location;
 use crate::store::deadline::Deadline;
 use crate::store::error::{Code, Error, Result};
@@ -39,342 +48,311 @@ use crate::store::lock_order::{Ordered, Rank};
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Finds. Apart from the writer, so that no find waits for a disk.
+    /// Finds. It is apart from the writer, so that no find waits for the disk.
     Reader,
     /// Changes.
     Writer,
 }
 
-/// How a change is made atomic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Journal {
-    /// By a write-ahead log, if it can be had: no find waits for a change.
-    Wal,
-    /// By a rollback journal, as where WAL cannot be had.
-    Rollback,
-}
-
-/// A database file and this process's connections to it.
+/// A database file and the connections of this process to it.
 pub(super) struct Database {
-    /// This file's alone, for as long as this lives.
+    /// Identifies the file. No other file gets the same id while this object lives.
     pub(super) id: FileId,
-    _pin: path::Pin,
+    _pin: Pin,
+    /// The real path, without symbolic links.
     pub(super) path: PathBuf,
     wal_path: PathBuf,
     shm_path: PathBuf,
     location: Location,
-    reader: Ordered<Option<Open>>,
-    writer: Ordered<Option<Open>>,
-    guards: Ordered<Weak<Guards>>,
-    pub(super) traces: Traces,
+    reader: Ordered<Option<OpenConnection>>,
+    writer: Ordered<Option<OpenConnection>>,
+    /// The locks that the open connections share.
+    locks: Ordered<Weak<FileLocks>>,
+    pub(super) residue: Residue,
 }
 
-/// Every database file that a store of this process has.
-static DATABASES: Ordered<Vec<Weak<Database>>> = Ordered::new(Rank::DatabaseRegistry, Vec::new());
+/// How long the last close of a file waits for others, before it leaves the tidying to them.
+const TIDY_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Database {
-    /// The file at `path`, the same object for everybody in this process.
-    pub(super) fn at(path: &Path, deadline: Deadline) -> Result<Arc<Self>> {
-        let location = Location::path_of(path);
-        let mut databases = DATABASES.lock(deadline).ok_or_else(|| deadline.busy(&location))?;
-        databases.retain(|database| database.strong_count() > 0);
-        // SQLite names the `-wal` after the real path, not after a link to it.
-        let path = match path.canonicalize() {
-            Ok(path) => path,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(deadline.busy(&location)),
-            Err(error) => return Err(Error::from_io(path, &error)),
-        };
-        let pin = path::Pin::new(&path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => deadline.busy(&location),
-            _ => Error::from_io(&path, &error),
-        })?;
-        // Since `path::ensure` has looked at it, something else may have come here: it looks again, and says what it is.
-        let id = pin.id(&path).filter(|_| path.is_file()).ok_or_else(|| deadline.busy(&location))?;
-        for database in databases.iter().filter_map(Weak::upgrade).filter(|database| database.id == id) {
-            if database.path == path {
-                return Ok(database);
-            }
-            if FileId::of(&database.path) == Some(id) {
-                return Err(Error::at(Code::SecondName, &path));
-            }
-            // It was renamed, and its connections still write beside its old name.
-            database.abandon(deadline)?;
-        }
-        let database = Arc::new(Self {
+    /// The file with this id, without a connection yet. `path` is its real path, and `location` what messages name.
+    pub(super) fn new(path: PathBuf, location: Location, id: FileId, pin: Pin) -> Self {
+        Self {
             id,
             _pin: pin,
-            wal_path: path::beside(&path, "-wal"),
-            shm_path: path::beside(&path, "-shm"),
+            wal_path: beside(&path, "-wal"),
+            shm_path: beside(&path, "-shm"),
             path,
             location,
             reader: Ordered::new(Rank::Connection, None),
             writer: Ordered::new(Rank::Connection, None),
-            guards: Ordered::new(Rank::SharedLocks, Weak::new()),
-            traces: Traces::default(),
-        });
-        databases.push(Arc::downgrade(&database));
-        Ok(database)
+            locks: Ordered::new(Rank::SharedLocks, Weak::new()),
+            residue: Residue::default(),
+        }
     }
 
     /// Where the connection for `role` is kept.
-    pub(super) const fn slot(&self, role: Role) -> &Ordered<Option<Open>> {
+    pub(super) const fn slot(&self, role: Role) -> &Ordered<Option<OpenConnection>> {
         match role {
             Role::Reader => &self.reader,
             Role::Writer => &self.writer,
         }
     }
 
-    /// May `open` be used: by this process, on the `-wal` that others use, outside of any transaction, durably?
-    pub(super) fn is_current(&self, open: &Open) -> bool {
-        open.is_ours() && self.has_its_wal(open) && open.connection.is_autocommit() && open.is_durable.get()
+    /// Can `open` be used? By this process, with the WAL that others use, outside any transaction, durably. Does not
+    /// check the path.
+    pub(super) fn is_usable(&self, open: &OpenConnection) -> bool {
+        open.is_of_this_process() && self.has_its_wal(open) && open.is_ready()
     }
 
-    /// Is the `-wal` that `open` writes into the one that others read?
-    pub(super) fn has_its_wal(&self, open: &Open) -> bool {
+    /// Is the WAL that `open` writes the one that others read?
+    pub(super) fn has_its_wal(&self, open: &OpenConnection) -> bool {
         open.wal == FileId::of(&self.wal_path)
     }
 
-    /// Opens a connection: inspects the file, migrates it if it is older, and uses WAL if it can be had.
+    fn is_named_by_its_path(&self) -> bool {
+        FileId::of(&self.path) == Some(self.id)
+    }
+
+    fn busy(&self) -> Error {
+        current_deadline().busy(&self.location)
+    }
+
+    /// Opens a connection. The first one of this process migrates the file if it is older, and switches it to WAL where
+    /// that is possible. Waits until the deadline of this thread.
     ///
-    /// The shared locks come first: what is opened without them, other code of this process can have deleted or truncated
-    /// in the same moment.
-    pub(super) fn open(&self, role: Role, journal: Journal) -> Result<Open> {
-        let deadline = busy::deadline();
-        let busy = || deadline.busy(&self.location);
-        let mut kept = self.guards.lock(deadline).ok_or_else(busy)?;
-        let guards = kept.upgrade().filter(|guards| guards.are_ours()).unwrap_or_else(|| {
-            let guards = Arc::new(Guards::of(&self.path));
-            *kept = Arc::downgrade(&guards);
-            guards
+    /// The shared locks are acquired first. Without them other code of this process could delete or truncate in this
+    /// moment what SQLite opens.
+    pub(super) fn open(&self, role: Role, journal: Journal) -> Result<OpenConnection> {
+        let deadline = current_deadline();
+        let busy = || self.busy();
+        let mut known = self.locks.lock(deadline).ok_or_else(busy)?;
+        let locks = known.upgrade().filter(|locks| locks.is_of_this_process()).unwrap_or_else(|| {
+            let locks = Arc::new(FileLocks::open(&self.path));
+            *known = Arc::downgrade(&locks);
+            locks
         });
-        let opening = guards.opening(deadline).ok_or_else(busy)?;
-        let is_first = !guards.are_shared();
+        let opening = locks.acquire_opening_lock(deadline).ok_or_else(busy)?;
+        let is_first = !locks.has_shared_locks();
         if is_first {
-            if guards.serve_another_name(&self.shm_path) {
-                return Err(Error::at(Code::SecondName, &self.path));
-            }
-            guards.part_from_stray_log(&self.wal_path, &self.shm_path);
-            // Beside a journal the file may say what is still to be taken back, and that takes the file alone. Beside a log
-            // that is not empty SQLite does not ask it.
-            let says_wal = || guards.says_wal() || files::length(&self.wal_path) > 0;
-            let has_wal = || says_wal() && !path::beside(&self.path, "-journal").exists();
-            if !has_wal() || network(&self.path).is_some() {
-                let _turn = guards.turn(deadline).ok_or_else(busy)?;
-                let mut connection = connect(&self.path, &self.location)?;
-                prepare(&mut connection, &self.path, &self.location, journal)?;
-            }
-            if has_wal() {
-                guards.share(&self.shm_path, deadline).ok_or_else(busy)?;
-            }
+            self.prepare_file(&locks, &opening, journal)?;
         }
-        // Without WAL no other process may write meanwhile: it would be taken for one that was killed while it wrote.
-        let wal = guards.are_shared();
-        let turn = if wal { None } else { Some(guards.turn(deadline).ok_or_else(busy)?) };
-        let connection = self.connect(role, &guards, is_first)?;
+        let has_wal = locks.has_shared_locks();
+        // Without WAL no other process may write meanwhile: its journal would be taken for one that a crash has left.
+        let write_lock = if has_wal { None } else { Some(locks.acquire_write_lock(deadline).ok_or_else(busy)?) };
+        let connection = self.connect(role, &locks).inspect_err(|_| {
+            if is_first {
+                // A file that is refused stays as it was: this look may have created an empty WAL.
+                wal::remove_empty(&locks, &opening, &self.wal_path, &self.shm_path);
+            }
+        })?;
         let wal_id = FileId::of(&self.wal_path);
-        let is_whole = wal == wal_id.is_some()
-            && guards.are_of(self.id)
-            && guards.have_memory(&self.shm_path)
-            && FileId::of(&self.path) == Some(self.id);
-        drop((turn, opening));
-        if is_whole {
-            let open = Open {
-                connection,
-                guards,
-                wal: wal_id,
-                process: process::id(),
-                is_durable: Cell::new(true),
-                recent: RefCell::default(),
-            };
-            if role == Role::Writer && files::length(&self.wal_path) > 0 && path::is_of_whole_pages(&self.path) {
-                // Whoever wrote that may have been killed before its traces were wiped.
-                self.traces.empty_log(&open, Deadline::now());
-            }
-            Ok(open)
-        } else {
-            // Somebody took a file away just now. The connection goes before the locks.
+        let nothing_was_replaced = has_wal == wal_id.is_some()
+            && locks.is_on(self.id)
+            && locks.is_shm_at(&self.shm_path)
+            && self.is_named_by_its_path();
+        drop((write_lock, opening));
+        if !nothing_was_replaced {
+            // Closed before its locks.
             drop(connection);
-            Err(busy())
+            return Err(busy());
         }
+        let open = OpenConnection::new(connection, locks, wal_id);
+        if role == Role::Writer && files::length(&self.wal_path) > 0 && path::is_of_whole_pages(&self.path) {
+            // The process that wrote this WAL may have been killed before it scrubbed its residue.
+            self.residue.empty_wal(&open, Deadline::now());
+        }
+        Ok(open)
     }
 
-    /// A connection to a file that has been made, by who is opening it: this process's first, or another.
-    fn connect(&self, role: Role, guards: &Guards, is_first: bool) -> Result<Connection> {
-        self.with_new_connection(is_first.then_some(guards), |connection| {
-            let check = |result: rusqlite::Result<()>| result.map_err(|error| from_sqlite(&self.location, &error));
-            if guards.are_shared() {
-                if schema::inspect(connection, &self.location)? == Contents::Older {
-                    let turn = guards.turn(busy::deadline());
-                    let _turn = turn.ok_or_else(|| busy::deadline().busy(&self.location))?;
-                    bring_up_to_date(connection, &self.location)?;
-                }
-                // A commit in WAL mode is durable with FULL.
-                check(connection.pragma_update(None, "synchronous", "FULL"))?;
-            }
-            if role == Role::Reader {
-                check(connection.pragma_update(None, "query_only", true))?;
-            }
-            // The first read in WAL mode opens the `-wal`.
-            read(connection, &self.location)
-        })
-    }
-
-    /// A file that is refused stays as it was, and an empty log that the look itself has made goes.
-    fn with_new_connection(
-        &self,
-        guards: Option<&Guards>,
-        work: impl FnOnce(&mut Connection) -> Result<()>,
-    ) -> Result<Connection> {
-        let made = connect(&self.path, &self.location).and_then(|mut connection| {
-            work(&mut connection)?;
-            Ok(connection)
-        });
-        if let (Err(_), Some(guards)) = (&made, guards) {
-            guards.remove_empty_log(&self.wal_path, &self.shm_path);
+    /// What the first connection of this process does before it is opened: it refuses a second name of a file in use,
+    /// removes a stray WAL, migrates the file if that has to happen outside WAL mode, and acquires the shared locks.
+    fn prepare_file(&self, locks: &FileLocks, opening: &OpeningLock<'_>, journal: Journal) -> Result<()> {
+        let deadline = current_deadline();
+        let busy = || self.busy();
+        if locks.is_used_under_another_name(&self.shm_path) {
+            return Err(Error::at(Code::SecondName, &self.path));
         }
-        made
-    }
-
-    /// Closes all connections, that they can be opened anew.
-    pub(super) fn retire(&self, deadline: Deadline) -> Result<()> {
-        if FileId::of(&self.path) != Some(self.id) {
-            return self.abandon(deadline);
+        wal::remove_stray(locks, opening, &self.wal_path, &self.shm_path);
+        // With a hot journal beside it, the header may say what is still to be rolled back. A rollback needs the file
+        // for itself. With a WAL that is not empty SQLite uses the WAL, whatever the header says.
+        let is_wal = || {
+            (locks.header_says_wal() || files::length(&self.wal_path) > 0) && !beside(&self.path, "-journal").exists()
+        };
+        if !is_wal() || network_file_system(&self.path).is_some() {
+            let _write_lock = locks.acquire_write_lock(deadline).ok_or_else(busy)?;
+            let mut connection = connect(&self.path, &self.location)?;
+            prepare(&mut connection, &self.path, &self.location, journal)?;
         }
-        for role in [Role::Writer, Role::Reader] {
-            let mut slot = self.slot(role).lock(deadline).ok_or_else(|| deadline.busy(&self.location))?;
-            // A `-wal` that is left alone must hold nothing: until we are back, the file may have been replaced.
-            if let Some(open) = slot.as_ref().filter(|open| self.has_its_wal(open)) {
-                busy::until(Deadline::now(), || open.bring_in());
-            }
-            close(slot.take());
+        if is_wal() {
+            locks.acquire_shared_locks(&self.shm_path, deadline, opening).ok_or_else(busy)?;
         }
         Ok(())
     }
 
-    /// The path names another file, or none: what is left of this one beside it must not be taken for the other's.
-    ///
-    /// SQLite replays any `-wal` that it finds beside a database. As long as we have ours open its number is not given
-    /// out again, so ours it is if the numbers are equal; and nobody else's, unless somebody has the new file open.
-    pub(super) fn abandon(&self, deadline: Deadline) -> Result<()> {
+    /// Opens and sets up a connection to a file that exists and is prepared.
+    fn connect(&self, role: Role, locks: &FileLocks) -> Result<Connection> {
+        let failed = |error| from_sqlite(&self.location, &error);
+        let mut connection = connect(&self.path, &self.location)?;
+        if locks.has_shared_locks() {
+            if schema::inspect(&connection, &self.location)? == Contents::Older {
+                let _write_lock = locks.acquire_write_lock(current_deadline()).ok_or_else(|| self.busy())?;
+                migrate_if_older(&mut connection, &self.location)?;
+            }
+            // In WAL mode FULL is enough for a durable commit (https://www.sqlite.org/pragma.html#pragma_synchronous).
+            connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+        }
+        if role == Role::Reader {
+            connection.pragma_update(None, "query_only", true).map_err(failed)?;
+        }
+        read_counters(&connection, &self.location)?;
+        Ok(connection)
+    }
+
+    /// Closes all connections, so that the next operation opens new ones. See the table above.
+    pub(super) fn close_for_reopen(&self, deadline: Deadline) -> Result<()> {
+        if !self.is_named_by_its_path() {
+            return self.close_replaced_file(deadline);
+        }
         for role in [Role::Writer, Role::Reader] {
             let mut slot = self.slot(role).lock(deadline).ok_or_else(|| deadline.busy(&self.location))?;
             let Some(open) = slot.take() else { continue };
-            // If the file lives on under another name it is to be whole there.
-            busy::until(Deadline::after(busy::SCRUB_TIMEOUT), || open.bring_in());
-            if open.is_ours() && open.wal.is_some() && FileId::of(&self.path) != Some(self.id) {
-                guard::if_unused(&self.path, || {
-                    if self.has_its_wal(&open) {
-                        let _ = std::fs::remove_file(&self.wal_path);
-                        let _ = std::fs::remove_file(&self.shm_path);
-                    }
-                });
+            // Without a connection this process does not notice that the file is replaced. A WAL with saves would then
+            // be replayed into the other file.
+            if self.has_its_wal(&open) {
+                with_deadline(Deadline::now(), || open.checkpoint());
             }
-            close(Some(open));
+            open.disconnect();
         }
         Ok(())
     }
 
-    /// Closes the connections of this process. Whoever needs one afterwards opens it anew.
-    pub(super) fn close(&self, deadline: Deadline) {
-        if FileId::of(&self.path) != Some(self.id) {
-            // Nobody else may come who brings in what we have written.
-            let _ = self.abandon(deadline);
+    /// Closes all connections to a file that the path does not name any more. See the table above.
+    ///
+    /// SQLite would replay the WAL into the file that the path names now. While this process has its WAL open, no other
+    /// file gets its number. So the WAL at the path is the one of the old file if the numbers are equal. It is removed,
+    /// unless a process uses it for the new file.
+    pub(super) fn close_replaced_file(&self, deadline: Deadline) -> Result<()> {
+        for role in [Role::Writer, Role::Reader] {
+            let mut slot = self.slot(role).lock(deadline).ok_or_else(|| deadline.busy(&self.location))?;
+            let Some(open) = slot.take() else { continue };
+            // If the file has another name now, it must be complete there.
+            with_deadline(Deadline::after(SCRUB_TIMEOUT), || open.checkpoint());
+            if open.is_of_this_process() && open.has_wal() && !self.is_named_by_its_path() {
+                wal::remove_of_replaced_file(&self.path, &self.wal_path, &self.shm_path, || self.has_its_wal(&open));
+            }
+            open.disconnect();
+        }
+        Ok(())
+    }
+
+    /// Closes all connections for good, and tidies up if this is the last user of the file. See the table above. An
+    /// operation that runs afterwards opens new ones.
+    pub(super) fn close_finally(&self, deadline: Deadline) {
+        if !self.is_named_by_its_path() {
+            // No other process may ever checkpoint what this one has written.
+            let _ = self.close_replaced_file(deadline);
         }
         let take = |role| self.slot(role).lock(deadline).and_then(|mut slot| slot.take());
         let (mut reader, writer) = (take(Role::Reader), take(Role::Writer));
         let last = writer.or_else(|| reader.take());
-        close(reader);
-        let tidy = |open: &Open| self.is_current(open) && FileId::of(&self.path) == Some(self.id);
+        if let Some(reader) = reader {
+            reader.disconnect();
+        }
         match last {
-            Some(open) if tidy(&open) => self.close_last(open),
-            last => close(last),
+            Some(open) if self.is_usable(&open) && self.is_named_by_its_path() => self.close_and_tidy_up(open),
+            Some(open) => open.disconnect(),
+            None => {}
         }
     }
 
-    /// Closes the last connection of this process: who is also the last of all brings the `-wal` in and removes it.
+    /// Closes the last connection of this process. If no other process uses the file, checkpoints and removes the WAL.
     ///
-    /// Until that is done nobody of this library's opens the file. Other programs, and other code of this process, may: so
-    /// what is removed holds nothing by then, and nobody has it open.
-    fn close_last(&self, open: Open) {
-        if self.traces.are_left() {
-            // Others, who have the file open, do not know of them.
-            self.traces.wipe_left(&open, Deadline::now());
+    /// Meanwhile no process of this library opens the file. Other programs can, and so can other code of this process.
+    /// So the WAL is only removed when it is empty and nobody has it open.
+    fn close_and_tidy_up(&self, open: OpenConnection) {
+        if self.residue.is_left() {
+            // Other processes that have the file open do not know of it.
+            self.residue.scrub_left(&open, Deadline::now());
         }
-        let guards = Arc::clone(&open.guards);
-        let opening = guards.opening(Deadline::after(FOR_TIDYING));
-        let tidy = opening.is_some() && guards.are_alone() && busy::until(Deadline::now(), || open.bring_in());
-        if tidy && !guards.are_held() {
-            // Where there are no such locks, SQLite's own have to do.
+        let locks = Arc::clone(&open.locks);
+        let opening = locks.acquire_opening_lock(Deadline::after(TIDY_TIMEOUT));
+        let tidy = opening.filter(|opening| {
+            locks.is_only_user(opening) && with_deadline(Deadline::now(), || open.checkpoint()) == Checkpoint::Complete
+        });
+        if tidy.is_some() && !locks.are_available() {
+            // Without our locks, SQLite has to find out by its own ones whether it may delete the WAL.
             let _ = open.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
         }
         drop(open);
-        if tidy {
-            guards.remove_empty_log(&self.wal_path, &self.shm_path);
+        if let Some(opening) = tidy {
+            wal::remove_empty(&locks, &opening, &self.wal_path, &self.shm_path);
         }
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
-        self.close(Deadline::after(FOR_TIDYING));
+        self.close_finally(Deadline::after(TIDY_TIMEOUT));
     }
 }
 
-/// How long the tidying of a file that is closed waits for those who write just now, before it is left to them.
-const FOR_TIDYING: Duration = Duration::from_secs(1);
-
 #[cfg(test)]
 mod tests {
-    use super::super::make::make;
+    use super::super::connection::create_database;
+    use super::super::registry::database_at;
     use super::*;
 
     /// A new file in a folder of its own.
-    fn made() -> (tempfile::TempDir, Arc<Database>) {
+    fn create() -> (tempfile::TempDir, Arc<Database>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
-        path::ensure(&path, |draft| make(draft, &path, Journal::Rollback)).unwrap();
-        let database = Database::at(&path, Deadline::after(Duration::from_secs(20))).unwrap();
+        path::ensure(&path, |temporary| create_database(temporary, &path, Journal::Rollback)).unwrap();
+        let database = database_at(&path, Deadline::after(Duration::from_secs(20))).unwrap();
         (folder, database)
     }
 
-    fn number(open: &Open, pragma: &str) -> i64 {
+    fn number(open: &OpenConnection, pragma: &str) -> i64 {
         open.connection.pragma_query_value(None, pragma, |row| row.get(0)).unwrap()
     }
 
-    // How SQLite numbers the values of `synchronous`.
+    // https://www.sqlite.org/pragma.html#pragma_synchronous
     const NORMAL: i64 = 1;
     const FULL: i64 = 2;
     const EXTRA: i64 = 3;
 
     #[test]
-    fn every_connection_is_durable_and_wipes_what_it_deletes() {
-        let (_folder, database) = made();
+    fn every_connection_is_durable_and_overwrites_what_it_deletes() {
+        let (_folder, database) = create();
         for role in [Role::Writer, Role::Reader] {
             let open = database.open(role, Journal::Wal).unwrap();
             assert_eq!((number(&open, "synchronous"), number(&open, "secure_delete")), (FULL, 1));
             assert_eq!(number(&open, "query_only"), i64::from(role == Role::Reader));
-            assert!(open.wal.is_some() && database.is_current(&open));
+            assert!(open.has_wal() && database.is_usable(&open));
         }
     }
 
     #[test]
-    fn a_change_that_waits_for_no_disk_leaves_the_next_one_durable() {
-        let (_folder, database) = made();
+    fn a_change_with_relaxed_durability_leaves_the_next_change_durable() {
+        let (_folder, database) = create();
         let open = database.open(Role::Writer, Journal::Wal).unwrap();
         let synchronous = || number(&open, "synchronous");
-        assert_eq!(open.lightly(synchronous), NORMAL);
-        assert_eq!((synchronous(), database.is_current(&open)), (FULL, true));
-        // Within a transaction it cannot be set back.
-        open.lightly(|| open.connection.execute_batch("BEGIN").unwrap());
+        assert_eq!(open.with_relaxed_durability(synchronous), NORMAL);
+        assert_eq!((synchronous(), database.is_usable(&open)), (FULL, true));
+        // Within a transaction the setting cannot be changed back.
+        open.with_relaxed_durability(|| open.connection.execute_batch("BEGIN").unwrap());
         open.connection.execute_batch("ROLLBACK").unwrap();
-        assert_eq!((synchronous(), database.is_current(&open)), (NORMAL, false), "nobody saves with it");
+        assert_eq!((synchronous(), database.is_usable(&open)), (NORMAL, false), "no save uses this connection");
     }
 
     #[test]
-    fn without_wal_every_commit_waits_for_the_disk_and_the_folder_too() {
-        let (_folder, database) = made();
+    fn without_wal_every_commit_waits_for_the_disk_and_for_the_folder() {
+        let (_folder, database) = create();
         let open = database.open(Role::Writer, Journal::Rollback).unwrap();
         let synchronous = || number(&open, "synchronous");
-        assert_eq!((synchronous(), open.lightly(synchronous), synchronous(), open.wal), (EXTRA, EXTRA, EXTRA, None));
+        assert_eq!(
+            (synchronous(), open.with_relaxed_durability(synchronous), synchronous(), open.wal),
+            (EXTRA, EXTRA, EXTRA, None)
+        );
     }
 }

@@ -1,10 +1,10 @@
-//! SQLite's errors as errors of the catalogue. An error repeats no SQL, no value and no message of SQLite, only the name of
-//! its result code (<https://www.sqlite.org/rescode.html>).
+//! SQLite's errors as errors of the catalogue. An error repeats no SQL, no value and no message of SQLite, only the
+//! name of its result code (<https://www.sqlite.org/rescode.html>).
 
 use rusqlite::ErrorCode;
 use rusqlite::ffi::{SQLITE_ERROR, SQLITE_IOERR_DELETE_NOENT, code_to_str};
 
-use super::busy;
+use super::connection::current_deadline;
 use crate::store::backend::Location;
 use crate::store::error::{Code, Error};
 
@@ -13,14 +13,14 @@ pub(super) fn from_sqlite(location: &Location, error: &rusqlite::Error) -> Error
     let at = |code| Error::new(code, location);
     let rusqlite::Error::SqliteFailure(failure, _) = error else { return at(Code::UnexpectedTables) };
     if failure.extended_code == SQLITE_IOERR_DELETE_NOENT {
-        // Another process removed our journal: it took it for the journal of a file that had this name before. The operation
-        // is tried again.
-        return busy::deadline().busy(location);
+        // Another process removed our journal: it took it for the journal of a file that had this name before. The
+        // operation is tried again.
+        return current_deadline().busy(location);
     }
     let name = code_to_str(failure.extended_code);
     let is_file = location.path().is_some();
     match failure.code {
-        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => busy::deadline().busy(location),
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => current_deadline().busy(location),
         ErrorCode::NotADatabase if is_file => at(Code::NotADatabase),
         ErrorCode::DatabaseCorrupt if is_file => damaged(location, name),
         ErrorCode::ReadOnly | ErrorCode::PermissionDenied => at(Code::ReadOnly).with(name),

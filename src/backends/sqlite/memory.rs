@@ -1,14 +1,14 @@
-//! Rows in a private SQLite database in memory, gone with the object: the file's statements and schema, nothing of its
-//! connections.
+//! A SQLite database in memory. It has the statements and the schema of a file, and is gone with the object.
 
 use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::connection::with_deadline;
 use super::error::from_sqlite;
-use super::recent::Recent;
-use super::sql::{STATEMENTS, Sql};
-use super::{backup, busy, schema};
+use super::read_cache::ReadCache;
+use super::sql::{STATEMENT_CACHE_SIZE, Sql};
+use super::{backup, schema};
 use crate::domain::{Key, Row};
 use crate::store::backend::{Backend, Durability, Location, Snapshot, Transaction};
 use crate::store::deadline::Deadline;
@@ -16,26 +16,27 @@ use crate::store::error::{Code, Error, Result};
 use crate::store::lock_order::{Ordered, OrderedGuard, Rank};
 
 /// A SQLite database in memory.
-pub struct Memory(Ordered<Option<Open>>);
+pub struct Memory(Ordered<Option<MemoryConnection>>);
 
-struct Open {
+struct MemoryConnection {
     connection: Connection,
-    /// Since the last change: nobody else can make one.
-    recent: Recent<()>,
+    /// What was found since the last change. All changes go through this connection, so there is only one version.
+    read_cache: ReadCache<()>,
 }
 
 static LOCATION: Location = Location::named("the store in memory");
 
 impl Memory {
-    /// An empty one.
+    /// An empty database.
     pub fn new() -> Result<Self> {
         let mut connection = Connection::open_in_memory().map_err(|error| from_sqlite(&LOCATION, &error))?;
-        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE_SIZE);
         schema::migrate(&mut connection, &LOCATION)?;
-        Ok(Self(Ordered::new(Rank::StoreState, Some(Open { connection, recent: Recent::default() }))))
+        let open = MemoryConnection { connection, read_cache: ReadCache::default() };
+        Ok(Self(Ordered::new(Rank::StoreState, Some(open))))
     }
 
-    /// Adds rows as they are, with their own ids, order and times; `last_id` was the highest number of any.
+    /// Adds rows with their own ids, order and times. `last_id` is the highest number that an id ever had.
     pub(super) fn fill(&mut self, rows: &[Row], last_id: i64) -> Result<()> {
         let Some(open) = self.0.get_mut() else { return Ok(()) };
         let transaction = open.connection.transaction().map_err(|error| from_sqlite(&LOCATION, &error))?;
@@ -46,7 +47,7 @@ impl Memory {
         transaction.commit().map_err(|error| from_sqlite(&LOCATION, &error))
     }
 
-    fn lock(&self, deadline: Deadline) -> Result<OrderedGuard<'_, Option<Open>>> {
+    fn lock(&self, deadline: Deadline) -> Result<OrderedGuard<'_, Option<MemoryConnection>>> {
         self.0.lock(deadline).ok_or_else(|| deadline.busy(&LOCATION))
     }
 
@@ -57,11 +58,11 @@ impl Memory {
         work: impl FnOnce(&mut Sql<'_>) -> Result<T>,
     ) -> Result<T> {
         let mut slot = self.lock(deadline)?;
-        let Open { connection, recent } = slot.as_mut().ok_or(Error::new(Code::Closed, &LOCATION))?;
+        let MemoryConnection { connection, read_cache } = slot.as_mut().ok_or(Error::new(Code::Closed, &LOCATION))?;
         let begin = |behavior| rusqlite::Transaction::new_unchecked(connection, behavior);
         let transaction = behavior.map(begin).transpose().map_err(|error| from_sqlite(&LOCATION, &error))?;
         if transaction.is_some() {
-            *recent = Recent::default();
+            *read_cache = ReadCache::default();
         }
         let mut sql = Sql::new(connection, &LOCATION);
         let result = work(&mut sql)?;
@@ -90,12 +91,12 @@ impl Backend for Memory {
 
     fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>> {
         let mut slot = self.lock(deadline)?;
-        let Open { connection, recent } = slot.as_mut().ok_or(Error::new(Code::Closed, &LOCATION))?;
-        if let Some(rows) = recent.get(&(), key, value) {
+        let MemoryConnection { connection, read_cache } = slot.as_mut().ok_or(Error::new(Code::Closed, &LOCATION))?;
+        if let Some(rows) = read_cache.get(&(), key, value) {
             return Ok(rows);
         }
         let rows = Sql::new(connection, &LOCATION).by_key(key, value)?;
-        recent.keep((), key, value, &rows);
+        read_cache.insert((), key, value, &rows);
         Ok(rows)
     }
 
@@ -114,8 +115,8 @@ impl Backend for Memory {
 
     fn online_backup(&self, target: &Path, deadline: Deadline) -> Result<bool> {
         let slot = self.lock(deadline)?;
-        let Open { connection, .. } = slot.as_ref().ok_or(Error::new(Code::Closed, &LOCATION))?;
-        busy::until(deadline, || backup::write(connection, &LOCATION, target)).map(|()| true)
+        let MemoryConnection { connection, .. } = slot.as_ref().ok_or(Error::new(Code::Closed, &LOCATION))?;
+        with_deadline(deadline, || backup::write(connection, &LOCATION, target)).map(|()| true)
     }
 
     fn close(&self, deadline: Deadline) {

@@ -1,28 +1,33 @@
 //! Rows in a SQLite file, for any number of threads and processes.
 //!
-//! This file decides which connection to use and when to start over; [`sql`] has the statements, [`schema`] and [`make`]
-//! whose a file is, making and migrating it, [`database`] the connections to it, [`open`] and [`connect`] one of them,
-//! [`guard`], [`lock`] and [`shm`] the locks that SQLite's lack, [`recent`] what was found lately, [`traces`] what is to be
-//! wiped, [`source`] files that are only looked at, [`file`], [`draft`] and [`network`] paths, [`memory`] the same without
-//! a file.
+//! | Modules | What they do |
+//! | --- | --- |
+//! | this one | the backend: finds, reads, changes |
+//! | `attempt` | runs an operation, again if the file or its WAL was replaced |
+//! | `registry`, `database`, `connection` | the files of this process, a file, a connection to it |
+//! | `file_locks`, `shared_memory`, `wal` | locks beside SQLite's, the `-shm`, removing a `-wal` |
+//! | `sql`, `schema` | statements, migrations |
+//! | `read_cache`, `residue` | what was found before, deleted secrets |
+//! | `backup`, `inspect` | copying a file, reading or checking a file without a store |
+//! | `path`, `error` | paths and file systems, SQLite's errors |
+//! | `memory` | the same rows in memory |
 
+mod attempt;
 mod backup;
-mod busy;
-mod connect;
+mod connection;
 mod database;
 mod error;
-mod guard;
-mod make;
+mod file_locks;
+mod inspect;
 mod memory;
-mod network;
-mod open;
 mod path;
-mod recent;
+mod read_cache;
+mod registry;
+mod residue;
 mod schema;
-mod shm;
-mod source;
+mod shared_memory;
 mod sql;
-mod traces;
+mod wal;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,10 +35,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::TransactionBehavior;
 
+use self::attempt::{AttemptOutcome, retry_while_busy};
+use self::connection::{OpenConnection, SCRUB_TIMEOUT, with_deadline};
 use self::database::{Database, Role};
 use self::error::from_sqlite;
-use self::network::network;
-use self::open::Open;
 use self::sql::Sql;
 use crate::domain::check::Finding;
 use crate::domain::{Key, Row};
@@ -41,28 +46,24 @@ use crate::store::backend::{Backend, DatabaseFormat, Durability, Location, Snaps
 use crate::store::deadline::Deadline;
 use crate::store::error::{Code, Error, Result};
 use crate::store::files::{self, FileId};
-use crate::store::fork_state;
 use crate::store::lock_order::{Ordered, Rank};
-pub use database::Journal;
+pub use connection::Journal;
+pub use inspect::check;
 pub use memory::Memory;
-pub use source::check;
 
-/// How often an operation starts over when files are taken away under it, even if it may not wait.
-const ATTEMPTS: usize = 8;
-
-/// A SQLite file.
+/// A store in a SQLite file.
 pub struct Sqlite {
     path: PathBuf,
     location: Location,
     journal: Journal,
-    /// The file that the path named when we last looked. Looked at again by every operation.
+    /// The file that the path named when we last looked. Every operation looks again.
     current: Ordered<Option<Arc<Database>>>,
     /// Set and read under the lock of `current`: no operation opens the file again.
     closed: AtomicBool,
 }
 
 impl Sqlite {
-    /// Opens the file at an absolute `path`; makes it if there is none, migrates it if it is older.
+    /// Opens the file at an absolute `path`. Creates it if there is none, and migrates it if it is older.
     pub fn open(path: &Path, deadline: Deadline) -> Result<Self> {
         Self::with_journal(path, Journal::Wal, deadline)
     }
@@ -78,91 +79,25 @@ impl Sqlite {
             closed: AtomicBool::new(false),
         };
         files::remove_stale_temporary_files(path);
-        // Both, so that the first find does not pay for it.
-        sqlite.with(Role::Writer, deadline, |_, _| Ok(Some(())))?;
-        sqlite.with(Role::Reader, deadline, |_, _| Ok(Some(())))?;
+        // Both connections are opened now, so that the first find does not wait for that.
+        sqlite.run(Role::Writer, deadline, |_, _| Ok(AttemptOutcome::Done(())))?;
+        sqlite.run(Role::Reader, deadline, |_, _| Ok(AttemptOutcome::Done(())))?;
         Ok(sqlite)
     }
 
-    /// May anybody but its owner read the file?
+    /// Can anybody but the owner of the file read it?
     #[must_use]
     pub fn is_exposed(&self) -> bool {
         files::is_exposed(&self.path)
     }
 
-    /// What the file system that it is on is called, if more than one machine may use that.
+    /// The name of the file system that the file is on, if more than one machine can use it.
     #[must_use]
     pub fn network(&self) -> Option<&'static str> {
-        network(&self.path)
+        path::network_file_system(&self.path)
     }
 
-    /// Runs `work` on an open connection to the file that the path names now, and again if it was another by the end:
-    /// then nothing of what it did counts, its failure included. `None` says the same.
-    fn with<T>(
-        &self,
-        role: Role,
-        deadline: Deadline,
-        mut work: impl FnMut(&Database, &Open) -> Result<Option<T>>,
-    ) -> Result<T> {
-        busy::until(deadline, || {
-            let mut attempt = 0;
-            loop {
-                attempt += 1;
-                let again = attempt < ATTEMPTS || deadline.left().is_some();
-                let database = match self.database(deadline) {
-                    Err(error) if error.is_busy() && again && deadline.sleep(busy::POLL) => continue,
-                    database => database?,
-                };
-                let mut slot = database.slot(role).lock(deadline).ok_or_else(|| deadline.busy(&self.location))?;
-                match self.attempt(&database, role, deadline, &mut slot, &mut work) {
-                    Ok(Some(done)) => return Ok(done),
-                    Ok(None) if !again => return Err(deadline.busy(&self.location)),
-                    Ok(None) => {}
-                    Err(error) if error.is_busy() && (deadline.left().is_none() || fork_state::is_fork_awaited()) => {
-                        return Err(error);
-                    }
-                    Err(error) => {
-                        let there = slot.as_ref().map_or(FileId::of(&self.path) == Some(database.id), |open| {
-                            self.reaches_the_file(&database, open)
-                        });
-                        if (there && !error.is_busy()) || !again {
-                            if slot.as_ref().is_some_and(Open::is_read_only) {
-                                // The file may be given back to us: the next change looks again whether it can write.
-                                drop(slot);
-                                let _ = database.retire(deadline);
-                            }
-                            return Err(error);
-                        }
-                    }
-                }
-                drop(slot);
-                database.retire(deadline)?;
-                if attempt > 1 {
-                    deadline.sleep(busy::POLL);
-                }
-            }
-        })
-    }
-
-    fn attempt<T>(
-        &self,
-        database: &Database,
-        role: Role,
-        deadline: Deadline,
-        slot: &mut Option<Open>,
-        work: &mut impl FnMut(&Database, &Open) -> Result<Option<T>>,
-    ) -> Result<Option<T>> {
-        if slot.is_none() {
-            self.take_time(deadline)?;
-            *slot = Some(database.open(role, self.journal)?);
-        }
-        match slot.as_ref().filter(|open| database.is_current(open)) {
-            Some(open) => work(database, open),
-            None => Ok(None),
-        }
-    }
-
-    /// The file that the path names now, made if there is none.
+    /// The file that the path names now. It is created if there is none.
     fn database(&self, deadline: Deadline) -> Result<Arc<Database>> {
         let busy = || deadline.busy(&self.location);
         let mut current = self.current.lock(deadline).ok_or_else(busy)?;
@@ -172,89 +107,107 @@ impl Sqlite {
         if let Some(database) = current.as_ref().filter(|database| FileId::of(&self.path) == Some(database.id)) {
             return Ok(Arc::clone(database));
         }
-        self.take_time(deadline)?;
+        self.require_slow_work(deadline)?;
         if let Some(database) = current.as_ref() {
-            database.abandon(deadline)?;
+            database.close_replaced_file(deadline)?;
         }
         *current = None;
-        path::ensure(&self.path, |draft| make::make(draft, &self.path, self.journal))?;
-        let database = Database::at(&self.path, deadline)?;
+        path::ensure(&self.path, |temporary| connection::create_database(temporary, &self.path, self.journal))?;
+        let database = registry::database_at(&self.path, deadline)?;
         *current = Some(Arc::clone(&database));
         Ok(database)
     }
 
-    /// What the key finds, if there is an open connection to the file that the path names now, and nobody in the way.
-    fn at_once(&self, key: Key, value: &str) -> Option<Vec<Row>> {
-        let database = Arc::clone(self.current.try_lock()?.as_ref()?);
-        let slot = database.slot(Role::Reader).try_lock()?;
-        let open = slot.as_ref().filter(|_| FileId::of(&self.path) == Some(database.id))?;
-        self.look(&database, open, key, value, Deadline::now()).ok()?
-    }
-
-    /// What the key finds: what it has found before, if nothing has changed since. `None`: the connection is not to be used
-    /// any more.
-    ///
-    /// What was found before asks no SQLite, so it is as good in a forked child. Nor is the `-wal` looked at for it: nobody
-    /// removes that as long as our locks are held, but for somebody who does so by hand; and then whatever asks SQLite
-    /// notices, every change among it.
-    fn look(
-        &self,
-        database: &Database,
-        open: &Open,
-        key: Key,
-        value: &str,
-        deadline: Deadline,
-    ) -> Result<Option<Vec<Row>>> {
-        let state = open.guards.state();
-        if let Some(rows) = state.and_then(|state| open.recent.borrow().get(&state, key, value)) {
-            return Ok(Some(rows));
-        }
-        if !database.is_current(open) {
-            return Ok(None);
-        }
-        let found = open.reading(deadline, || Sql::new(&open.connection, &self.location).by_key(key, value));
-        let rows = found.ok_or_else(|| deadline.busy(&self.location))??;
-        if let Some(state) = state {
-            open.recent.borrow_mut().keep(state, key, value, &rows);
-        }
-        Ok(Some(rows))
-    }
-
-    /// Opening a file takes its time, even if nobody is in the way.
-    fn take_time(&self, deadline: Deadline) -> Result<()> {
+    /// Fails with `Busy` if the deadline does not allow slow work. Opening a file is slow even if no other thread is in
+    /// the way.
+    fn require_slow_work(&self, deadline: Deadline) -> Result<()> {
         if deadline.allows_slow_work() { Ok(()) } else { Err(deadline.busy(&self.location)) }
     }
 
-    /// One attempt at a change; tells whether it left traces. `None`: it did not reach the file, and has to be made once
-    /// more.
+    /// Looks the key up without waiting. `None`: there is no open connection to the file that the path names now, or
+    /// another thread uses it.
+    fn by_key_at_once(&self, key: Key, value: &str) -> Option<Vec<Row>> {
+        let database = Arc::clone(self.current.try_lock()?.as_ref()?);
+        let slot = database.slot(Role::Reader).try_lock()?;
+        let open = slot.as_ref().filter(|_| FileId::of(&self.path) == Some(database.id))?;
+        match self.by_key_on(&database, open, key, value, Deadline::now()) {
+            Ok(AttemptOutcome::Done(rows)) => Some(rows),
+            _ => None,
+        }
+    }
+
+    /// Looks the key up, in the read cache first.
+    ///
+    /// The read cache does not use the connection, so it is valid in a forked child too, and its hits do not check the
+    /// WAL. While our locks are held, the WAL can only be removed by hand. Then the next lookup that uses SQLite
+    /// notices, and so does every change.
+    fn by_key_on(
+        &self,
+        database: &Database,
+        open: &OpenConnection,
+        key: Key,
+        value: &str,
+        deadline: Deadline,
+    ) -> Result<AttemptOutcome<Vec<Row>>> {
+        let version = open.locks.database_version();
+        if let Some(rows) = version.and_then(|version| open.read_cache.borrow().get(&version, key, value)) {
+            return Ok(AttemptOutcome::Done(rows));
+        }
+        if !database.is_usable(open) {
+            return Ok(AttemptOutcome::Reopen);
+        }
+        let found = open.read(deadline, || Sql::new(&open.connection, &self.location).by_key(key, value));
+        let rows = found.ok_or_else(|| deadline.busy(&self.location))??;
+        if let Some(version) = version {
+            open.read_cache.borrow_mut().insert(version, key, value, &rows);
+        }
+        Ok(AttemptOutcome::Done(rows))
+    }
+
+    /// Makes one attempt at a change. Returns whether it leaves residue.
     fn change(
         &self,
         database: &Database,
-        open: &Open,
+        open: &OpenConnection,
         work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
-    ) -> Result<Option<bool>> {
+    ) -> Result<AttemptOutcome<bool>> {
         let failed = |error| from_sqlite(&self.location, &error);
-        // Immediate: a transaction that reads before it writes would be refused, not made to wait.
+        // Immediate: SQLite refuses a transaction that reads before it writes, instead of waiting
+        // (https://www.sqlite.org/lang_transaction.html, section 2.1).
         let transaction =
             rusqlite::Transaction::new_unchecked(&open.connection, TransactionBehavior::Immediate).map_err(failed)?;
         let mut sql = Sql::new(&open.connection, &self.location);
         work(&mut sql)?;
         sql.end()?;
         if !self.reaches_the_file(database, open) {
-            return Ok(None);
+            return Ok(AttemptOutcome::Reopen);
         }
         transaction.commit().map_err(failed)?;
-        // Before the commit it is a precaution, after it the proof: only now may it be acknowledged. Whoever took the
-        // file away in between, the same work again does no harm: it finds what it has written, or nothing.
+        // The check before the commit is a precaution. This one is the proof: only now may the change be acknowledged.
+        // If the file was taken away in between, the change is made again. That does no harm to the file: it finds its
+        // own rows, or none.
         if !self.reaches_the_file(database, open) {
-            return Ok(None);
+            return Ok(AttemptOutcome::Reopen);
         }
-        Ok(Some(sql.leaves_traces.get()))
+        Ok(AttemptOutcome::Done(sql.leaves_residue.get()))
     }
 
     /// Is what a transaction on `open` wrote, or will write, in the file that the path names?
-    fn reaches_the_file(&self, database: &Database, open: &Open) -> bool {
+    fn reaches_the_file(&self, database: &Database, open: &OpenConnection) -> bool {
         FileId::of(&self.path) == Some(database.id) && database.has_its_wal(open)
+    }
+
+    /// Runs `work`, which opens a connection of its own to the file. In WAL mode finds and saves go on meanwhile.
+    /// Without WAL they have to wait.
+    fn run_beside<T>(&self, deadline: Deadline, work: impl Fn() -> Result<T>) -> Result<T> {
+        let done = self.run(Role::Reader, deadline, |_, open| {
+            if open.has_wal() {
+                return Ok(AttemptOutcome::Done(None));
+            }
+            let done = open.read(deadline, &work).ok_or_else(|| deadline.busy(&self.location))??;
+            Ok(AttemptOutcome::Done(Some(done)))
+        })?;
+        done.map_or_else(|| retry_while_busy(deadline, work), Ok)
     }
 }
 
@@ -276,20 +229,22 @@ impl Backend for Sqlite {
     }
 
     fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>> {
-        match self.at_once(key, value) {
+        match self.by_key_at_once(key, value) {
             Some(rows) => Ok(rows),
-            None => self.with(Role::Reader, deadline, |database, open| self.look(database, open, key, value, deadline)),
+            None => {
+                self.run(Role::Reader, deadline, |database, open| self.by_key_on(database, open, key, value, deadline))
+            }
         }
     }
 
     fn read(&self, deadline: Deadline, work: &mut dyn FnMut(&dyn Snapshot) -> Result<()>) -> Result<()> {
-        self.with(Role::Reader, deadline, |_, open| {
-            let done = open.reading(deadline, || {
-                let _moment = rusqlite::Transaction::new_unchecked(&open.connection, TransactionBehavior::Deferred)
+        self.run(Role::Reader, deadline, |_, open| {
+            let done = open.read(deadline, || {
+                let _snapshot = rusqlite::Transaction::new_unchecked(&open.connection, TransactionBehavior::Deferred)
                     .map_err(|error| from_sqlite(&self.location, &error))?;
                 work(&Sql::new(&open.connection, &self.location))
             });
-            done.ok_or_else(|| deadline.busy(&self.location))?.map(Some)
+            done.ok_or_else(|| deadline.busy(&self.location))?.map(AttemptOutcome::Done)
         })
     }
 
@@ -299,55 +254,44 @@ impl Backend for Sqlite {
         durability: Durability,
         work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
     ) -> Result<()> {
-        self.with(Role::Writer, deadline, |database, open| {
-            if durability == Durability::Relaxed {
-                let done = open.in_turn(deadline, || open.lightly(|| self.change(database, open, work)));
-                return Ok(done.ok_or_else(|| deadline.busy(&self.location))??.map(drop));
-            }
-            let done = open.in_turn(deadline, || self.change(database, open, work));
+        self.run(Role::Writer, deadline, |database, open| {
+            let done = open.write(deadline, || match durability {
+                Durability::Full => self.change(database, open, work),
+                Durability::Relaxed => open.with_relaxed_durability(|| self.change(database, open, work)),
+            });
             let done = done.ok_or_else(|| deadline.busy(&self.location))??;
-            match done {
-                Some(true) => database.traces.wipe(&database.path, open, Deadline::after(busy::SCRUB_TIMEOUT)),
-                // Somebody was reading when they were left. No save waits for that.
-                Some(false) if database.traces.are_left() => database.traces.wipe_left(open, Deadline::now()),
-                _ => {}
+            if durability == Durability::Full {
+                match done {
+                    AttemptOutcome::Done(true) => {
+                        database.residue.scrub(&database.path, open, Deadline::after(SCRUB_TIMEOUT));
+                    }
+                    // A reader was in the way when residue was left. No save waits for that.
+                    AttemptOutcome::Done(false) if database.residue.is_left() => {
+                        database.residue.scrub_left(open, Deadline::now());
+                    }
+                    _ => {}
+                }
             }
             Ok(done.map(drop))
         })
     }
 
     fn online_backup(&self, target: &Path, deadline: Deadline) -> Result<bool> {
-        let write = || {
-            // A connection of its own: a large file takes a while, and finds must not wait for it.
-            let source = connect::connect(&self.path, &self.location)?;
+        self.run_beside(deadline, || {
+            let source = connection::connect(&self.path, &self.location)?;
             backup::write(&source, &self.location, target)
-        };
-        let is_written = self.with(Role::Reader, deadline, |_, open| {
-            if open.has_wal() {
-                return Ok(Some(false));
-            }
-            // Without WAL they have to.
-            open.reading(deadline, write).ok_or_else(|| deadline.busy(&self.location))?.map(|()| Some(true))
         })?;
-        if !is_written {
-            busy::until(deadline, write)?;
-        }
         Ok(true)
     }
 
     fn check(&self, deadline: Deadline) -> Result<Vec<Finding>> {
-        let mut findings = source::surroundings(&self.path);
-        // A connection of its own, for the same reason.
-        let look =
-            || connect::connect(&self.path, &self.location).and_then(|file| source::inside(&file, &self.location));
-        let inside = self.with(Role::Reader, deadline, |_, open| {
-            if open.has_wal() {
-                return Ok(Some(None));
-            }
-            Ok(Some(Some(open.reading(deadline, look).ok_or_else(|| deadline.busy(&self.location))?)))
+        let mut findings = inspect::check_surroundings(&self.path);
+        let contents = self.run_beside(deadline, || {
+            let connection = connection::connect(&self.path, &self.location)?;
+            inspect::check_contents(&connection, &self.location)
         });
-        match inside.and_then(|inside| inside.unwrap_or_else(|| busy::until(deadline, look))) {
-            Ok(inside) => findings.extend(inside),
+        match contents {
+            Ok(contents) => findings.extend(contents),
             Err(error) => findings.push(error.into_finding()?),
         }
         Ok(findings)
@@ -356,21 +300,22 @@ impl Backend for Sqlite {
     fn before_fork(&self, deadline: Deadline) {
         let database = self.current.lock(deadline).and_then(|current| current.clone());
         if let Some(database) = database {
-            let _ = database.retire(deadline);
+            let _ = database.close_for_reopen(deadline);
         }
     }
 
     fn before_exit(&self, deadline: Deadline) {
         let database = self.current.lock(deadline).and_then(|current| current.clone());
         if let Some(database) = database {
-            database.close(deadline);
+            database.close_finally(deadline);
         }
     }
 
     fn close(&self, deadline: Deadline) {
         if let Some(mut current) = self.current.lock(deadline) {
             self.closed.store(true, Ordering::Relaxed);
-            busy::until(deadline, || drop(current.take()));
+            // The last store on the file closes it, in `Drop` of `Database`.
+            with_deadline(deadline, || drop(current.take()));
         }
     }
 }
@@ -381,7 +326,7 @@ pub static FORMAT: DatabaseFormat = DatabaseFormat {
     // https://www.sqlite.org/fileformat.html, section 1.3.1
     signature: b"SQLite format 3\0",
     reserved_endings: &["-wal", "-shm", "-journal"],
-    read: source::read,
+    read: inspect::read,
     write: write_backup,
 };
 

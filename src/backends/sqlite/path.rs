@@ -1,5 +1,7 @@
-//! The database file at a path. Nothing here opens a file that SQLite may have open: closing the handle would drop SQLite's
-//! POSIX locks (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
+//! The path of a database file: creating the file, telling it from others, and the file system that it is on.
+//!
+//! Nothing here opens a file that SQLite may have open: closing the handle would drop SQLite's POSIX locks
+//! (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -8,8 +10,8 @@ use std::path::{Path, PathBuf};
 use crate::store::error::{Code, Error, Result};
 use crate::store::files::{Existing, FileId, create_private, length, require_regular_file, write_atomically};
 
-/// Keeps the inode number of a file from being reused, without opening the file for reading. Otherwise a file that is deleted
-/// and made again often gets the same number.
+/// Keeps the inode number of a file from being reused, without opening the file for reading. Otherwise a file that is
+/// deleted and made again often gets the same number.
 #[cfg(target_os = "linux")]
 pub(super) struct Pin(fs::File);
 
@@ -53,8 +55,8 @@ pub(super) fn beside(database: &Path, ending: &str) -> PathBuf {
 /// (<https://www.sqlite.org/fileformat.html>, section 1.3.2).
 const MIN_PAGE_SIZE: u64 = 512;
 
-/// Does the file end inside one of its pages? SQLite reads the missing bytes as zeros. While there is a WAL, the page may be
-/// in the WAL.
+/// Does the file end inside one of its pages? SQLite reads the missing bytes as zeros. While there is a WAL, the page
+/// may be in the WAL.
 pub(super) fn is_cut_short(path: &Path, page: u32, pages: u32) -> bool {
     let (length_of_file, page) = (length(path), u64::from(page.max(1)));
     !length_of_file.is_multiple_of(page)
@@ -67,11 +69,11 @@ pub(super) fn is_of_whole_pages(path: &Path) -> bool {
     length(path).is_multiple_of(MIN_PAGE_SIZE)
 }
 
-/// Makes a database at `path` if there is none. `make` fills the new file, which appears under its name at once.
+/// Creates a database at `path` if there is none. `create` fills the new file, which appears under its name at once.
 ///
-/// The file is not made in place: other code of this process cannot see our locks, so it would take a journal that SQLite
-/// writes there for one that a crash has left.
-pub(super) fn ensure(path: &Path, make: impl Fn(&Path) -> Result<()>) -> Result<()> {
+/// The file is not created in place: other code of this process does not see our locks, so it would take a journal that
+/// SQLite writes there for one that a crash has left.
+pub(super) fn ensure(path: &Path, create: impl Fn(&Path) -> Result<()>) -> Result<()> {
     loop {
         match require_regular_file(path) {
             // SQLite takes a file that is too short to be a database for an empty one, and writes over it.
@@ -80,7 +82,9 @@ pub(super) fn ensure(path: &Path, make: impl Fn(&Path) -> Result<()>) -> Result<
             Err(error) if error.code() != Code::MissingFile => return Err(error),
             Err(_) => {}
         }
-        let Err(error) = write_atomically(path, Existing::Keep, |temporary, _| make(temporary)) else { return Ok(()) };
+        let Err(error) = write_atomically(path, Existing::Keep, |temporary, _| create(temporary)) else {
+            return Ok(());
+        };
         match error.code() {
             // Another process was faster, or there is a symbolic link to a file that does not exist.
             Code::FileExists => {
@@ -95,6 +99,46 @@ pub(super) fn ensure(path: &Path, make: impl Fn(&Path) -> Result<()>) -> Result<
     }
 }
 
+/// File systems that more than one machine can use: Linux's numbers for them (`statfs(2)` and the headers of the file
+/// systems), and their names.
+#[cfg(any(target_os = "linux", test))]
+const NETWORK_FILE_SYSTEMS: [(u32, &str); 12] = [
+    (0x0000_6969, "NFS"),
+    (0x0000_517B, "SMB"),
+    (0xFF53_4D42, "CIFS"),
+    (0xFE53_4D42, "SMB2"),
+    (0x0102_1997, "9P"),
+    (0x5346_414F, "AFS"),
+    (0x7375_7245, "Coda"),
+    (0x00C3_6400, "Ceph"),
+    (0x0BD0_0BD0, "Lustre"),
+    (0x4750_4653, "GPFS"),
+    (0x786F_4256, "a shared folder of VirtualBox"),
+    // It can be anything: sshfs, s3fs, or a local disk.
+    (0x6573_5546, "FUSE"),
+];
+
+/// The name of the file system with this number, if more than one machine can use it.
+#[cfg(any(target_os = "linux", test))]
+fn network_name(number: u32) -> Option<&'static str> {
+    NETWORK_FILE_SYSTEMS.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
+}
+
+/// The name of the file system that `path` is on, if more than one machine can use it. There SQLite's locks and shared
+/// memory do not always reach every machine (<https://www.sqlite.org/useovernet.html>).
+#[cfg(target_os = "linux")]
+pub(super) fn network_file_system(path: &Path) -> Option<&'static str> {
+    let found = nix::sys::statfs::statfs(path).ok()?;
+    // The type of the number, and whether it is sign-extended, differ between platforms.
+    network_name(u32::try_from(i128::from(found.filesystem_type().0) & 0xFFFF_FFFF).ok()?)
+}
+
+/// Not known here.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn network_file_system(_: &Path) -> Option<&'static str> {
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,15 +148,15 @@ mod tests {
     fn a_new_database_is_private_and_complete_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new.db");
-        let make = |content: &'static str| {
+        let create = |content: &'static str| {
             let path = &path;
-            move |draft: &Path| {
-                assert!(!path.exists() && !is_exposed(draft));
-                fs::write(draft, content).map_err(|error| Error::from_io(draft, &error))
+            move |temporary: &Path| {
+                assert!(!path.exists() && !is_exposed(temporary));
+                fs::write(temporary, content).map_err(|error| Error::from_io(temporary, &error))
             }
         };
-        ensure(&path, make("x".repeat(600).leak())).unwrap();
-        ensure(&path, make("never asked for")).unwrap();
+        ensure(&path, create("x".repeat(600).leak())).unwrap();
+        ensure(&path, create("never used")).unwrap();
         assert!(!is_exposed(&path));
         assert_eq!(fs::metadata(&path).unwrap().len(), 600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -158,6 +202,16 @@ mod tests {
         drop(Pin::new(&path).unwrap());
         assert!(fcntl(&other, FcntlArg::F_OFD_SETLK(&whole)).is_err());
         drop(open());
-        assert!(fcntl(&other, FcntlArg::F_OFD_SETLK(&whole)).is_ok(), "as closing any other handle does");
+        assert!(fcntl(&other, FcntlArg::F_OFD_SETLK(&whole)).is_ok(), "closing any other handle drops it");
+    }
+
+    #[test]
+    fn network_file_systems_are_known_by_their_numbers() {
+        let [ext4, tmpfs, overlay, btrfs, xfs] = [0xEF53, 0x0102_1994, 0x794C_7630, 0x9123_683E, 0x5846_5342];
+        for local in [ext4, tmpfs, overlay, btrfs, xfs] {
+            assert_eq!(network_name(local), None);
+        }
+        assert_eq!(network_name(0x6969), Some("NFS"));
+        assert_eq!(network_name(0xFF53_4D42), Some("CIFS"));
     }
 }

@@ -1,4 +1,5 @@
-//! Whose file is it, and is it of this library's version? Refuses before anything is written.
+//! The schema: which program a file belongs to, and the migrations. A file of another program, or of a newer version,
+//! is refused before anything is written.
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -8,34 +9,34 @@ use crate::domain::Field;
 use crate::store::backend::Location;
 use crate::store::error::{Code, Error, Result};
 
-/// "`ZToK`": what `PRAGMA application_id` says of a file of ours. The first migration writes it.
+/// `PRAGMA application_id` of our files: "`ZToK`" in ASCII. The first migration writes it.
 const APPLICATION_ID: i32 = 0x5A54_6F4B;
 
-/// The scripts that bring a file from each version of the schema to the next. To add a column, append a script. The version
-/// of a file, in `PRAGMA user_version`, is the number of scripts that were run on it.
+/// The scripts that bring a file from each version of the schema to the next. To add a column, append a script. The
+/// version of a file, in `PRAGMA user_version`, is the number of scripts that were run on it.
 const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql")];
 
-/// What stands in a file, as far as it concerns us.
+/// Which tables a file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Contents {
-    /// Nothing, or what the vendor's sample wrote, or an older version's tables.
+    /// None, or those of the vendor's sample, or those of an older version.
     Older,
-    /// This version's tables.
+    /// Those of this version.
     Current,
 }
 
-/// Looks, without writing. A file that is neither empty nor the sample's nor ours is an error, as is a newer one.
+/// Returns which tables a file has, without writing. A file of another program, or of a newer version, is an error.
 pub(super) fn inspect(connection: &Connection, location: &Location) -> Result<Contents> {
     let read = || -> rusqlite::Result<_> {
-        // One transaction, for another process may be migrating the file just now.
-        let moment = connection.unchecked_transaction()?;
-        let number = |pragma| moment.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+        // In one transaction: another process may be migrating the file just now.
+        let snapshot = connection.unchecked_transaction()?;
+        let number = |pragma| snapshot.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
         let numbers = (number("application_id")?, number("user_version")?);
-        let objects = moment.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
-        let mut columns = moment.prepare("SELECT lower(name) FROM pragma_table_info('oauthtoken')")?;
+        let objects = snapshot.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
+        let mut columns = snapshot.prepare("SELECT lower(name) FROM pragma_table_info('oauthtoken')")?;
         let columns = columns.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
-        let page = moment.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0))?;
-        let pages = moment.pragma_query_value(None, "page_count", |row| row.get::<_, u32>(0))?;
+        let page = snapshot.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0))?;
+        let pages = snapshot.pragma_query_value(None, "page_count", |row| row.get::<_, u32>(0))?;
         Ok((numbers, objects, columns, location.path().is_some_and(|path| path::is_cut_short(path, page, pages))))
     };
     let ((application, version), objects, columns, is_cut_short) =

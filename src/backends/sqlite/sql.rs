@@ -1,4 +1,4 @@
-//! Every statement on rows: one per key, bound values only. Decides nothing.
+//! All SQL statements on rows and leases. Values are bound, never part of a statement. Nothing is decided here.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -21,8 +21,8 @@ macro_rules! columns {
     };
 }
 
-/// The index finds a row's number, and the row itself says whether it is the right one. (Otherwise SQLite takes the
-/// index's word for it, and by a damaged one somebody would get another's tokens.)
+/// The index finds the number of a row, and the row itself says whether it has the value. Without that, SQLite would
+/// trust a damaged index, and a caller would get the tokens of another user (`tests/faults/test_damage.py`).
 macro_rules! select_by {
     ($column:literal) => {
         concat!(
@@ -48,10 +48,10 @@ const fn by_key(key: Key) -> &'static str {
 }
 
 const EACH: &str = concat!("SELECT ", columns!(), " FROM oauthtoken AS stored ORDER BY rowid");
-/// Where our own columns are not there yet.
-const EACH_OF_SAMPLE: &str = "SELECT id, user_name, client_id, client_secret, refresh_token, access_token, grant_token, \
-     expiry_time, redirect_url, api_domain, rowid, NULL FROM oauthtoken ORDER BY rowid";
-/// SQLite knows no case in names.
+/// The same in a file that does not have our own columns yet.
+const EACH_OF_SAMPLE: &str = "SELECT id, user_name, client_id, client_secret, refresh_token, access_token, \
+     grant_token, expiry_time, redirect_url, api_domain, rowid, NULL FROM oauthtoken ORDER BY rowid";
+/// SQLite ignores the case of names.
 const HAS_TOKENS: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'oauthtoken' COLLATE NOCASE";
 const COUNT: &str = "SELECT count(*) FROM oauthtoken";
 const LAST_ID: &str = "SELECT last_id FROM zoho_token_store";
@@ -61,47 +61,49 @@ const RAISE_ORDER: &str = "UPDATE zoho_token_store SET last_order = max(last_ord
 const INSERT: &str = "INSERT INTO oauthtoken (id, user_name, client_id, client_secret, refresh_token, access_token, \
      grant_token, expiry_time, redirect_url, api_domain, saved_order, saved_at) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
-/// With the order, which no index has: the index of the ids may be damaged, and lead to another's row.
+/// The condition includes `saved_order`, which is in no index: a damaged index of the ids cannot redirect the write to
+/// another user's row.
 const UPDATE: &str = "UPDATE oauthtoken SET user_name = ?2, client_id = ?3, client_secret = ?4, refresh_token = ?5, \
      access_token = ?6, grant_token = ?7, expiry_time = ?8, redirect_url = ?9, api_domain = ?10, saved_order = ?11, \
      saved_at = ?12 WHERE id = ?1 AND ifnull(saved_order, 0) = ?13";
-/// For a row that gets nothing but another access token: what is not set need not be written, nor its index.
+/// For a row of which only the access token and its expiry change. SQLite does not write the indexes of other columns.
 const REFRESH: &str = "UPDATE oauthtoken SET access_token = ?2, expiry_time = ?3, saved_order = ?4, saved_at = ?5 \
      WHERE id = ?1 AND ifnull(saved_order, 0) = ?6";
 const DELETE: &str = "DELETE FROM oauthtoken WHERE id = ?1";
 const DELETE_ALL: &str = "DELETE FROM oauthtoken";
 
-// Leases have a table of their own that nobody needs to keep: it is made when the first is taken, and may be dropped at
-// any time.
+// Leases have a table of their own. It is created with the first lease, and may be dropped at any time.
 const LEASE: &str = "SELECT owner, until FROM zoho_token_lease WHERE key = ?1";
 const HAS_LEASES: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'zoho_token_lease'";
-const MAKE_LEASES: &str = "CREATE TABLE IF NOT EXISTS zoho_token_lease \
+const CREATE_LEASES: &str = "CREATE TABLE IF NOT EXISTS zoho_token_lease \
      (key TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID";
 const ACQUIRE_LEASE: &str = "INSERT OR REPLACE INTO zoho_token_lease (key, owner, until) VALUES (?1, ?2, ?3)";
 const RELEASE_LEASE: &str = "DELETE FROM zoho_token_lease WHERE key = ?1 AND owner = ?2";
-/// Those that nobody gave back. Not sooner: by another's clock they may be in force.
+/// Removes leases that were never released, long after their end: by the clock of another machine they may still be
+/// valid.
 const SWEEP_LEASES: &str = "DELETE FROM zoho_token_lease WHERE until < ?1";
-const DAY_MS: i64 = 86_400_000;
+/// How long after its end a lease is removed: a day, in milliseconds.
+const LEASE_SWEEP_DELAY_MS: i64 = 86_400_000;
 
-/// Room for every statement above: each is compiled once per connection.
-pub(super) const STATEMENTS: usize = 24;
+/// The size of the statement cache. It holds every statement above, so each is compiled once per connection.
+pub(super) const STATEMENT_CACHE_SIZE: usize = 24;
 
-/// The rows that a connection sees: within a transaction, those of one moment.
+/// The rows that a connection sees. Within a transaction they are a snapshot.
 pub(super) struct Sql<'c> {
     connection: &'c Connection,
     location: &'c Location,
-    /// Old versions of what was changed hold secrets.
-    pub(super) leaves_traces: Cell<bool>,
-    /// The location of this change's last save among all saves, once there was one.
+    /// The change leaves residue that has to be scrubbed.
+    pub(super) leaves_residue: Cell<bool>,
+    /// The `saved_order` of this change's last save, if there was one.
     last_order: Cell<Option<i64>>,
 }
 
 impl<'c> Sql<'c> {
     pub(super) const fn new(connection: &'c Connection, location: &'c Location) -> Self {
-        Self { connection, location, leaves_traces: Cell::new(false), last_order: Cell::new(None) }
+        Self { connection, location, leaves_residue: Cell::new(false), last_order: Cell::new(None) }
     }
 
-    /// The location of the next save among all saves. Written once for all of this change's, by [`Self::end`].
+    /// Returns the `saved_order` of the next save. [`Self::end`] writes the last one, once for the whole change.
     fn next_order(&self) -> Result<i64> {
         let last = self.last_order.get().map_or_else(|| self.number(LAST_ORDER), Ok)?;
         let order = last.saturating_add(1);
@@ -109,7 +111,7 @@ impl<'c> Sql<'c> {
         Ok(order)
     }
 
-    /// To be called when the change is made, before it is committed.
+    /// Must be called after the change, before the commit.
     pub(super) fn end(&self) -> Result<()> {
         self.last_order.take().map_or(Ok(()), |order| self.raise(RAISE_ORDER, order))
     }
@@ -127,7 +129,8 @@ impl<'c> Sql<'c> {
         self.prepare(sql)?.query_row([], |row| row.get(0)).map_err(|error| from_sqlite(self.location, &error))
     }
 
-    /// Tells how many rows it changed. Instead of which it is: the `before` of [`UPDATE`].
+    /// Binds one row, executes, and returns the number of rows changed. `before` is the row's previous `saved_order`,
+    /// for [`UPDATE`].
     fn bind_row(
         &self,
         sql: &str,
@@ -151,19 +154,19 @@ impl<'c> Sql<'c> {
         bind().map_err(|error| from_sqlite(self.location, &error))
     }
 
-    /// Not by an index that leads to another's row: what is there would be lost.
-    fn is_safe_to_delete(&self, id: &str) -> Result<()> {
+    /// Fails if the index of the ids leads to another row, which a delete would then remove.
+    fn require_safe_delete(&self, id: &str) -> Result<()> {
         self.each_by_key(Key::Id, id, |_| Ok(()))
     }
 
-    /// Tells whether anything was deleted.
+    /// Returns whether a row was deleted.
     fn delete_with(&self, sql: &str, id: Option<&str>) -> Result<bool> {
         let mut statement = self.prepare(sql)?;
-        let gone = statement.execute(params_from_iter(id)).map_err(|error| from_sqlite(self.location, &error))?;
-        if gone > 0 {
-            self.leaves_traces.set(true);
+        let deleted = statement.execute(params_from_iter(id)).map_err(|error| from_sqlite(self.location, &error))?;
+        if deleted > 0 {
+            self.leaves_residue.set(true);
         }
-        Ok(gone > 0)
+        Ok(deleted > 0)
     }
 
     /// Is there a table of tokens?
@@ -171,8 +174,8 @@ impl<'c> Sql<'c> {
         Ok(self.number(HAS_TOKENS)? > 0)
     }
 
-    /// The same as [`Rows::each`], in a file that may not have been brought up to date.
-    pub(super) fn each_as_it_is(&self, contents: Contents, visit: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
+    /// [`Snapshot::each`] in a file that may be older than this version.
+    pub(super) fn each_of(&self, contents: Contents, visit: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
         match contents {
             Contents::Current => self.each_by(EACH, visit),
             Contents::Older if !self.has_tokens()? => Ok(()),
@@ -212,7 +215,8 @@ impl<'c> Sql<'c> {
             values[field as usize] = self.text(field, row)?;
         }
         if values[Field::Id as usize].is_none() {
-            // The table has no such rows: it is a part of the log that is missing, and read as zeros.
+            // The table has no such rows. A part of the WAL is missing, and its page is read as zeros
+            // (`tests/faults/test_damage.py`).
             return Err(damaged(self.location, "a row without an id"));
         }
         let token = Token::from_fn(|field| values[field as usize].as_deref());
@@ -227,17 +231,17 @@ impl<'c> Sql<'c> {
             ValueRef::Integer(number) => Ok(Some(Cow::Owned(number.to_string()))),
             ValueRef::Real(number) => Ok(Some(Cow::Owned(number.to_string()))),
             ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
-                let not_utf8 = |_| {
-                    let what = format!("the {} of the row with the id {} is not UTF-8 text", field.name(), id_of(row));
-                    Error::new(Code::DamagedRow, self.location).with(what).in_row(id_of(row))
-                };
-                std::str::from_utf8(bytes).map(|text| Some(Cow::Borrowed(text))).map_err(not_utf8)
+                std::str::from_utf8(bytes).map(|text| Some(Cow::Borrowed(text))).map_err(|_| {
+                    let id = id_of(row);
+                    let what = format!("the {} of the row with the id {id} is not UTF-8 text", field.name());
+                    Error::new(Code::DamagedRow, self.location).with(what).in_row(id)
+                })
             }
         }
     }
 }
 
-/// Do they differ in access token and expiry, if in anything?
+/// Do the two differ at most in access token and expiry?
 fn is_refresh(before: Token<'_>, after: Token<'_>) -> bool {
     let [access, expiry] = [Field::AccessToken, Field::ExpiryTime].map(|field| (field, after.get(field)));
     before.with(access.0, access.1).with(expiry.0, expiry.1) == after
@@ -312,7 +316,7 @@ impl Transaction for Sql<'_> {
     }
 
     fn delete(&mut self, id: &str) -> Result<bool> {
-        self.is_safe_to_delete(id)?;
+        self.require_safe_delete(id)?;
         self.delete_with(DELETE, Some(id))
     }
 
@@ -322,8 +326,10 @@ impl Transaction for Sql<'_> {
 
     fn acquire_lease(&mut self, key: &str, lease: &Lease) -> Result<()> {
         let acquire = || -> rusqlite::Result<()> {
-            self.connection.execute_batch(MAKE_LEASES)?;
-            self.connection.prepare_cached(SWEEP_LEASES)?.execute([lease.until.saturating_sub(DAY_MS)])?;
+            self.connection.execute_batch(CREATE_LEASES)?;
+            self.connection
+                .prepare_cached(SWEEP_LEASES)?
+                .execute([lease.until.saturating_sub(LEASE_SWEEP_DELAY_MS)])?;
             self.connection.prepare_cached(ACQUIRE_LEASE)?.execute((key, &lease.owner, lease.until))?;
             Ok(())
         };
@@ -337,6 +343,6 @@ impl Transaction for Sql<'_> {
     }
 
     fn scrub_replaced(&mut self) {
-        self.leaves_traces.set(true);
+        self.leaves_residue.set(true);
     }
 }

@@ -1,5 +1,5 @@
--- The vendor's sample made this table, or nobody did. Its ten columns keep their names and places, so that the
--- sample can still read and write the file; ours come after them.
+-- In a file of the vendor's sample this table exists already. Its ten columns keep their names and positions, so that
+-- the sample can still read and write the file. Our columns come after them.
 CREATE TABLE IF NOT EXISTS oauthtoken (
     id            varchar(10) NOT NULL,
     user_name     varchar(255),
@@ -14,15 +14,16 @@ CREATE TABLE IF NOT EXISTS oauthtoken (
     PRIMARY KEY (id)
 );
 
--- The place of the row's last save among all saves, and its time in milliseconds since the epoch.
+-- The position of the row's last save among all saves, and its time in milliseconds since the epoch.
 ALTER TABLE oauthtoken ADD COLUMN saved_order INTEGER;
 ALTER TABLE oauthtoken ADD COLUMN saved_at INTEGER;
 
--- A row that was there already is as old as our first sight of it.
+-- A row that exists already counts as saved now.
 UPDATE oauthtoken
 SET saved_order = rowid, saved_at = CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER);
 
--- Ids rise and never return, not even after deletes: so the last one is kept. An id counts if it is 1 to 18 digits.
+-- An id is never given out again, not even after a delete. So the highest one is recorded. An id counts if it has 1 to
+-- 18 digits and nothing else.
 CREATE TABLE zoho_token_store (
     one        INTEGER PRIMARY KEY CHECK (one = 1),
     last_id    INTEGER NOT NULL,
@@ -36,7 +37,7 @@ FROM (
         AND length(id) = length(CAST(id AS BLOB)) AND id NOT GLOB '*[^0-9]*'
 ) AS counted;
 
--- After the rows: filling an index row by row costs several times more.
+-- Created after the rows were changed: filling an index row by row takes several times longer.
 CREATE INDEX zoho_token_store_user_name ON oauthtoken (user_name);
 CREATE INDEX zoho_token_store_grant_token ON oauthtoken (grant_token);
 CREATE INDEX zoho_token_store_refresh_token ON oauthtoken (refresh_token);
@@ -49,7 +50,7 @@ BEGIN
     UPDATE zoho_token_store SET last_id = CAST(NEW.id AS INTEGER) WHERE last_id < CAST(NEW.id AS INTEGER);
 END;
 
--- Other programs, the sample among them, know nothing of our columns. This library always gives an order.
+-- Other programs, such as the sample, do not write our columns. This library always writes saved_order.
 CREATE TRIGGER zoho_token_store_inserted_elsewhere AFTER INSERT ON oauthtoken
 WHEN NEW.saved_order IS NULL
 BEGIN

@@ -1,0 +1,167 @@
+//! Running an operation on a file: several attempts, because the file and its WAL can be replaced at any time.
+
+use super::Sqlite;
+use super::connection::{LOCK_POLL, OpenConnection, with_deadline};
+use super::database::{Database, Role};
+use crate::store::deadline::Deadline;
+use crate::store::error::{Error, Result};
+use crate::store::files::FileId;
+use crate::store::fork_state;
+
+/// The outcome of one attempt at an operation.
+///
+/// | What happened | Outcome |
+/// | --- | --- |
+/// | The operation succeeded, and its effect is in the file that the path names. | `Done` |
+/// | Another process is creating, removing or replacing the file just now. | `Retry` |
+/// | The connection is not usable ([`Database::is_usable`]). | `Reopen` |
+/// | The operation succeeded, but the path named another file by the end. | `Reopen` |
+/// | It failed, and the path or the WAL was replaced meanwhile, so the failure says nothing. | `Reopen` |
+/// | It failed with `Busy`, but there is time left (1). | `Reopen` |
+/// | It failed with `Busy`, and the deadline is over or a thread waits to fork. | `Fail` |
+/// | It failed in any other way. | `Fail` |
+///
+/// (1) SQLite does not call the busy handler where two connections would wait for each other
+/// (<https://www.sqlite.org/c3ref/busy_handler.html>).
+///
+/// When the deadline is over and [`MIN_ATTEMPTS`] were made, `Retry` and `Reopen` become `Fail`. So `Busy` is returned
+/// before the deadline only while [`fork_state::is_fork_awaited`].
+pub(super) enum AttemptOutcome<T> {
+    /// The operation is done.
+    Done(T),
+    /// Nothing of this attempt counts. The connections must be closed before the next attempt.
+    Reopen,
+    /// Nothing was attempted yet. The next attempt needs nothing but time.
+    Retry,
+    /// The operation failed.
+    Fail(Error),
+}
+
+impl<T> AttemptOutcome<T> {
+    /// Converts the result.
+    pub(super) fn map<U>(self, convert: impl FnOnce(T) -> U) -> AttemptOutcome<U> {
+        match self {
+            Self::Done(done) => AttemptOutcome::Done(convert(done)),
+            Self::Reopen => AttemptOutcome::Reopen,
+            Self::Retry => AttemptOutcome::Retry,
+            Self::Fail(error) => AttemptOutcome::Fail(error),
+        }
+    }
+}
+
+/// How often an operation is attempted when files are replaced under it, even if its deadline is over.
+const MIN_ATTEMPTS: usize = 8;
+
+impl Sqlite {
+    /// Runs `work` on an open connection to the file that the path names, until an attempt is `Done` or `Fail`.
+    ///
+    /// `work` returns `Reopen` if its effect did not reach the file. The table says what its errors mean.
+    pub(super) fn run<T>(
+        &self,
+        role: Role,
+        deadline: Deadline,
+        mut work: impl FnMut(&Database, &OpenConnection) -> Result<AttemptOutcome<T>>,
+    ) -> Result<T> {
+        with_deadline(deadline, || {
+            let mut attempts = 0;
+            loop {
+                attempts += 1;
+                let is_last = attempts >= MIN_ATTEMPTS && deadline.left().is_none();
+                match self.attempt(role, deadline, is_last, &mut work) {
+                    AttemptOutcome::Done(done) => return Ok(done),
+                    AttemptOutcome::Fail(error) => return Err(error),
+                    AttemptOutcome::Reopen if is_last => return Err(deadline.busy(&self.location)),
+                    AttemptOutcome::Reopen if attempts > 1 => _ = deadline.sleep(LOCK_POLL),
+                    AttemptOutcome::Reopen => {}
+                    AttemptOutcome::Retry if !is_last && deadline.sleep(LOCK_POLL) => {}
+                    AttemptOutcome::Retry => return Err(deadline.busy(&self.location)),
+                }
+            }
+        })
+    }
+
+    /// Makes one attempt. Closes the connections if the outcome says so.
+    fn attempt<T>(
+        &self,
+        role: Role,
+        deadline: Deadline,
+        is_last: bool,
+        work: &mut impl FnMut(&Database, &OpenConnection) -> Result<AttemptOutcome<T>>,
+    ) -> AttemptOutcome<T> {
+        let database = match self.database(deadline) {
+            Ok(database) => database,
+            Err(error) if error.is_busy() => return AttemptOutcome::Retry,
+            Err(error) => return AttemptOutcome::Fail(error),
+        };
+        let Some(mut slot) = database.slot(role).lock(deadline) else {
+            return AttemptOutcome::Fail(deadline.busy(&self.location));
+        };
+        let attempt = self
+            .attempt_on(&database, role, deadline, &mut slot, work)
+            .unwrap_or_else(|error| self.judge(error, &database, slot.as_ref(), deadline, is_last));
+        let close = match &attempt {
+            AttemptOutcome::Reopen => !is_last,
+            // If the file becomes writable later, only a new connection can write it.
+            AttemptOutcome::Fail(error) => !error.is_busy() && slot.as_ref().is_some_and(OpenConnection::is_read_only),
+            AttemptOutcome::Done(_) | AttemptOutcome::Retry => false,
+        };
+        drop(slot);
+        if !close {
+            return attempt;
+        }
+        match (database.close_for_reopen(deadline), attempt) {
+            (Err(error), AttemptOutcome::Reopen) => AttemptOutcome::Fail(error),
+            (_, attempt) => attempt,
+        }
+    }
+
+    fn attempt_on<T>(
+        &self,
+        database: &Database,
+        role: Role,
+        deadline: Deadline,
+        slot: &mut Option<OpenConnection>,
+        work: &mut impl FnMut(&Database, &OpenConnection) -> Result<AttemptOutcome<T>>,
+    ) -> Result<AttemptOutcome<T>> {
+        if slot.is_none() {
+            self.require_slow_work(deadline)?;
+            *slot = Some(database.open(role, self.journal)?);
+        }
+        match slot.as_ref().filter(|open| database.is_usable(open)) {
+            Some(open) => work(database, open),
+            None => Ok(AttemptOutcome::Reopen),
+        }
+    }
+
+    /// Decides what a failed attempt means. See the table at [`AttemptOutcome`].
+    fn judge<T>(
+        &self,
+        error: Error,
+        database: &Database,
+        open: Option<&OpenConnection>,
+        deadline: Deadline,
+        is_last: bool,
+    ) -> AttemptOutcome<T> {
+        if error.is_busy() {
+            let may_wait = deadline.left().is_some() && !fork_state::is_fork_awaited();
+            return if may_wait { AttemptOutcome::Reopen } else { AttemptOutcome::Fail(error) };
+        }
+        let nothing_was_replaced = match open {
+            Some(open) => self.reaches_the_file(database, open),
+            None => FileId::of(&self.path) == Some(database.id),
+        };
+        if nothing_was_replaced || is_last { AttemptOutcome::Fail(error) } else { AttemptOutcome::Reopen }
+    }
+}
+
+/// Runs `work`, which opens a connection of its own, until it does not fail with `Busy` or the deadline is over.
+pub(super) fn retry_while_busy<T>(deadline: Deadline, work: impl Fn() -> Result<T>) -> Result<T> {
+    with_deadline(deadline, || {
+        loop {
+            match work() {
+                Err(error) if error.is_busy() && deadline.sleep(LOCK_POLL) => {}
+                result => return result,
+            }
+        }
+    })
+}

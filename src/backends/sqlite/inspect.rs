@@ -1,0 +1,162 @@
+//! Reading or checking a token database without opening a store on it: for import, restore and check. Changes nothing.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
+use super::connection::{connect, is_wal, shared_memory_works};
+use super::error::{damaged, from_sqlite};
+use super::file_locks::FileLocks;
+use super::path::{beside, network_file_system};
+use super::schema::{self, Contents};
+use super::sql::Sql;
+use crate::domain::check::{Finding, RowChecker, Severity};
+use crate::store::backend::{DatabaseRows, Location, Snapshot};
+use crate::store::error::{Code, Error, Result};
+use crate::store::files::{is_exposed, require_regular_file};
+
+/// Opens the database at `path`.
+///
+/// Precondition: this process has no connection to it. This opens and closes a handle of the file, which would drop the
+/// connection's POSIX locks.
+fn open_to_inspect(path: &Path, location: &Location) -> Result<Connection> {
+    if FileLocks::open(path).is_used_under_another_name(&beside(path, "-shm")) {
+        // The latest saves would be missing, because they are in the WAL of the other name.
+        return Err(Error::at(Code::SecondName, path));
+    }
+    let had_wal = beside(path, "-wal").exists();
+    let connection = connect(path, location)?;
+    if !had_wal {
+        // SQLite removes the WAL that it creates for this connection.
+        let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+    }
+    Ok(connection)
+}
+
+/// Reads all rows of the token database at `path`. A damaged file is refused, and so is one without a table of tokens.
+pub(super) fn read(path: &Path) -> Result<DatabaseRows> {
+    let location = Location::path_of(path);
+    let connection = open_to_inspect(path, &location)?;
+    let contents = schema::inspect(&connection, &location)?;
+    if count_flaws(&connection, &location)? > 0 {
+        return Err(damaged(&location, "integrity check failed"));
+    }
+    let sql = Sql::new(&connection, &location);
+    if !sql.has_tokens()? {
+        return Err(Error::at(Code::NoTokenTable, path));
+    }
+    let mut rows = Vec::new();
+    sql.each_of(contents, &mut |row| {
+        rows.push(row);
+        Ok(())
+    })?;
+    let last_id = if contents == Contents::Current { sql.last_id()? } else { 0 };
+    Ok(DatabaseRows { rows, last_id })
+}
+
+const NO_WAL: &str = "no-wal";
+
+/// Returns how many flaws SQLite finds in the whole file.
+fn count_flaws(connection: &Connection, location: &Location) -> Result<usize> {
+    let count = || -> rusqlite::Result<usize> {
+        let mut statement = connection.prepare("PRAGMA integrity_check")?;
+        let lines = statement.query_map([], |row| row.get::<_, String>(0))?;
+        let lines = lines.collect::<rusqlite::Result<Vec<_>>>()?;
+        Ok(lines.iter().filter(|line| *line != "ok").count())
+    };
+    count().map_err(|error| from_sqlite(location, &error))
+}
+
+/// Returns what is wrong with the token database at `path` and its rows, at `now` (milliseconds since the epoch).
+/// Changes nothing.
+pub fn check(path: &Path, now: i64) -> Result<Vec<Finding>> {
+    let location = Location::path_of(path);
+    require_regular_file(path)?;
+    let mut findings = check_surroundings(path);
+    let rows = open_to_inspect(path, &location).and_then(|connection| {
+        let mut found = check_contents(&connection, &location)?;
+        // A backup is not in WAL mode. The next store that opens it switches, if that is possible.
+        found.retain(|finding| finding.code != NO_WAL || !shared_memory_works(path));
+        findings.extend(found);
+        let contents = schema::inspect(&connection, &location)?;
+        let mut checker = RowChecker::new(now);
+        Sql::new(&connection, &location).each_of(contents, &mut |row| {
+            checker.add(&row);
+            Ok(())
+        })?;
+        Ok(checker.findings())
+    });
+    match rows {
+        Ok(rows) => findings.extend(rows),
+        Err(error) => {
+            let finding = error.into_finding()?;
+            if ["not-a-database", "other-program"].contains(&finding.code) {
+                // The permissions of a file that is not ours are not our business.
+                findings.clear();
+            }
+            findings.push(finding);
+        }
+    }
+    Ok(findings)
+}
+
+/// Returns what is wrong with an open file, apart from its rows.
+pub(super) fn check_contents(connection: &Connection, location: &Location) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let mut warn = |code, message: String, hint| {
+        findings.push(Finding { code, severity: Severity::Warning, ids: Vec::new(), message, hint });
+    };
+    let contents = schema::inspect(connection, location)?;
+    let flaws = count_flaws(connection, location)?;
+    if flaws > 0 {
+        return Err(damaged(location, &format!("SQLite's integrity check finds {flaws} flaws")));
+    }
+    if contents == Contents::Older {
+        warn(
+            "older-schema",
+            format!(
+                "{location} was written by the SDK's sample or by an older version of this library, and was not opened \
+                 since then"
+            ),
+            "Nothing has to be done: the next program that opens it migrates it. Make a backup first.",
+        );
+    }
+    let is_wal = is_wal(connection).map_err(|error| from_sqlite(location, &error))?;
+    if !is_wal
+        && contents == Contents::Current
+        && location.path().is_some_and(|path| network_file_system(path).is_none())
+    {
+        warn(
+            NO_WAL,
+            format!("{location} is not in WAL mode: finds wait for saves"),
+            "Give the programs write permission on its folder, or move it to a file system with shared memory. The \
+             next program that opens it then switches to WAL.",
+        );
+    }
+    Ok(findings)
+}
+
+/// Returns what is wrong around a file: permissions and file system. Does not open the file.
+pub(super) fn check_surroundings(path: &Path) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut warn = |code, message: String, hint| {
+        findings.push(Finding { code, severity: Severity::Warning, ids: Vec::new(), message, hint });
+    };
+    for path in ["", "-wal", "-shm"].map(|ending| beside(path, ending)).iter().filter(|path| is_exposed(path)) {
+        let message = format!("{} holds credentials and can be read by others than its owner", path.display());
+        warn("permissions", message, "Give only its owner permission: chmod 600.");
+    }
+    if let Some(network) = network_file_system(path) {
+        warn(
+            "network-file-system",
+            format!(
+                "{} is on a file system that more than one machine can use ({network}). There SQLite's locks do not \
+                 always reach the other machines, and finds wait for saves",
+                path.display()
+            ),
+            "Keep the file on a local disk, or let only one machine use it.",
+        );
+    }
+    findings
+}

@@ -1,4 +1,4 @@
-"""How a failure reaches the caller (contract 6)."""
+"""Errors as the caller sees them: class, code, message, log line (contract 6)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,35 @@ from enum import IntEnum
 
 import pytest
 from support import PLANTED, login, token
-from zoho_token_store import CustomStoreSQLite, StoreError
+from zoho_token_store import CustomStoreList, CustomStoreSQLite, StoreError
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
-HALF_PAIR = f"{PLANTED}-\ud800"
+LONE_SURROGATE = f"{PLANTED}-\ud800"  # half of a UTF-16 pair, which has no UTF-8 form
 
 
-class Signature:
+@pytest.fixture
+def store():
+    """A store of one class: all classes convert arguments and raise errors in the same code."""
+    with CustomStoreList() as made:
+        yield made
+
+
+class ForeignSignature:
+    """A class that is not the SDK's `UserSignature`."""
+
     def get_name(self):
         return "ada@example.com"
 
 
 class Raising(type(login())):
+    """A token with a getter that fails, and whose error contains a secret."""
+
     def get_client_secret(self):
         raise ValueError(f"{PLANTED}-in-a-foreign-exception")
 
 
-def raising():
+def make_raising():
     made = Raising(id="1")
     made.set_refresh_token(f"{PLANTED}-refresh")
     return made
@@ -41,18 +52,18 @@ BAD_TOKENS = {
     token("ada", access_token=["planted"]): "the token's access_token is of type list, not str",
     token("ada", expires_in=True): "the token's expiry_time is of type bool, not str",
     token("ada", expires_in=1.5): "the token's expiry_time is of type float, not str",
-    token("ada", user_signature=Signature()): "the token's user_signature is of type Signature",
+    token("ada", user_signature=ForeignSignature()): "the token's user_signature is of type ForeignSignature",
     token("ada", user_signature="ada"): "the token's user_signature is of type str",
     token(7, refresh_token="planted"): "the token's user_name is of type int, not str",
-    token("ada", client_secret=HALF_PAIR): "the token's client_secret has no UTF-8 form",
+    token("ada", client_secret=LONE_SURROGATE): "the token's client_secret has no UTF-8 form",
     token("\udfff", refresh_token="planted"): "the token's user_name has no UTF-8 form",
-    raising(): "the token's client_secret cannot be read (ValueError)",
+    make_raising(): "the token's client_secret cannot be read (ValueError)",
 }
 
 
 @pytest.mark.parametrize(("bad", "complaint"), BAD_TOKENS.items(), ids=range(len(BAD_TOKENS)))
-def test_bad_tokens_are_refused_and_nothing_is_changed(store, bad, complaint):
-    """Contract 6: an object that is not a token, a field of a wrong type, a string without a UTF-8 form."""
+def test_a_bad_token_is_refused_and_changes_nothing(store, bad, complaint):
+    """Contract 6: bad are objects that are no token, fields of a wrong type, and strings without a UTF-8 form."""
     store.save_token(login())
     methods = (store.find_token, store.save_token, lambda bad: store.import_tokens([login("bob"), bad]))
     for name, method in zip(("find_token", "save_token", "import_tokens"), methods, strict=True):
@@ -63,31 +74,31 @@ def test_bad_tokens_are_refused_and_nothing_is_changed(store, bad, complaint):
     assert len(store) == 1
 
 
-@pytest.mark.parametrize("bad", [7, b"1", ["1"], True, HALF_PAIR], ids=range(5))
-def test_an_id_that_is_no_text_is_refused(store, bad):
-    """Contract 2: anything but a `str` or an absent id, given to a by-id method, is bad input."""
+@pytest.mark.parametrize("bad", [7, b"1", ["1"], True, LONE_SURROGATE], ids=range(5))
+def test_an_id_that_is_no_str_is_refused(store, bad):
+    """Contract 2: a by-id method takes a `str` with a UTF-8 form, or an absent id. Anything else is bad input."""
     for method in (store.find_token_by_id, store.delete_token):
         with pytest.raises(SDKException, match=r"(an id is a str|has no UTF-8 form)"):
             method(bad)
 
 
 @pytest.mark.parametrize("bad", [-1, "30d", float("nan"), float("inf"), True, [], 1e300])
-def test_a_time_that_is_none_is_refused(store, bad):
-    """Contract 10: `idle_for` is a `timedelta` or seconds."""
+def test_a_bad_idle_for_is_refused(store, bad):
+    """Contract 10: `idle_for` is a `timedelta` or a number of seconds from 0 on."""
     store.save_token(login())
     with pytest.raises(SDKException, match="purge: idle_for is"):
         store.purge(bad)
     assert len(store) == 1
 
 
-def test_what_is_no_iterable_of_tokens_is_refused(store):
-    """Contract 10: `import_tokens` takes an iterable."""
+def test_an_import_of_no_iterable_is_refused(store):
+    """Contract 10: `import_tokens` takes an iterable of tokens."""
     with pytest.raises(SDKException, match="import_tokens: an iterable of tokens is needed, not an object of type int"):
         store.import_tokens(7)
 
 
-def test_an_expiry_given_as_int_is_its_decimal_string(store):
-    """Contract 6: an `expires_in` given as `int` is taken as its decimal string."""
+def test_an_expiry_that_is_an_int_is_stored_as_its_decimal_string(store):
+    """Contract 6: the SDK's own expiry is a `str`. An `int` is accepted, too, in a save and in a find."""
     store.save_token(login(expires_in=1_795_300_000_001))
     assert store.find_token_by_id("1").get_expires_in() == "1795300000001"
     asked = token("ada@example.com", access_token="planted-other", expires_in=1_795_300_000_002)
@@ -96,8 +107,8 @@ def test_an_expiry_given_as_int_is_its_decimal_string(store):
     assert store.find_token_by_id("1").get_expires_in() == "17"
 
 
-def test_a_failure_is_the_sdks_exception_about_one_of_ours(store, caplog):
-    """Contract 6: code, message, `cause` and `__cause__`, and a line in the store's own log."""
+def test_an_error_is_an_sdk_exception_caused_by_a_store_error(store, caplog):
+    """Contract 6: it has a code, a message, `cause` and `__cause__`. The store logs the message, too."""
     with caplog.at_level(logging.DEBUG), pytest.raises(SDKException) as caught:
         store.save_token(token("ada@example.com"))
     error = caught.value
@@ -112,15 +123,15 @@ def test_a_failure_is_the_sdks_exception_about_one_of_ours(store, caplog):
     ]
 
 
-def test_a_missing_id_is_logged_as_news_and_not_as_damage(store, caplog):
-    """Contract 6: the store logs what it raises; that a user is gone is a warning."""
+def test_a_missing_id_is_logged_as_a_warning(store, caplog):
+    """Contract 6: the store logs each error that it raises. A missing id is a warning: the user may have logged out."""
     with pytest.raises(SDKException):
         store.find_token_by_id("7")
     assert [line.levelname for line in caplog.records] == ["WARNING"]
 
 
-def test_a_log_handler_that_fails_does_not_hide_the_failure(store, monkeypatch):
-    """Contract 6: whatever fails reaches the caller as the SDK's exception."""
+def test_a_logging_filter_that_fails_does_not_hide_the_error(store, monkeypatch):
+    """Contract 6: the caller gets the store's error. Python reports the filter's error as unraisable."""
 
     class Broken(logging.Filter):
         def filter(self, _record):
@@ -138,8 +149,8 @@ def test_a_log_handler_that_fails_does_not_hide_the_failure(store, monkeypatch):
     assert seen == [RuntimeError]
 
 
-def test_what_ends_a_program_is_not_translated(store):
-    """Contract 6 is about failures: `KeyboardInterrupt` in a getter passes through."""
+def test_a_keyboard_interrupt_is_not_translated(store):
+    """Contract 6 is about errors. A `KeyboardInterrupt` in a getter passes through the store unchanged."""
 
     class Interrupted(type(login())):
         def get_client_id(self):
@@ -163,8 +174,8 @@ BAD_PATHS = {
 
 
 @pytest.mark.parametrize(("bad", "complaint"), BAD_PATHS.items(), ids=range(len(BAD_PATHS)))
-def test_a_constructor_that_fails_raises_the_same(tmp_path, monkeypatch, bad, complaint):
-    """Contract 6: a constructor's message begins with the class's name; contract 1: `":memory:"` is refused."""
+def test_a_bad_path_is_refused_by_the_constructor(tmp_path, monkeypatch, bad, complaint):
+    """Contract 6: the message of a constructor begins with the class's name. Contract 1: `":memory:"` is refused."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SDKException) as caught:
         CustomStoreSQLite(bad)
@@ -176,7 +187,7 @@ def test_a_constructor_that_fails_raises_the_same(tmp_path, monkeypatch, bad, co
 
 @pytest.mark.parametrize("bad", [-1, "5", float("nan"), None, True])
 def test_a_refresh_lease_is_a_number_of_seconds(make, path, bad):
-    """Contract 6: bad input gets the error of section 6."""
+    """Contract 6: a bad option is refused, and no file is created."""
     with pytest.raises(SDKException, match="refresh_lease is a number of seconds from 0 on"):
         make(refresh_lease=bad)
     assert not path.exists()
@@ -184,21 +195,21 @@ def test_a_refresh_lease_is_a_number_of_seconds(make, path, bad):
 
 @pytest.mark.parametrize("bad", [-1, "5", float("nan"), None, True])
 def test_a_busy_timeout_is_a_number_of_seconds(path, bad):
-    """Contract 6: bad input gets the error of section 6."""
+    """Contract 6: a bad option is refused, and no file is created."""
     with pytest.raises(SDKException, match="busy_timeout is a number of seconds from 0 on"):
         CustomStoreSQLite(path, busy_timeout=bad)
     assert not path.exists()
 
 
-def test_a_busy_timeout_of_nothing_means_not_to_wait_for_others(path):
-    """A store that waits for nobody works as long as nobody is in the way."""
+def test_a_busy_timeout_of_0_works_without_contention(path):
+    """With `busy_timeout=0` a store does not wait for a lock. While no other program holds one, it works."""
     with CustomStoreSQLite(path, busy_timeout=0) as store:
         store.save_token(login())
         assert len(store) == 1
 
 
-def test_a_store_is_opened_once(path):
-    """A second `__init__` would leave the first one's file to nobody; it makes none."""
+def test_a_second_init_is_refused(path):
+    """A second call of `__init__` opens no second file, and the store stays open on its first one."""
     with CustomStoreSQLite(path) as store:
         with pytest.raises(SDKException, match="open already"):
             store.__init__(path.with_name("second.db"))
@@ -207,20 +218,20 @@ def test_a_store_is_opened_once(path):
 
 
 @pytest.mark.parametrize("bad", ["yes", None, 1])
-def test_an_option_that_is_no_truth_value_is_refused(make, bad):
-    """Contract 6: bad input gets the error of section 6, from a constructor too."""
+def test_raise_on_missing_id_is_a_bool(make, bad):
+    """Contract 6: a bad option is refused."""
     with pytest.raises(SDKException, match="raise_on_missing_id is True or False"):
         make(raise_on_missing_id=bad)
 
 
-def test_a_token_that_cannot_be_set_is_said_so_and_its_row_is_saved(store):
-    """Contract 6: whatever fails is the SDK's exception, without what a foreign setter put into its own."""
+def test_a_setter_that_fails_is_an_error_after_the_row_was_saved(store):
+    """Contract 6: the error says that the row is right, and does not repeat the text of the setter's own error."""
 
-    class Unsettable(OAuthToken):
+    class WithAFailingSetter(OAuthToken):
         def set_id(self, id):  # noqa: A002 - the SDK's name
             raise ValueError(f"{PLANTED}-in-a-foreign-exception {id}")
 
-    made = Unsettable("1000.CLIENT", f"{PLANTED}-client-secret", refresh_token=f"{PLANTED}-refresh")
+    made = WithAFailingSetter("1000.CLIENT", f"{PLANTED}-client-secret", refresh_token=f"{PLANTED}-refresh")
     for method in (store.save_token, store.find_token):
         with pytest.raises(SDKException) as caught:
             method(made)
@@ -229,15 +240,15 @@ def test_a_token_that_cannot_be_set_is_said_so_and_its_row_is_saved(store):
     assert len(store) == 1
 
 
-def test_no_failure_shows_a_secret(store, tmp_path, caplog):
-    """Contract 6: no secret in a message, a `repr`, a log line or a traceback's values."""
+def test_no_error_shows_a_secret(store, tmp_path, caplog):
+    """Contract 6: no secret is in a message, a `repr`, a log line or the values of a traceback."""
     store.save_token(login())
     assert PLANTED not in repr(store) + str(store)
     calls = [
         *((store.save_token, bad) for bad in BAD_TOKENS),
         *((store.find_token, bad) for bad in BAD_TOKENS),
         (store.find_token_by_id, f"{PLANTED}-1000.an.access.token.where.an.id.belongs"),
-        (store.delete_token, HALF_PAIR),
+        (store.delete_token, LONE_SURROGATE),
         (store.backup, tmp_path),
     ]
     for method, argument in calls:

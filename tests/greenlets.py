@@ -1,4 +1,4 @@
-"""A program on gevent with the real SDK: many greenlets of one thread meet at one expiry (see `test_lease_gevent.py`).
+"""A program on gevent with the real SDK: many greenlets of one thread refresh one token (see `test_lease_gevent.py`).
 
 It reads its settings from the standard input, and prints one event a line, as JSON.
 """

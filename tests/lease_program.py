@@ -71,18 +71,18 @@ class Program:
         return store
 
     def save_expired_token(self) -> None:
-        """Save ada's token with an access token that has expired, and clear the log."""
+        """Save a token for ada whose access token has expired, and clear the log."""
         expired = token("ada@example.com", **self.credentials, access_token="expired", expires_in="1")
         Initializer.initializer.store.save_token(expired)
         self.log.clear()
 
     def get_token(self, by: str = "id") -> str:
-        """Do what the SDK does before each API call: find the row with id 1 or ada's, refresh it if necessary."""
+        """Get an access token as the SDK does before each API call: by the id 1, or by ada's refresh token."""
         asked = OAuthToken(id="1") if by == "id" else OAuthToken(**self.credentials)
         return asked.get_token()
 
     def fail_to_refresh(self, by: str = "id") -> Exception:
-        """Make one refresh fail, and return its exception, which keeps the frames of the call alive."""
+        """Make one refresh fail, and return its exception. The exception keeps the frames of the call alive."""
         self.zoho.fail_next(1)
         try:
             self.get_token(by)

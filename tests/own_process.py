@@ -44,7 +44,7 @@ def run_in_fork(work: Callable[..., object], *arguments: object) -> object:
 
 
 def run_in_new_interpreter(work: Callable[..., object], *arguments: object) -> object:
-    """Call a function in a new interpreter, where its start or its end matters. Return the function's result."""
+    """Call a function in a new interpreter, for tests of an interpreter's start or end. Return its result."""
     return _result(run_program(*_program(work, arguments, {})))
 
 

@@ -59,7 +59,7 @@ def dump(path):
 
 
 def test_a_check_changes_nothing(path):
-    """Two checks of the same file find the same, and leave all rows as they are."""
+    """Two checks in a row have the same findings, and the rows stay as they are."""
     with CustomStoreSQLite(path) as store:
         store.save_token(login(expires_in=FAR))
         assert [finding.code for finding in store.check()] == ["far-expiry"]
@@ -76,7 +76,7 @@ def codes_without_privileges(path):
 
 
 def test_a_file_in_a_read_only_folder_has_no_wal(open_folder):
-    """If the folder is read-only, SQLite cannot use WAL, and a find has to wait for a save. That is a finding."""
+    """In a read-only folder SQLite cannot use WAL. That is a finding, because a find has to wait for a save."""
     path = open_folder / "backup.db"
     with CustomStoreSQLite(open_folder / "live.db") as store:
         store.save_token(login(expires_in="1"))

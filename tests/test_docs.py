@@ -58,7 +58,7 @@ def test_the_code_of_a_page_runs(tmp_path, page):
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_code_that_is_not_run_names_targets_and_extras_that_exist(page):
-    """The test above does not run every language. In the others, `make` targets and extras exist, and TOML is valid."""
+    """In the languages that the test above does not run, `make` targets and extras exist, and TOML is valid."""
     optional = text_of(ROOT / "pyproject.toml").split("[project.optional-dependencies]\n")[1].split("\n[")[0]
     extras = re.findall(r"^(\w+) = ", optional, re.MULTILINE)
     targets = re.findall(r"^([a-z0-9-]+):", text_of(ROOT / "Makefile"), re.MULTILINE)
@@ -67,13 +67,13 @@ def test_code_that_is_not_run_names_targets_and_extras_that_exist(page):
         if language == "toml":
             tomllib.loads(code)
         for line in code.splitlines() if language == "sh" else ():
-            # These belong into a `console` block, which is run.
+            # These commands belong into a `console` block: the test above runs it.
             assert not line.startswith(("zoho-token-store", "python -m zoho_token_store")), line
             assert {*re.findall(r"zoho-token-store\[(\w+)\]", line)} <= {*extras}, line
             assert {*re.findall(r"^make ([a-z0-9-]+)", line)} <= {*targets}, line
 
 
-def test_the_readmes_first_screen_has_the_two_commands():
+def test_the_readmes_first_screen_shows_how_to_try_and_to_install():
     """A reader sees how to try and to install the package without scrolling."""
     first_screen = text_of(ROOT / "README.md").splitlines()[:24]
     for command in ("make demo", "make test", "pip install zoho-token-store"):
@@ -88,7 +88,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def links(page: Path) -> list[str]:
-    """Return the targets of a page's links, except for other sites."""
+    """Return the targets of a page's links. Links to other sites are left out."""
     return re.findall(r"\]\((?!https?:)([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(page)))
 
 

@@ -31,7 +31,7 @@ class ForeignSignature:
 
 
 class Raising(type(login())):
-    """A token with a getter that fails, and whose error contains a secret."""
+    """A token whose getter raises an error that contains a secret."""
 
     def get_client_secret(self):
         raise ValueError(f"{PLANTED}-in-a-foreign-exception")
@@ -63,7 +63,7 @@ BAD_TOKENS = {
 
 @pytest.mark.parametrize(("bad", "complaint"), BAD_TOKENS.items(), ids=range(len(BAD_TOKENS)))
 def test_a_bad_token_is_refused_and_changes_nothing(store, bad, complaint):
-    """Contract 6: bad are objects that are no token, fields of a wrong type, and strings without a UTF-8 form."""
+    """Contract 6: it is no token at all, or it has a field of a wrong type or a string without a UTF-8 form."""
     store.save_token(login())
     methods = (store.find_token, store.save_token, lambda bad: store.import_tokens([login("bob"), bad]))
     for name, method in zip(("find_token", "save_token", "import_tokens"), methods, strict=True):
@@ -202,7 +202,7 @@ def test_a_busy_timeout_is_a_number_of_seconds(path, bad):
 
 
 def test_a_busy_timeout_of_0_works_without_contention(path):
-    """With `busy_timeout=0` a store does not wait for a lock. While no other program holds one, it works."""
+    """With `busy_timeout=0` a store does not wait for locks, and it works if no other program holds one."""
     with CustomStoreSQLite(path, busy_timeout=0) as store:
         store.save_token(login())
         assert len(store) == 1

@@ -102,7 +102,7 @@ def keep_a_store_to_the_end(path):
 
 
 def test_a_program_that_ends_leaves_one_complete_file(path):
-    """A store that is still open when its program ends is closed then. A copy of its one file has every row."""
+    """When a program ends, the library closes its stores. Only the database file is left, and it has every row."""
     run_in_new_interpreter(keep_a_store_to_the_end, path)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     copy = path.with_name("copy.db")
@@ -116,7 +116,7 @@ def test_an_atexit_function_may_save_before_and_after_the_store_is_closed(path):
     assert rows_seen_elsewhere(path) == everything(3)
 
 
-def test_a_program_that_ends_costs_another_program_on_its_file_nothing(path):
+def test_a_program_that_ends_does_not_affect_another_program_on_its_file(path):
     """When a program closes its store at exit, the WAL stays for the stores of other programs."""
     with CustomStoreSQLite(path) as store:
         run_in_new_interpreter(keep_a_store_to_the_end, path)
@@ -188,8 +188,8 @@ def try_to_open(path):
 
 
 @pytest.mark.parametrize("mode", [0o555, 0o000])
-def test_a_folder_without_permission_is_named_with_a_hint(open_folder, mode):
-    """Contract 6: if a file cannot be created, the error names the file and says what to do."""
+def test_a_file_that_cannot_be_created_is_named_with_a_hint(open_folder, mode):
+    """Contract 6: if the folder's permissions forbid a new file, the error names the file and says what to do."""
     folder = open_folder / "closed"
     folder.mkdir()
     folder.chmod(mode)

@@ -52,9 +52,9 @@ def test_a_failed_refresh_releases_its_lease_and_logs_it(path, by):
     assert getattr(error, "code", None) != "TOKEN_STORE"
     assert program.log[-1] == 'INFO FILE: took the lease to refresh the id "1", for 10 s'
     program.log.clear()
-    del error  # and with it the frame of `get_token`
+    del error  # this frees the frame of `get_token`, too
     assert lease_keys(path) == []
-    store.lease_info()  # logs what happened without a call
+    store.lease_info()  # logs the release, because no other call of the store has done so
     assert program.log == ['INFO FILE: gave back the lease to refresh the id "1": no new token was saved']
 
 
@@ -89,7 +89,7 @@ def test_closing_a_store_releases_its_leases(path):
 
 @in_own_process
 def test_a_refresh_for_one_user_releases_the_lease_of_a_failed_one_for_another(path):
-    """Rule 11: a thread's failed refresh does not block other requesters once the thread begins another refresh."""
+    """Rule 11: when a thread begins another refresh, it releases the lease of its earlier, failed refresh."""
     program = Program(path)
     store = program.use(CustomStoreSQLite(path))
     program.save_expired_token()
@@ -128,7 +128,7 @@ def test_an_unusable_lease_table_is_only_a_warning(path, unusable):
 
 @in_own_process
 def test_a_read_only_file_is_read_without_a_lease(open_folder):
-    """Rule 1: a store that may not write acquires no lease, and the refresh continues."""
+    """Rule 1: a store without write permission acquires no lease, and the refresh continues."""
     path, copy = open_folder / "tokens.db", open_folder / "tokens.db.copy"
     program = Program(path)
     with CustomStoreSQLite(path) as source:
@@ -170,7 +170,7 @@ def test_only_the_sdks_get_token_acquires_a_lease(path):
 
     assert get_token() == ["expired", "expired"]
     assert store.lease_info().taken == 0
-    # Tracing libraries wrap the SDK's method. It must be recognized all the same.
+    # Tracing libraries wrap the SDK's method. The store has to recognize it nevertheless.
     original = OAuthToken.get_token
 
     def traced(*arguments):

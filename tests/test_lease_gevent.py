@@ -37,7 +37,7 @@ def setting(zoho, tmp_path):
 
 @pytest.fixture
 def tokens(zoho, setting):
-    """A row whose access token has expired, as programs ask for it: by its id, and by its refresh token."""
+    """Save a row whose access token has expired. Return two tokens that name it: by its id, and by its credentials."""
     from sdk.member import expired_token
 
     fields = {"client_id": zoho.client_id, "client_secret": zoho.client_secret}
@@ -50,7 +50,7 @@ def tokens(zoho, setting):
 
 @pytest.fixture
 def start(setting, tmp_path):
-    """A function that starts a program. It has one greenlet for each token, and all of them ask at once.
+    """A function that starts a program. The program has one greenlet for each token, and all of them ask at once.
 
     The keyword arguments go to gevent's `patch_all`.
     """
@@ -102,7 +102,7 @@ def test_greenlets_that_wait_for_another_process_let_others_run(start, zoho, set
     try:
         holder.until("holds")
         program = start(tokens * 4)
-        # The holder continues only after that. If the waits blocked their thread, there would be no tick.
+        # The holder is still waiting here. If the waiting greenlets blocked their thread, it would not tick.
         deadline = time.monotonic() + 30
         while not (ticked := (tmp_path / "ticked").exists()) and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -119,7 +119,7 @@ def test_greenlets_that_wait_for_another_process_let_others_run(start, zoho, set
 
 
 def test_greenlets_do_not_wait_for_each_other_if_sleep_blocks_the_thread(start, zoho, tokens):
-    """Rule 8: if gevent has not replaced `time.sleep`, a greenlet that waits would block the one that refreshes."""
+    """Rule 8: if gevent has not replaced `time.sleep`, a waiting greenlet would block the one that refreshes."""
     outcome, _ = result(start(tokens * 2, time=False))
     assert zoho.token_calls <= 4
     assert [(answer["error"], answer["logged"]) for answer in outcome.answers] == [(None, [])] * 4

@@ -76,7 +76,7 @@ def test_a_signal_handler_that_raises_ends_a_wait(path):
 
 @in_own_process
 def test_a_token_that_is_about_to_expire_is_refreshed_once(path):
-    """Rule 3: the SDK reads the clock after the store does. A token that expires in between is refreshed once, too."""
+    """Rule 3: the SDK reads the clock later than the store. If the token expires in between, it is refreshed once."""
     program, store = program_with_an_expired_token(path)
     [found] = store.get_tokens()
     found.set_expires_in(str(int(time.time() * 1000) + 5150))  # due in 150 ms: the SDK refreshes 5 s before the expiry
@@ -93,7 +93,7 @@ def test_a_token_that_is_about_to_expire_is_refreshed_once(path):
 @pytest.mark.parametrize("by", ["id", "refresh token"])
 @in_own_process
 def test_a_token_that_expires_during_a_find_is_refreshed_once(path, by):
-    """Rule 3: other threads can delay a find, and the token can expire meanwhile. Then it is not returned as fresh."""
+    """Rule 3: if other threads delay a find until the token has expired, the find does not return it as fresh."""
     program, store = program_with_an_expired_token(path)
     [found] = store.get_tokens()
     due = time.time() + 1
@@ -112,7 +112,7 @@ def test_a_token_that_expires_during_a_find_is_refreshed_once(path, by):
 
 @in_own_process
 def test_a_logging_handler_may_find_a_row(path):
-    """Rule 2: a find that the store's own log line triggers during a refresh acquires no lease and does not wait."""
+    """Rule 2: during a refresh, the store logs. A find by the logging handler acquires no lease and does not wait."""
     program, store = program_with_an_expired_token(path)
 
     class Finding(logging.Handler):
@@ -126,7 +126,7 @@ def test_a_logging_handler_may_find_a_row(path):
 
 @in_own_process
 def test_an_exception_that_stays_alive_blocks_no_thread_of_its_process(path):
-    """Rule 11: a future keeps its exception and the frames alive. Waiting threads see that the call has ended."""
+    """Rule 11: a future keeps its exception alive, and so the frames. Waiting threads see that the call has ended."""
     program, store = program_with_an_expired_token(path)
     program.zoho.fail_next(1)
     with ThreadPoolExecutor(8) as pool:
@@ -138,7 +138,7 @@ def test_an_exception_that_stays_alive_blocks_no_thread_of_its_process(path):
 
 @in_own_process
 def test_a_thread_that_was_stopped_reads_the_row_once_more_before_it_gives_up(path):
-    """Rule 8: a token that was saved while the waiting thread was stopped is used, and not refreshed again."""
+    """Rule 8: if a new token is saved while the waiting thread is stopped, the thread uses it."""
     program, store = program_with_an_expired_token(path, refresh_lease=1)
     program.zoho.latency = 0.3
     refresh = program.begin_refresh()
@@ -215,8 +215,8 @@ def test_an_interrupt_between_lease_and_refresh_releases_the_lease(path):
 
 
 @in_own_process
-def test_a_lease_that_a_busy_file_kept_from_its_release_is_released_later(path):
-    """Rule 11: if the file is busy when the lease is to be released, `close()` releases it."""
+def test_close_releases_a_lease_whose_release_a_busy_file_prevented(path):
+    """Rule 11: if another program holds the write lock when a refresh fails, the lease is released later."""
     program, store = program_with_an_expired_token(path)
     program.zoho.fail_next(1)
     post = requests.post
@@ -286,7 +286,7 @@ def test_a_refresh_within_a_refresh_keeps_the_outer_lease(path):
 @pytest.mark.parametrize("missing", ["sys._getframe", "time.time"])
 @in_own_process
 def test_an_unavailable_python_function_means_no_lease(path, missing):
-    """Rule 1: if something fails on the way to a lease, the find itself succeeds."""
+    """Rule 1: if a lease cannot be acquired because of an error, the find itself succeeds."""
     module_name, name = missing.split(".")
     module = sys.modules[module_name]
     original = getattr(module, name)

@@ -1,6 +1,6 @@
 """Threads, processes, forks, and a file that changes under a running store (contract 5, 7).
 
-`faults/` has more processes and more threads at once, and most of what can happen to the file.
+`faults/` has more processes and more threads at once, and most changes to the file.
 """
 
 from __future__ import annotations
@@ -114,11 +114,11 @@ def test_a_repeated_find_sees_each_save_of_another_process(path):
 @IN_MEMORY
 @in_own_process
 def test_a_store_in_memory_works_after_a_fork_while_other_threads_save(kind):
-    """Contract 7: the child can use the store, even if another thread of the parent held its lock during the fork.
+    """Contract 7: the child can use the store, even if a thread of the parent held the store's lock during the fork.
 
     `faults/test_forks.py` shows the same for a file.
     """
-    warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of a fork with threads: that is the subject
+    warnings.simplefilter("ignore", DeprecationWarning)  # Python warns if a process with threads forks
     store, done = kind(), threading.Event()
 
     def work(thread):
@@ -150,7 +150,7 @@ def test_a_store_in_memory_works_after_a_fork_while_other_threads_save(kind):
 @IN_MEMORY
 @in_own_process
 def test_a_store_in_memory_has_its_own_rows_in_each_process_after_a_fork(kind):
-    """Contract 7: the child has the rows of the time of the fork. What it saves later, the parent does not have."""
+    """Contract 7: the child starts with the parent's rows. After the fork, neither sees what the other one saves."""
     store = kind()
     save(store, "before", 0)
 
@@ -220,7 +220,7 @@ def test_a_killed_process_loses_no_acknowledged_save_and_disturbs_no_other_proce
 
 @in_own_process
 def test_a_store_that_is_dropped_during_a_fork_does_not_block(path):
-    """Contract 7: nothing waits for a fork with the GIL held. If it did, each drop would last for `busy_timeout`."""
+    """Contract 7: no thread waits for a fork while it holds the GIL. Otherwise each drop would take `busy_timeout`."""
     warnings.simplefilter("ignore", DeprecationWarning)
     done = threading.Event()
 
@@ -249,15 +249,15 @@ def test_no_save_waits_for_a_reader_with_an_old_snapshot(path):
         store.import_tokens(login(f"user{number}@example.com", number) for number in range(3))
         with another_program_holding(path, "begin; select * from oauthtoken"):
             store.delete_token("1")
-            for number in range(200):  # if each waited for a second, the test would reach its time limit
+            for number in range(200):  # if each save waited for a second, the test would reach its time limit
                 save(store, "user2", 2, access_token=f"planted-renewed-{number}")
         save(store, "user2", 2)
         assert not any(b"planted-refresh-0" in file.read_bytes() for file in path.parent.iterdir())
 
 
 @in_own_process
-def test_a_link_that_changes_costs_the_users_of_its_old_file_nothing(path):
-    """Contract 7: after a link has changed, the next call works on its new file. Stores on the old file keep it."""
+def test_a_link_that_changes_does_not_affect_stores_on_its_old_file(path):
+    """Contract 7: after a link has changed, the next call works on its new target. The old target keeps its rows."""
     one, two, link = (path.with_name(name) for name in ("one.db", "two.db", "link.db"))
     link.symlink_to(one)
     CustomStoreSQLite(two).close()

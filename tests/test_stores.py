@@ -25,20 +25,20 @@ from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
 @pytest.fixture
 def store():
-    """A store of one class, for methods that all classes inherit. A test of all classes uses `make`."""
+    """A store of one class, because all classes inherit the same methods. `make` makes stores of every class."""
     with CustomStoreList() as made:
         yield made
 
 
 def test_the_package_has_the_names_of_the_contract():
-    """Contract 1: the store in memory has the name of the sample's class, too."""
+    """Contract 1: the store in memory can also be imported under the name of the sample's class."""
     assert zoho_token_store.CustomStore is CustomStoreInMemory
     assert set(zoho_token_store.__all__) <= set(dir(zoho_token_store))
     assert zoho_token_store.__version__ == importlib.metadata.version("zoho-token-store")
 
 
 def test_importing_the_package_does_not_import_the_sdk():
-    """Contract 1: the constructor of a store imports the SDK, as this takes most of a second."""
+    """Contract 1: importing the SDK takes most of a second. Only the constructor of a store does it."""
     code = "import zoho_token_store as z, sys; print('zohocrmsdk' in sys.modules)"
     construct = "; z.CustomStoreList(); print('zohocrmsdk' in sys.modules)"
     assert run_python(code + construct).split() == ["False", "True"]
@@ -100,7 +100,7 @@ def test_find_token_completes_its_argument_and_returns_it(store):
 
 
 def test_save_token_sets_the_id_of_the_row_in_the_token(store):
-    """Contract 2: this holds for an insert and for an update."""
+    """Contract 2: an insert and an update both set it."""
     first, again = login(), login(id="77")
     assert store.save_token(first) is None
     store.save_token(again)
@@ -108,7 +108,7 @@ def test_save_token_sets_the_id_of_the_row_in_the_token(store):
 
 
 def test_a_store_makes_tokens_with_the_sdks_constructor(store):
-    """Contract 2: they have all attributes that the constructor sets. Each call makes a new token."""
+    """Contract 2: the tokens have all attributes that the constructor sets. Each call makes a new token."""
     store.save_token(login())
     made = store.find_token_by_id("1")
     assert type(made) is OAuthToken
@@ -139,7 +139,7 @@ def test_a_missing_id_raises_or_returns_none(make):
 
 
 def test_a_delete_without_a_row_is_no_error(store):
-    """Contract 2: this holds for `delete_token` and for `delete_tokens`."""
+    """Contract 2: neither `delete_token` nor `delete_tokens` raises."""
     store.save_token(login())
     for missing in ("7", "", None):
         assert store.delete_token(missing) is None
@@ -211,7 +211,7 @@ def test_purge_takes_a_timedelta_or_seconds(store):
 
 
 def test_import_tokens_copies_all_tokens_of_another_store(store, tmp_path):
-    """Contract 10: `import_tokens(FileStore(…).get_tokens())` keeps all values, ids included. It can be repeated."""
+    """Contract 10: the copies have all values, including the ids. A second import adds no row."""
     file = tmp_path / "sdk_tokens.txt"
     file.write_bytes((DATA / "filestore-sdk_tokens.txt").read_bytes())
     tokens = FileStore(str(file)).get_tokens()

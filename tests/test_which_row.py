@@ -57,14 +57,14 @@ def store():
 
 
 def test_all_tables_are_found():
-    """Without this test, a table that is not found would pass, because it has no rows to fail."""
+    """The tests below would pass if the page had no tables."""
     assert (len(HEAD), len(ROWS)) == (7, 7)
     assert min(map(len, (FINDS, COMPLETIONS, SAVES))) >= 5
     assert {found for _, found, _ in FINDS} == {*(row[0] for row in ROWS), "none"}
 
 
 def test_each_token_finds_the_row_that_the_table_says(store):
-    """Contract 3: which row a token names."""
+    """Contract 3: the keys of a token name its row."""
     for row in ROWS:
         expected = fields(dict(zip(HEAD, row, strict=True)))
         store.save_token(saved := make_token(expected))
@@ -77,7 +77,7 @@ def test_each_token_finds_the_row_that_the_table_says(store):
 
 @pytest.mark.parametrize(("asked", "row", "expected"), [row[:3] for row in COMPLETIONS], ids=range(len(COMPLETIONS)))
 def test_a_token_is_completed_as_the_table_says(store, asked, row, expected):
-    """Contract 4: completing a token."""
+    """Contract 4: a find completes its token."""
     store.save_token(make_token(read(row)))
     found = store.find_token(make_token(read(asked)))
     assert values(found) == read(expected)
@@ -85,7 +85,7 @@ def test_a_token_is_completed_as_the_table_says(store, asked, row, expected):
 
 @pytest.mark.parametrize(("given", "row", "expected"), [row[:3] for row in SAVES], ids=range(len(SAVES)))
 def test_a_row_is_updated_as_the_table_says(store, given, row, expected):
-    """Contract 5: saving."""
+    """Contract 5: a save updates its row."""
     store.save_token(make_token(read(row)))
     store.save_token(make_token(read(given)))
     assert [values(kept) for kept in store.get_tokens()] == [read(expected)]

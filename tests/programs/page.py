@@ -43,7 +43,7 @@ def run_blocks(folder, blocks):
 
 
 class Reader:
-    """Runs single blocks. `failure` is the traceback of the one that failed."""
+    """Runs single blocks. If a block has failed, `failure` is its traceback."""
 
     def __init__(self, folder, zoho):
         self.folder = folder
@@ -98,6 +98,6 @@ class Reader:
         assert done.returncode == 0 or shows_findings, f"{command}: exit status {done.returncode}\n{printed}"
 
     def _as_on_a_page(self, text):
-        """Replace what only the stand-in has, and the width of columns, which depends on their content."""
+        """Replace the stand-in's client id and URL. Reduce the space between columns, because their width varies."""
         text = text.replace(self.zoho.client_id, "1000.CLIENT").replace(self.zoho.url, "US")
         return re.sub("  +", "  ", text.strip("\n"))

@@ -12,7 +12,7 @@ def save(user, number):
 
 
 def main(path):
-    # The last function registered runs first. So this one runs after the function that the package's import registers.
+    # `atexit` runs the last function first. So this one runs after the function that the package registers at import.
     atexit.register(save, "last@example.com", 3)
     from test_files import keep_a_store_to_the_end
 

@@ -13,6 +13,13 @@ from zoho_token_store._native import check
 FAR = "9999999999999"
 
 
+@pytest.fixture
+def store(path):
+    """A store on a file. `tests/rust/contract.rs` checks the rows of every backend."""
+    with CustomStoreSQLite(path) as made:
+        yield made
+
+
 def test_a_sound_store_has_no_findings(store):
     """A check finds nothing in a file and rows that are sound."""
     store.save_token(login(expires_in="1"))

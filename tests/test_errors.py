@@ -61,15 +61,15 @@ BAD_TOKENS = {
 }
 
 
-@pytest.mark.parametrize(("bad", "complaint"), BAD_TOKENS.items(), ids=range(len(BAD_TOKENS)))
-def test_a_bad_token_is_refused_and_changes_nothing(store, bad, complaint):
+@pytest.mark.parametrize(("bad", "expected"), BAD_TOKENS.items(), ids=range(len(BAD_TOKENS)))
+def test_a_bad_token_is_refused_and_changes_nothing(store, bad, expected):
     """Contract 6: it is no token at all, or it has a field of a wrong type or a string without a UTF-8 form."""
     store.save_token(login())
     methods = (store.find_token, store.save_token, lambda bad: store.import_tokens([login("bob"), bad]))
     for name, method in zip(("find_token", "save_token", "import_tokens"), methods, strict=True):
         with pytest.raises(SDKException) as caught:
             method(bad)
-        assert caught.value.args[1].startswith(f"{name}: {complaint}")
+        assert caught.value.args[1].startswith(f"{name}: {expected}")
         assert "nothing was changed" in caught.value.args[1]
     assert len(store) == 1
 
@@ -173,14 +173,14 @@ BAD_PATHS = {
 }
 
 
-@pytest.mark.parametrize(("bad", "complaint"), BAD_PATHS.items(), ids=range(len(BAD_PATHS)))
-def test_a_bad_path_is_refused_by_the_constructor(tmp_path, monkeypatch, bad, complaint):
+@pytest.mark.parametrize(("bad", "expected"), BAD_PATHS.items(), ids=range(len(BAD_PATHS)))
+def test_a_bad_path_is_refused_by_the_constructor(tmp_path, monkeypatch, bad, expected):
     """Contract 6: the message of a constructor begins with the class's name. Contract 1: `":memory:"` is refused."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SDKException) as caught:
         CustomStoreSQLite(bad)
     assert caught.value.args[1].startswith("CustomStoreSQLite: ")
-    assert complaint in caught.value.args[1]
+    assert expected in caught.value.args[1]
     assert isinstance(caught.value.__cause__, StoreError)
     assert list(tmp_path.iterdir()) == []
 

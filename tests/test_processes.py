@@ -31,6 +31,12 @@ def finds(store, user):
     return store.find_token(token(f"{user}@example.com")) is not None
 
 
+@pytest.fixture
+def store(path):
+    with CustomStoreSQLite(path, busy_timeout=30) as made:
+        yield made
+
+
 def test_a_save_that_is_refused_does_not_fail_the_saves_committed_with_it(store):
     """Contract 5: saves of several threads are committed together, but a bad token fails only its own save."""
     saved, refused = [], []
@@ -55,19 +61,18 @@ def test_a_save_that_is_refused_does_not_fail_the_saves_committed_with_it(store)
     assert names == {row_id: name for name, row_id, _ in saved}
 
 
-def test_other_threads_run_while_a_save_waits(path):
+def test_other_threads_run_while_a_save_waits(store, path):
     """Contract 7: the GIL is released around every write and every wait, and a find does not wait for a save."""
-    with CustomStoreSQLite(path, busy_timeout=30) as store:
-        save(store, "ada")
-        with another_program_holding(path, "begin immediate"):
-            waiting = threading.Thread(target=save, args=(store, "bob", 2))
-            waiting.start()
-            # If the waiting save held the GIL, this thread would stop here until the save had timed out.
-            assert finds(store, "ada")
-            assert not finds(store, "bob")
-            assert waiting.is_alive()
-        waiting.join(60)
-        assert finds(store, "bob")
+    save(store, "ada")
+    with another_program_holding(path, "begin immediate"):
+        waiting = threading.Thread(target=save, args=(store, "bob", 2))
+        waiting.start()
+        # If the waiting save held the GIL, this thread would stop here until the save had timed out.
+        assert finds(store, "ada")
+        assert not finds(store, "bob")
+        assert waiting.is_alive()
+    waiting.join(60)
+    assert finds(store, "bob")
 
 
 @in_own_process
@@ -243,16 +248,15 @@ def test_a_store_that_is_dropped_during_a_fork_does_not_block(path):
             thread.join(30)
 
 
-def test_no_save_waits_for_a_reader_with_an_old_snapshot(path):
+def test_no_save_waits_for_a_reader_with_an_old_snapshot(store, path):
     """Contract 9: a reader's snapshot delays the scrub of deleted secrets, but no save."""
-    with CustomStoreSQLite(path) as store:
-        store.import_tokens(login(f"user{number}@example.com", number) for number in range(3))
-        with another_program_holding(path, "begin; select * from oauthtoken"):
-            store.delete_token("1")
-            for number in range(200):  # if each save waited for a second, the test would reach its time limit
-                save(store, "user2", 2, access_token=f"planted-renewed-{number}")
-        save(store, "user2", 2)
-        assert not any(b"planted-refresh-0" in file.read_bytes() for file in path.parent.iterdir())
+    store.import_tokens(login(f"user{number}@example.com", number) for number in range(3))
+    with another_program_holding(path, "begin; select * from oauthtoken"):
+        store.delete_token("1")
+        for number in range(200):  # if each save waited for a second, the test would reach its time limit
+            save(store, "user2", 2, access_token=f"planted-renewed-{number}")
+    save(store, "user2", 2)
+    assert not any(b"planted-refresh-0" in file.read_bytes() for file in path.parent.iterdir())
 
 
 @in_own_process

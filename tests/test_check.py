@@ -37,8 +37,8 @@ def test_a_finding_has_a_code_a_severity_ids_a_message_and_a_hint(store):
     assert (none.code, none.ids) == ("no-expiry", ["3"])
     for finding in (far, none):
         assert finding.message
-        assert finding.cure
-        assert PLANTED not in f"{finding!r}{finding.message}{finding.cure}"
+        assert finding.hint
+        assert PLANTED not in f"{finding!r}{finding.message}{finding.hint}"
         assert finding.code in repr(finding)
         with pytest.raises(AttributeError):
             finding.code = "other"

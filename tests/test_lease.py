@@ -29,12 +29,12 @@ def test_each_lease_event_is_logged_without_a_secret(path):
     lines = [line.replace(str(os.getpid()), "PID") for line in program.log]
     [waited] = [line for line in lines if "waited" in line]
     assert waited.startswith("INFO FILE: waited 0.")
-    assert waited.endswith(" s for another's refresh")
+    assert waited.endswith(" s for the refresh of another requester")
     lines.remove(waited)
     assert sorted(lines) == [
-        'DEBUG FILE: gave back the lease to refresh the id "1" with the new token',
         'DEBUG FILE: process PID refreshes the id "1": waiting',
-        'INFO FILE: took the lease to refresh the id "1", for 10 s',
+        'DEBUG FILE: released the lease to refresh the id "1" with the new token',
+        'INFO FILE: acquired the lease to refresh the id "1", for 10 s',
     ]
     secrets = [value for name, value in program.credentials.items() if name != "client_id"]
     assert not any(secret in line for secret in secrets for line in lines)
@@ -50,12 +50,12 @@ def test_a_failed_refresh_releases_its_lease_and_logs_it(path, by):
     program.save_expired_token()
     error = program.fail_to_refresh(by)
     assert getattr(error, "code", None) != "TOKEN_STORE"
-    assert program.log[-1] == 'INFO FILE: took the lease to refresh the id "1", for 10 s'
+    assert program.log[-1] == 'INFO FILE: acquired the lease to refresh the id "1", for 10 s'
     program.log.clear()
     del error  # this frees the frame of `get_token`, too
     assert lease_keys(path) == []
     store.lease_info()  # logs the release, because no other call of the store has done so
-    assert program.log == ['INFO FILE: gave back the lease to refresh the id "1": no new token was saved']
+    assert program.log == ['INFO FILE: released the lease to refresh the id "1": no new token was saved']
 
 
 ALIVE_AT_THE_END = []
@@ -99,9 +99,9 @@ def test_a_refresh_for_one_user_releases_the_lease_of_a_failed_one_for_another(p
     program.log.clear()
     OAuthToken(id="2").get_token()
     assert program.log == [
-        'INFO FILE: gave back the lease to refresh the id "1": no new token was saved',
-        'INFO FILE: took the lease to refresh the id "2", for 10 s',
-        'DEBUG FILE: gave back the lease to refresh the id "2" with the new token',
+        'INFO FILE: released the lease to refresh the id "1": no new token was saved',
+        'INFO FILE: acquired the lease to refresh the id "2", for 10 s',
+        'DEBUG FILE: released the lease to refresh the id "2" with the new token',
     ]
     del error
 
@@ -123,7 +123,7 @@ def test_an_unusable_lease_table_is_only_a_warning(path, unusable):
         connection.execute(UNUSABLE_TABLES[unusable])
     assert program.get_token() == store.get_tokens()[0].get_access_token() != "expired"
     [line] = program.log
-    assert line.startswith("WARNING FILE: going on without a lease: FILE: ")
+    assert line.startswith("WARNING FILE: continues without a lease: FILE ")
 
 
 @in_own_process
@@ -140,7 +140,7 @@ def test_a_read_only_file_is_read_without_a_lease(open_folder):
     program.use(CustomStoreSQLite(copy))
     assert program.get_token() != "expired"
     assert program.zoho.token_calls == 1
-    warning = "WARNING FILE.copy: going on without a lease: FILE.copy: it may not be"
+    warning = "WARNING FILE.copy: continues without a lease: FILE.copy cannot be"
     assert any(line.startswith(warning) for line in program.log)
 
 
@@ -211,13 +211,13 @@ def test_deleting_a_row_ends_the_wait_for_it(path):
         try:
             program.get_token()
         except SDKException as error:
-            codes.append(error.code)
+            codes.append(error.cause.code)
 
     waiter = start_thread(wait)
     wait_until(lambda: program.waiting() == 1)
     store.delete_token("1")
     waiter.join(20)
-    assert codes == ["TOKEN_STORE"]
+    assert codes == ["missing-id"]
 
 
 def test_the_counters_are_a_snapshot():

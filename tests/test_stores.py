@@ -15,6 +15,7 @@ from datetime import timedelta
 
 import pytest
 import zoho_token_store
+from errors import raises
 from support import DATA, login, run_python, token, values
 from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
@@ -131,9 +132,8 @@ def test_a_missing_id_raises_or_returns_none(make):
     """Contract 2: an id without a row raises `SDKException`. With `raise_on_missing_id=False` it returns `None`."""
     with make() as store:
         for missing in ("7", "", None):
-            with pytest.raises(SDKException) as caught:
+            with raises("missing-id"):
                 store.find_token_by_id(missing)
-            assert caught.value.code == "TOKEN_STORE"
     with make(raise_on_missing_id=False) as store:
         assert [store.find_token_by_id(missing) for missing in ("7", "", None)] == [None] * 3
 
@@ -263,9 +263,8 @@ def test_each_method_of_a_closed_store_raises(store, tmp_path):
         lambda: len(store),
     ]
     for call in calls:
-        with pytest.raises(SDKException, match="closed") as caught:
+        with raises("closed"):
             call()
-        assert caught.value.code == "TOKEN_STORE"
     assert not (tmp_path / "backup.db").exists()
 
 
@@ -273,7 +272,7 @@ def test_with_closes_the_store(make):
     """Contract 10: a store is a context manager."""
     with make() as store:
         assert len(store) == 0
-    with pytest.raises(SDKException, match="closed"):
+    with raises("closed"):
         len(store)
 
 

@@ -58,7 +58,7 @@ store = program.use(CustomStoreSQLite(sys.argv[1]))
 program.save_expired_token()
 failed = syncs(program.fail_to_refresh)
 store.lease_info()  # logs what happened without a call
-assert [line[:14] for line in program.log] == ["INFO FILE: too", "INFO FILE: gav"], program.log
+assert [line[:14] for line in program.log] == ["INFO FILE: acq", "INFO FILE: rel"], program.log
 print(json.dumps([failed, syncs(program.get_token)]))
 """
 

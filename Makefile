@@ -8,10 +8,6 @@ PYTHON ?= python3
 VENV := .venv
 SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 BIN := $(VENV)/$(SCRIPTS)
-# The extension has its own target folder. With a shared one, each `cargo test` after a build compiles SQLite again.
-BUILD := --locked --target-dir target/python
-# The tests and the demo use this profile of Cargo.toml. Users and the benchmarks get `release`.
-QUICK := --profile quick
 # The tests of the rules and backends need no Python, so cargo does not have to find a libpython to link.
 CARGO_TEST := cargo test --quiet --locked --no-default-features
 SDKS := 5 6 7
@@ -55,13 +51,13 @@ build: $(VENV)/built ## Build the extension for tests and the demo, and install 
 # Only one of the two builds is installed. Each removes the stamp of the other.
 $(VENV)/built: $(VENV)/ready-for-build pyproject.toml $(RUST_SOURCES)
 	@echo 'Building the extension (about a minute the first time)…'
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet $(QUICK) $(BUILD)
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --locked
 	@rm -f $(VENV)/built-as-released
 	@touch $@
 
 $(VENV)/built-as-released: $(VENV)/ready-for-build pyproject.toml $(RUST_SOURCES)
 	@echo 'Building the extension as it is released (some minutes the first time)…'
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release $(BUILD)
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked
 	@rm -f $(VENV)/built
 	@touch $@
 
@@ -100,8 +96,8 @@ $(SDKS:%=.venv-sdk-%/ready): .venv-sdk-%/ready: requirements/sdk-%.txt
 	.venv-sdk-$*/$(SCRIPTS)/python $(PIP) -r requirements/sdk-$*.txt
 	touch $@
 
-$(SDKS:%=test-sdk-%): test-sdk-%: .venv-sdk-%/ready target/wheel-quick/ready
-	.venv-sdk-$*/$(SCRIPTS)/python $(PIP) --no-index --no-deps --force-reinstall target/wheel-quick/*.whl
+$(SDKS:%=test-sdk-%): test-sdk-%: .venv-sdk-%/ready target/wheel-debug/ready
+	.venv-sdk-$*/$(SCRIPTS)/python $(PIP) --no-index --no-deps --force-reinstall target/wheel-debug/*.whl
 	.venv-sdk-$*/$(SCRIPTS)/python -m pytest $(PYTEST) tests/sdk
 
 test-browser: setup build $(VENV)/ready-for-browser ## The login example in a headless Chromium, which must be installed
@@ -112,14 +108,14 @@ $(VENV)/ready-for-browser: $(VENV)/ready requirements/browser.txt
 	touch $@
 
 # Wheels for this machine. Cargo has compiled them for `make build`, so that only packing is left.
-target/wheel-quick/ready: $(VENV)/built $(shell find python -name '*.py*')
-	rm -rf target/wheel-quick
-	$(BIN)/maturin build --quiet $(QUICK) $(BUILD) --out target/wheel-quick
+target/wheel-debug/ready: $(VENV)/built $(shell find python -name '*.py*')
+	rm -rf target/wheel-debug
+	$(BIN)/maturin build --quiet --locked --out target/wheel-debug
 	touch $@
 
 target/wheel/ready: $(VENV)/built-as-released $(shell find python -name '*.py*')
 	rm -rf target/wheel
-	$(BIN)/maturin build --quiet --release $(BUILD) --out target/wheel
+	$(BIN)/maturin build --quiet --release --locked --out target/wheel
 	touch $@
 
 # Wheels for users. On Linux zig is the C compiler and the linker. It has the symbols of every glibc, so the wheel needs
@@ -146,7 +142,7 @@ sdist: $(VENV)/ready-for-packages ## Build the source distribution into dist/, a
 	mkdir -p target/sdist/source
 	# -m: the unpacked files are as new as now. With their old times cargo would reuse the build of the checkout.
 	tar xzmf dist/zoho_token_store-$(VERSION).tar.gz -C target/sdist/source --strip-components 1
-	cd target/sdist/source && PATH="$(CURDIR)/$(BIN):$$PATH" CARGO_NET_OFFLINE=true CARGO_TARGET_DIR="$(CURDIR)/target/python" \
+	cd target/sdist/source && PATH="$(CURDIR)/$(BIN):$$PATH" CARGO_NET_OFFLINE=true CARGO_TARGET_DIR="$(CURDIR)/target" \
 	  python -m pip wheel --quiet --no-index --no-build-isolation --no-deps --no-cache-dir --wheel-dir .. .
 	@ls -sh dist/*.tar.gz
 
@@ -193,7 +189,7 @@ floor: target/floor ## Build the bare point SELECT in Rust, which `make bench` c
 
 # The program shares no source with the library.
 target/floor: Cargo.toml Cargo.lock benchmarks/floor.rs
-	cargo build --quiet --release --no-default-features --features sqlite --bench floor $(BUILD) --message-format=json \
+	cargo build --quiet --release --no-default-features --features sqlite --bench floor --locked --message-format=json \
 	  | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | xargs -I{} cp {} $@
 
 bench: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released floor target/wheel/ready ## Measure the stores beside their peers, and check the targets (25 minutes)

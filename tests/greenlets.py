@@ -1,4 +1,7 @@
-"""A program on gevent that uses the real SDK: many greenlets on one thread at one expiry (`test_lease_gevent.py`)."""
+"""A program on gevent with the real SDK: many greenlets of one thread refresh one token (see `test_lease_gevent.py`).
+
+It reads its settings from the standard input, and prints one event a line, as JSON.
+"""
 
 import json
 import pickle
@@ -9,7 +12,7 @@ import gevent.monkey
 
 
 class Output:
-    """What a program tells, a line each."""
+    """Stands in for the pipe on which a `Member` sends its events."""
 
     @staticmethod
     def send_bytes(line):
@@ -17,8 +20,8 @@ class Output:
         sys.stdout.buffer.flush()
 
 
-def main(patches, ticked):
-    # Before the SDK is imported, and what it needs. After that a thread is a greenlet.
+def main(patches, ticked_file):
+    # gevent has to replace threads and sockets before the SDK imports them. From then on, a thread is a greenlet.
     gevent.monkey.patch_all(**json.loads(patches))
     from sdk.member import Member
 
@@ -32,7 +35,7 @@ def main(patches, ticked):
             gevent.sleep(0.002)
             ticks += member.waits.is_set()
             if ticks == 10:
-                Path(ticked).touch()
+                Path(ticked_file).touch()
 
     gevent.spawn(tick)
     member.threads(**arguments)

@@ -27,7 +27,7 @@ HERE = ROOT / "target" / "coverage"
 # https://clang.llvm.org/docs/SourceBasedCodeCoverage.html, "Running the instrumented program"
 PROFILE = HERE / "profiles" / "%m%c.profraw"
 FLAGS = "-C instrument-coverage -C llvm-args=-runtime-counter-relocation"
-CARGO = ("--profile", "quick", "--locked", "--target-dir", HERE / "target")
+CARGO = ("--locked", "--target-dir", HERE / "target")
 PACKAGES = ("zoho_token_store", "pytest_zoho_token_store")
 
 
@@ -79,7 +79,7 @@ def python_tests(options: list[str]) -> list[str]:
     )
     run(*coverage, "combine", f"--rcfile={settings}", "--quiet")
     run(*coverage, "json", f"--rcfile={settings}", "--quiet", "-o", HERE / "python.json")
-    made = (HERE / "target" / "quick").glob("libzoho_token_store.*")
+    made = (HERE / "target" / "debug").glob("libzoho_token_store.*")
     return [str(path) for path in made if path.suffix in {".so", ".dylib"}]
 
 

@@ -98,13 +98,13 @@ def test_a_debug_build_is_refused():
 import runpy, sys
 from zoho_token_store import _native
 _native.__profile__ = "debug"
-sys.argv = ["bench.py", "--fast"]
+sys.argv = ["bench.py"]
 runpy.run_path(f"{sys.path[0]}/bench.py", run_name="__main__")
 """
     code = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r})" + code
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "zoho_token_store is a debug build, which says nothing: make build\n"
+    assert done.stderr == "zoho_token_store is a debug build, whose figures say nothing: make bench\n"
 
 
 OVER, UNDER = Key("hot", "find", 10, "plain"), Key("hot", "find", 10, "CustomStoreSQLite")

@@ -1,27 +1,33 @@
-"""What `check()` finds, as a program sees it. Each kind of finding has its test in Rust (`tests/rust/files.rs`)."""
+"""`check()` and its findings, seen from Python. Each kind of finding has its test in `tests/rust/files.rs`."""
+
+from __future__ import annotations
+
+import sqlite3
 
 import pytest
-from support import PLANTED, UNPRIVILEGED, login, run_program, run_python, token
+from own_process import drop_privileges, run_in_fork
+from support import PLANTED, login, token
 from zoho_token_store import CustomStoreSQLite, Finding
-from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
+from zoho_token_store._native import check
 
 FAR = "9999999999999"
 
-# In another process: to open and close the file would drop the locks of this one's store.
-DUMP = "import sqlite3, sys; print([*sqlite3.connect(sys.argv[1]).iterdump()])"
-ROWS = (
-    "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM oauthtoken').fetchone()[0])"
-)
+
+@pytest.fixture
+def store(path):
+    """A store on a file. `tests/rust/contract.rs` checks the rows of every backend."""
+    with CustomStoreSQLite(path) as made:
+        yield made
 
 
 def test_a_sound_store_has_no_findings(store):
-    """Nothing is found where nothing is wrong."""
+    """A check finds nothing in a file and rows that are sound."""
     store.save_token(login(expires_in="1"))
     assert store.check() == []
 
 
-def test_a_finding_says_what_and_where_and_what_to_do(store):
-    """A finding has a code, a severity, the rows, a message and a cure, and no secret."""
+def test_a_finding_has_a_code_a_severity_ids_a_message_and_a_hint(store):
+    """A finding cannot be changed, and contains no secret."""
     store.save_token(login("ada@example.com", 1, expires_in=FAR))
     store.save_token(login("bob@example.com", 2, expires_in="1"))
     store.save_token(token("eve@example.com", access_token=f"{PLANTED}-3"))
@@ -31,57 +37,60 @@ def test_a_finding_says_what_and_where_and_what_to_do(store):
     assert (none.code, none.ids) == ("no-expiry", ["3"])
     for finding in (far, none):
         assert finding.message
-        assert finding.cure
-        assert PLANTED not in f"{finding!r}{finding.message}{finding.cure}"
+        assert finding.hint
+        assert PLANTED not in f"{finding!r}{finding.message}{finding.hint}"
         assert finding.code in repr(finding)
         with pytest.raises(AttributeError):
             finding.code = "other"
 
 
-def test_damage_under_a_running_store_is_found(path):
-    """A file that is damaged while a store has it open is a finding, not a failure."""
+def damage_the_schema(path):
+    sqlite3.connect(path, isolation_level=None).executescript(
+        "PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql = replace(sql, '(user_name)', '(client_id)') "
+        "WHERE name = 'zoho_token_store_user_name'"
+    )
+
+
+def test_damage_to_an_open_file_is_a_finding(path):
+    """If a file is damaged while a store has it open, `check()` returns a finding and does not raise."""
     with CustomStoreSQLite(path) as store:
         store.save_token(login(expires_in="1"))
-        run_python(
-            "import sqlite3, sys; sqlite3.connect(sys.argv[1], isolation_level=None).executescript("
-            "\"PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql = replace(sql, '(user_name)', '(client_id)') "
-            "WHERE name = 'zoho_token_store_user_name'\")",
-            path,
-        )
+        run_in_fork(damage_the_schema, path)
         [finding] = store.check()
     assert (finding.code, finding.severity, finding.ids) == ("damaged", "error", [])
     assert str(path) in finding.message
 
 
+def dump(path):
+    return [*sqlite3.connect(path).iterdump()]
+
+
 def test_a_check_changes_nothing(path):
-    """The rows are the same afterwards, and others can save all the while."""
+    """Two checks in a row have the same findings, and the rows stay as they are."""
     with CustomStoreSQLite(path) as store:
         store.save_token(login(expires_in=FAR))
         assert [finding.code for finding in store.check()] == ["far-expiry"]
-        before = run_python(DUMP, path)
+        # In another process: if this one opened and closed the file, it would drop the store's POSIX locks.
+        before = run_in_fork(dump, path)
         assert [finding.code for finding in store.check()] == ["far-expiry"]
-        assert run_python(DUMP, path) == before
-    assert run_python(ROWS, path) == "1\n"
+        assert run_in_fork(dump, path) == before
+    assert sum("INSERT INTO" in statement and "oauthtoken" in statement for statement in before) == 1
 
 
-def test_a_file_that_nobody_can_switch_to_wal_is_found(open_folder):
-    """Where the folder may not be written, there is no WAL, and finds wait for saves."""
+def codes_without_privileges(path):
+    drop_privileges()
+    return [finding.code for finding in check(path)]
+
+
+def test_a_file_in_a_read_only_folder_has_no_wal(open_folder):
+    """In a read-only folder SQLite cannot use WAL. That is a finding, because a find has to wait for a save."""
     path = open_folder / "backup.db"
     with CustomStoreSQLite(open_folder / "live.db") as store:
         store.save_token(login(expires_in="1"))
         store.backup(path)
     path.chmod(0o644)
     open_folder.chmod(0o555)
-    code = UNPRIVILEGED + "from zoho_token_store._native import check; print([f.code for f in check(sys.argv[1])])"
     try:
-        assert run_program(code, path) == "['permissions', 'no-wal']\n"
+        assert run_in_fork(codes_without_privileges, path) == ["permissions", "no-wal"]
     finally:
         open_folder.chmod(0o755)
-
-
-def test_a_closed_store_cannot_be_checked(store):
-    """A closed store says so."""
-    store.close()
-    with pytest.raises(SDKException) as caught:
-        store.check()
-    assert "check: this store" in repr(caught.value)

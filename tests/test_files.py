@@ -1,46 +1,48 @@
-"""The file: the sample's, whose it is, who may read it, what is refused (contract 9)."""
+"""The file of a store: files of the vendor's sample, file modes, missing permissions (contract 9).
+
+`faults/` has damaged files and files of other programs.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import sqlite3
 import stat
+from pathlib import Path
 
 import pytest
-from support import (
-    DATA,
-    IMPORTS,
-    UNPRIVILEGED,
-    everything,
-    login,
-    rows_seen_elsewhere,
-    run_program,
-    run_python,
-    token,
-    values,
-)
+from own_process import drop_privileges, run_in_fork, run_in_new_interpreter
+from support import DATA, everything, login, rows_seen_elsewhere, run_python, token, values
 from zoho_token_store import CustomStoreSQLite
+from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
+from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 
-# What a program does that has never heard of this library: the sample's kind of statements, with Python's sqlite3.
-SAMPLE_PROGRAM = """
-import sqlite3, sys
-path, step, number = sys.argv[1:4]
-connection = sqlite3.connect(path, timeout=20)
-user = f"sample{number}@example.com"
-if step == "insert":
-    connection.execute(
-        "insert into oauthtoken(id,user_name,client_id,client_secret,refresh_token,access_token,grant_token,"
-        "expiry_time,redirect_url,api_domain) values (?,?,?,?,?,?,?,?,?,?)",
-        (str(5000 + int(number)), user, "1000.CLIENT", "planted", f"planted{number}", "planted", None, "1", None, None))
-elif step == "update":
-    connection.execute("update oauthtoken set access_token=?, expiry_time=? where user_name=?", ("planted", "2", user))
-elif step == "delete":
-    connection.execute("delete from oauthtoken where id=?", (number,))
-for row in connection.execute("select * from oauthtoken"):
-    print(row[0], row[1], row[7], row[9], sep="|")
-connection.commit()
-connection.close()
-"""
+
+def sample_program(path, step, number):
+    """Do what the vendor's sample does, with Python's `sqlite3` alone.
+
+    Return the id, user name, expiry and API domain of every row.
+    """
+    connection = sqlite3.connect(path, timeout=20)
+    user = f"sample{number}@example.com"
+    if step == "insert":
+        connection.execute(
+            "insert into oauthtoken(id,user_name,client_id,client_secret,refresh_token,access_token,grant_token,"
+            "expiry_time,redirect_url,api_domain) values (?,?,?,?,?,?,?,?,?,?)",
+            (str(5000 + number), user, "1000.CLIENT", "planted", f"planted{number}", "planted", None, "1", None, None),
+        )
+    elif step == "update":
+        connection.execute(
+            "update oauthtoken set access_token=?, expiry_time=? where user_name=?", ("planted", "2", user)
+        )
+    elif step == "delete":
+        connection.execute("delete from oauthtoken where id=?", (str(number),))
+    rows = [(row[0], row[1], row[7], row[9]) for row in connection.execute("select * from oauthtoken")]
+    connection.commit()
+    connection.close()
+    return rows
 
 
 @pytest.fixture
@@ -74,128 +76,124 @@ def test_a_samples_file_opens_with_its_rows_and_takes_2001_more(sample):
         assert (len(store), store.get_tokens()[-1].get_id()) == (2011, "2011")
 
 
-def test_the_sample_still_reads_and_writes_a_file_in_use(sample):
-    """Contract 9: the file can still be read and written by the sample, while a store has it open."""
+def test_the_sample_reads_and_writes_a_file_that_a_store_has_open(sample):
+    """Contract 9: a store sees what the sample writes, and the sample sees what the store writes."""
     with CustomStoreSQLite(sample) as store:
         store.save_token(login("ours@example.com", 1))
-        lines = run_python(SAMPLE_PROGRAM, sample, "insert", 1).splitlines()
-        assert lines[0] == "1|user01@example.com|1795300001000|https://www.zohoapis.com"
-        assert lines[10].startswith("11|ours@example.com|")
-        assert len(lines) == 12
+        rows = run_in_fork(sample_program, sample, "insert", 1)
+        assert rows[0] == ["1", "user01@example.com", "1795300001000", "https://www.zohoapis.com"]
+        assert rows[10][:2] == ["11", "ours@example.com"]
+        assert len(rows) == 12
         assert store.find_token(token("sample1@example.com")).get_id() == "5001"
-        run_python(SAMPLE_PROGRAM, sample, "update", 1)
+        run_in_fork(sample_program, sample, "update", 1)
         assert store.find_token(token("sample1@example.com")).get_expires_in() == "2"
-        ours = login("next@example.com", 2)
-        store.save_token(ours)
+        store.save_token(ours := login("next@example.com", 2))
         assert ours.get_id() == "5002"
-        run_python(SAMPLE_PROGRAM, sample, "delete", 5002)
+        run_in_fork(sample_program, sample, "delete", 5002)
         store.save_token(again := login("again@example.com", 3))
         assert again.get_id() == "5003"
-    assert len(run_python(SAMPLE_PROGRAM, sample, "read", 0).splitlines()) == 13
+    assert len(run_in_fork(sample_program, sample, "read", 0)) == 13
 
 
-KEPT = """
-import atexit
-from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer as Kept
-# As the SDK keeps it: per thread, and nobody drops it before the end.
-Kept.LOCAL.store = Kept.store = CustomStoreSQLite(sys.argv[1])
-Kept.store.save_token(login())
-"""
+def keep_a_store_to_the_end(path):
+    # The SDK keeps its store like this, until the interpreter ends.
+    Initializer.LOCAL.store = Initializer.store = CustomStoreSQLite(path)
+    Initializer.store.save_token(login())
 
 
-def test_a_program_that_ends_leaves_one_file_that_is_complete(path):
-    """A store that is kept to the end of its program is closed then: who copies the one file copies every row."""
-    run_program(KEPT, path)
+def test_a_program_that_ends_leaves_one_complete_file(path):
+    """When a program ends, the library closes its stores. Only the database file is left, and it has every row."""
+    run_in_new_interpreter(keep_a_store_to_the_end, path)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     copy = path.with_name("copy.db")
     copy.write_bytes(path.read_bytes())
     assert rows_seen_elsewhere(copy) == everything(1)
 
 
-def test_what_a_program_saves_at_its_very_end_is_saved(path):
-    """Functions that run at exit may use a store, before it is closed and after."""
-    after = "import atexit; atexit.register(lambda: Kept.store.save_token(login('last@example.com', 3)))\n"
-    before = "atexit.register(lambda: Kept.store.save_token(login('bob@example.com', 2)))\n"
-    run_python(after + IMPORTS + KEPT + before, path)
+def test_an_atexit_function_may_save_before_and_after_the_store_is_closed(path):
+    """`programs/save_at_exit.py` saves one user before its store is closed at exit, and one user after."""
+    run_python("from programs import save_at_exit", path)
     assert rows_seen_elsewhere(path) == everything(3)
 
 
-def test_who_ends_leaves_the_log_to_who_goes_on(path):
-    """The end of one program costs another, that has the file open, nothing."""
+def test_a_program_that_ends_does_not_affect_another_program_on_its_file(path):
+    """When a program closes its store at exit, the WAL stays for the stores of other programs."""
     with CustomStoreSQLite(path) as store:
-        run_program(KEPT, path)
+        run_in_new_interpreter(keep_a_store_to_the_end, path)
         store.save_token(login("bob@example.com", 2))
         assert rows_seen_elsewhere(path) == everything(2)
     assert rows_seen_elsewhere(path) == everything(2)
 
 
+def modes_of_new_files(folder, umask):
+    os.umask(umask)
+    os.chdir(folder)
+    with CustomStoreSQLite() as store:
+        store.save_token(login())
+        store.backup("backup.db")
+        return {file.name: oct(stat.S_IMODE(file.stat().st_mode)) for file in Path().iterdir()}
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_new_files_are_their_owners_alone_whatever_the_umask(tmp_path, umask):
-    """Contract 9: a new file, and its `-wal` and `-shm`, are readable by their owner alone (0600); a backup, too."""
-    code = f"""
-os.umask({umask})
-os.chdir(sys.argv[1])
-with CustomStoreSQLite() as store:
-    store.save_token(login())
-    store.backup("backup.db")
-    print(sorted((name, oct(os.stat(name).st_mode & 0o777)) for name in os.listdir()))
-"""
+def test_only_the_owner_can_read_a_new_file_whatever_the_umask(tmp_path, umask):
+    """Contract 9: a new file, its `-wal`, its `-shm` and a backup have the mode 0600."""
     names = ["backup.db", "zohooauth.db", "zohooauth.db-shm", "zohooauth.db-wal"]
-    assert run_program(code, tmp_path) == f"{[(name, '0o600') for name in names]}\n"
+    assert run_in_fork(modes_of_new_files, tmp_path, umask) == dict.fromkeys(names, "0o600")
 
 
-def test_a_file_that_others_can_read_draws_one_warning(sample, caplog):
-    """Contract 9: an existing file that others can read draws one warning, and its mode is left alone."""
+def test_a_file_that_others_can_read_is_logged_once_as_a_warning(sample, caplog):
+    """Contract 9: an existing file that others can read keeps its mode. One warning says how to change it."""
     sample.chmod(0o640)
     for _ in range(3):
         CustomStoreSQLite(sample).close()
     assert [(line.name, line.levelno) for line in caplog.records] == [("zoho_token_store", logging.WARNING)]
-    assert f"{sample} holds credentials and can be read by others than its owner: chmod 600 it" in caplog.text
+    assert f"{sample} holds credentials, and other users can read it. Run chmod 600 on it." in caplog.text
     assert stat.S_IMODE(sample.stat().st_mode) == 0o640
 
 
-READ_ONLY = """
-store = CustomStoreSQLite(sys.argv[1])
-print(len(store), store.find_token(token("ada@example.com")).get_id())
-try:
-    store.save_token(login("bob@example.com", 2))
-except SDKException as error:
-    print(error.args[1])
-"""
+def read_and_try_to_save(path):
+    drop_privileges()
+    store = CustomStoreSQLite(path)
+    seen = [len(store), store.find_token(token("ada@example.com")).get_id()]
+    try:
+        store.save_token(login("bob@example.com", 2))
+    except SDKException as error:
+        return [*seen, error.cause.code, error.args[1]]
 
 
-def test_a_read_only_file_in_a_read_only_folder_is_read_and_saves_say_why_not(open_folder):
-    """Contract 9: where WAL cannot be had the store works in rollback mode; what cannot be written is a clear error."""
+def test_a_read_only_file_in_a_read_only_folder_can_be_read(open_folder):
+    """Contract 9: without write permission the store reads in rollback mode. A save says why it fails."""
     folder = open_folder / "package"
     folder.mkdir()
+    path = folder / "tokens.db"
     with CustomStoreSQLite(open_folder / "source.db") as store:
         store.save_token(login())
-        store.backup(folder / "tokens.db")
-    (folder / "tokens.db").chmod(0o444)
+        store.backup(path)
+    path.chmod(0o444)
     folder.chmod(0o555)
-    before = (folder / "tokens.db").read_bytes()
-    printed = run_program(UNPRIVILEGED + READ_ONLY, folder / "tokens.db").splitlines()
-    assert printed[0] == "1 1"
-    assert printed[1].startswith(f"save_token: {folder / 'tokens.db'}: it may not be written")
-    assert "nothing stored is lost; give this user write permission on the file and on its folder" in printed[1]
-    assert ((folder / "tokens.db").read_bytes(), list(folder.iterdir())) == (before, [folder / "tokens.db"])
+    before = path.read_bytes()
+    count, row_id, code, message = run_in_fork(read_and_try_to_save, path)
+    assert (count, row_id, code) == (1, "1", "read-only")
+    assert message.startswith(f"save_token: {path} cannot be written")
+    assert (path.read_bytes(), list(folder.iterdir())) == (before, [path])
 
 
-def test_a_folder_without_permission_says_so(open_folder):
-    """Contract 6: a file that cannot be made says with which file, and what to do."""
+def try_to_open(path):
+    drop_privileges()
+    try:
+        CustomStoreSQLite(path)
+    except SDKException as error:
+        return [error.cause.code, error.args[1]]
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_an_error_names_the_file_that_cannot_be_created(open_folder, mode):
+    """Contract 6: if the folder's permissions forbid a new file, the error has the file's path."""
     folder = open_folder / "closed"
     folder.mkdir()
-    code = """
-try:
-    CustomStoreSQLite(sys.argv[1])
-except SDKException as error:
-    print(error.args[1])
-"""
-    for mode, name in ((0o555, "new.db"), (0o000, "other.db")):
-        folder.chmod(mode)
-        printed = run_program(UNPRIVILEGED + code, folder / name)
-        assert f"CustomStoreSQLite: {folder / name}" in printed
-        assert "permission denied" in printed
-        assert "give this user" in printed
+    folder.chmod(mode)
+    code, message = run_in_fork(try_to_open, folder / "new.db")
+    assert code == "permission-denied"
+    assert message.startswith(f"CustomStoreSQLite: {folder / 'new.db'} ")
     folder.chmod(0o755)
     assert list(folder.iterdir()) == []

@@ -1,4 +1,7 @@
-"""Greenlets that meet at one expiry: they share a thread, and one that waits must let the others go on."""
+"""The refresh lease and gevent: greenlets share a thread, so a greenlet that waits must not block the others.
+
+`greenlets.py` is the program that these tests run.
+"""
 
 import json
 import pickle
@@ -15,7 +18,7 @@ from zoho_token_store.testing import ZohoStandIn
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks and process groups")
 
 HERE = Path(__file__).parent
-FOREVER = 300  # seconds of a lease that no test could sit out
+LONGER_THAN_ANY_TEST = 300  # seconds: a test that waits until the lease expires fails
 
 
 @pytest.fixture
@@ -26,15 +29,15 @@ def zoho():
 
 @pytest.fixture
 def setting(zoho, tmp_path):
-    """What a program needs to know: its store on a file, Zoho, and a folder for the SDK."""
-    arguments = {"path": str(tmp_path / "tokens.db"), "refresh_lease": FOREVER}
+    """The settings of a program: a store on a file, the stand-in for Zoho, and a folder for the SDK."""
+    arguments = {"path": str(tmp_path / "tokens.db"), "refresh_lease": LONGER_THAN_ANY_TEST}
     folder = str(tmp_path)
     return {"kind": "CustomStoreSQLite", "arguments": arguments, "environment": zoho.environment(), "folder": folder}
 
 
 @pytest.fixture
 def tokens(zoho, setting):
-    """How programs name the row of a user whose access token has expired: by its id, and by its refresh token."""
+    """Save a row whose access token has expired. Return two tokens that name it: by its id, and by its credentials."""
     from sdk.member import expired_token
 
     fields = {"client_id": zoho.client_id, "client_secret": zoho.client_secret}
@@ -47,7 +50,10 @@ def tokens(zoho, setting):
 
 @pytest.fixture
 def start(setting, tmp_path):
-    """Start greenlets that ask with these tokens, all at once, in a program with these of gevent's patches."""
+    """A function that starts a program. The program has one greenlet for each token, and all of them ask at once.
+
+    The keyword arguments go to gevent's `patch_all`.
+    """
     programs = []
 
     def start_one(tokens, **patches):
@@ -67,11 +73,11 @@ def start(setting, tmp_path):
         program.communicate()
 
 
-def ends(program):
-    """Wait until it has ended well. What it told, and how often another greenlet ticked since one had begun to wait."""
-    told, _ = program.communicate(timeout=30)
+def result(program):
+    """Wait until a program has ended. Return its outcome, and how often another greenlet ran during the waits."""
+    printed, _ = program.communicate(timeout=30)
     assert program.returncode == 0
-    events = [json.loads(line) for line in told.splitlines()]
+    events = [json.loads(line) for line in printed.splitlines()]
     return Outcome(events), events[-1]["count"]
 
 
@@ -81,24 +87,24 @@ def assert_all_served(outcome, count):
     assert outcome.total("gave_up") == 0
 
 
-def test_greenlets_at_one_expiry(start, zoho, tokens):
-    """Rule 8: greenlets of one thread wait for each other, and the one they wait for goes on: 1 token call."""
-    outcome, ticks = ends(start(tokens * 4))
+def test_greenlets_at_one_expiry_make_one_token_call(start, zoho, tokens):
+    """Rule 8: greenlets of one thread wait for the one that refreshes, and do not block it: 1 token call."""
+    outcome, ticks = result(start(tokens * 4))
     assert zoho.token_calls == 1
     assert_all_served(outcome, 8)
     assert (outcome.total("taken"), outcome.total("waited")) == (1, 7)
     assert ticks > 0
 
 
-def test_greenlets_wait_for_another_process(start, zoho, setting, tokens, tmp_path):
-    """Rule 8: while greenlets wait for another process, the others of their thread go on."""
+def test_greenlets_that_wait_for_another_process_let_others_run(start, zoho, setting, tokens, tmp_path):
+    """Rule 8: while greenlets wait for another process, another greenlet of their thread runs."""
     holder = Crowd(setting, "hold", {"token": tokens[0]})
     try:
         holder.until("holds")
         program = start(tokens * 4)
-        # Only then does the holder go on: if the waits held the thread, they would last until they gave up.
-        until = time.monotonic() + 30
-        while not (ticked := (tmp_path / "ticked").exists()) and time.monotonic() < until:
+        # The holder is still waiting here. If the waiting greenlets blocked their thread, it would not tick.
+        deadline = time.monotonic() + 30
+        while not (ticked := (tmp_path / "ticked").exists()) and time.monotonic() < deadline:
             time.sleep(0.005)
         assert ticked
         assert zoho.token_calls == 0
@@ -106,15 +112,15 @@ def test_greenlets_wait_for_another_process(start, zoho, setting, tokens, tmp_pa
         assert_all_served(holder.ends(), 1)
     finally:
         holder.kill()
-    outcome, _ = ends(program)
+    outcome, _ = result(program)
     assert zoho.token_calls == 1
     assert_all_served(outcome, 8)
     assert (outcome.total("taken"), outcome.total("waited")) == (0, 8)
 
 
-def test_greenlets_that_cannot_wait_for_each_other(start, zoho, tokens):
-    """Rule 8: where sleeping holds the whole thread, no greenlet waits for another of it: it would be in vain."""
-    outcome, _ = ends(start(tokens * 2, time=False))
+def test_greenlets_do_not_wait_for_each_other_if_sleep_blocks_the_thread(start, zoho, tokens):
+    """Rule 8: if gevent has not replaced `time.sleep`, a waiting greenlet would block the one that refreshes."""
+    outcome, _ = result(start(tokens * 2, time=False))
     assert zoho.token_calls <= 4
     assert [(answer["error"], answer["logged"]) for answer in outcome.answers] == [(None, [])] * 4
     assert [outcome.total(counter) for counter in ("waited", "gave_up")] == [0, 0]

@@ -1,8 +1,8 @@
-"""Our stores beside every other, in one process, interleaved: `make bench`.
+"""Compare our stores with other stores, interleaved in one process: `make bench`.
 
-Prints tables in Markdown: the median of the runs, and in brackets the p99 of single calls. *Hot* is a call in a loop,
-*cold* one after 0.1 ms of other work. Python collects its garbage as it always does. What was not measured is a dash;
-whoever was left out is named at the end, with the reason.
+It prints tables in Markdown. A cell has the median of the runs and, in brackets, the p99 of single calls. A *hot* call
+is part of a loop of calls. A *cold* call follows 0.1 ms of other work. Python's garbage collector is on. A dash means
+"not measured". The last section lists what was left out, with the reasons.
 """
 
 from __future__ import annotations
@@ -40,23 +40,25 @@ FAST_ROWS = [10, 100]
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fast", action="store_true", help="tiny batches on 10 and 100 rows: does it all work?")
-    parser.add_argument("--rows", type=int, nargs="+", help="sizes of the tables (default: 10 1000 10000 100000)")
-    parser.add_argument("--million", action="store_true", help="1 000 000 rows, too: our stores alone, one run")
-    parser.add_argument("--runs", type=int, help=f"how often each figure is taken ({measure.FULL.runs})")
+    parser.add_argument("--fast", action="store_true", help="tiny batches on 10 and 100 rows, to see that it works")
+    parser.add_argument("--rows", type=int, nargs="+", help="table sizes (default: 10 1000 10000 100000)")
+    parser.add_argument("--million", action="store_true", help="also 1 000 000 rows: only our stores, one run")
+    parser.add_argument("--runs", type=int, help=f"number of runs ({measure.FULL.runs})")
     parser.add_argument("--sections", nargs="+", choices=targets.SECTIONS, default=targets.SECTIONS, metavar="NAME")
-    parser.add_argument("--folder", type=Path, help="where the files are (default: under target/; a tmpfs has no disk)")
-    parser.add_argument("--floor", type=Path, default=ROOT / "target" / "floor", help="what `make floor` has built")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the costs over the rows")
-    parser.add_argument("--peer", action="append", default=[], metavar="MODULE:CLASS", help="another store beside ours")
-    parser.add_argument("--peer-path", type=Path, default=Path(), metavar="DIR", help="where its module is")
+    parser.add_argument("--folder", type=Path, help="folder for the files, on a real disk (default: under target/)")
+    parser.add_argument(
+        "--floor", type=Path, default=ROOT / "target" / "floor", help="the program that `make floor` builds"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to a file")
+    parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the costs by the number of rows")
+    parser.add_argument("--peer", action="append", default=[], metavar="MODULE:CLASS", help="another store to compare")
+    parser.add_argument("--peer-path", type=Path, default=Path(), metavar="DIR", help="the folder of its module")
     parser.add_argument("--mariadb", default="127.0.0.1:3306", metavar="HOST:PORT", help="for DBStore (%(default)s)")
     parser.add_argument("--mariadb-user", default="root", metavar="NAME", help="(%(default)s)")
     parser.add_argument("--mariadb-password", default="", metavar="WORD", help="(none)")
-    parser.add_argument("--mariadb-database", default="zoho_token_store_bench", help="is made, and dropped afterwards")
+    parser.add_argument("--mariadb-database", default="zoho_token_store_bench", help="created, and dropped at the end")
     options = parser.parse_args()
     options.rows = sorted(options.rows or (FAST_ROWS if options.fast else targets.ROWS))
     return options
@@ -64,7 +66,7 @@ def arguments() -> argparse.Namespace:
 
 @contextlib.contextmanager
 def in_folder(folder: Path) -> Iterator[None]:
-    """Work there for a while."""
+    """Make it the current folder temporarily."""
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -74,7 +76,7 @@ def in_folder(folder: Path) -> Iterator[None]:
 
 
 def compared(options: argparse.Namespace, left_out: dict[str, str]) -> list[peers.Peer]:
-    """Return the stores that are here, and note the others."""
+    """Return the available stores, and note why others are left out."""
     found = list(peers.ALWAYS)
     server = (options.mariadb, options.mariadb_user, options.mariadb_password, options.mariadb_database)
     for name, peer in (("DBStore", database.answering(*server)), ("diskcache", peers.cache())):
@@ -87,7 +89,7 @@ def compared(options: argparse.Namespace, left_out: dict[str, str]) -> list[peer
 
 @contextlib.contextmanager
 def without_leftovers(stores: list[peers.Peer], left_out: dict[str, str]) -> Iterator[None]:
-    """Drop what was made on a server; if the server is gone by then, the figures are not."""
+    """Drop the databases on a server at the end. A failure to do so is noted, and the figures are kept."""
     try:
         yield
     finally:
@@ -100,7 +102,7 @@ def without_leftovers(stores: list[peers.Peer], left_out: dict[str, str]) -> Ite
 
 
 def measured(bench: Bench, options: argparse.Namespace) -> None:
-    """Measure all there is, run by run."""
+    """Measure everything, run by run."""
     bench.alone()
     for run in range(bench.effort.runs):
         for rows in [*options.rows, *([MILLION] if options.million and run == 0 else [])]:
@@ -112,11 +114,11 @@ def measured(bench: Bench, options: argparse.Namespace) -> None:
         bench.memory(FAST_ROWS[-1] if options.fast else MEMORY_ROWS)
 
 
-def told(bench: Bench, verdicts: list[targets.Verdict], facts: dict[str, str], *, fast: bool) -> Iterator[str]:
-    """Write it all for reading."""
+def report_lines(bench: Bench, verdicts: list[targets.Verdict], facts: dict[str, str], *, fast: bool) -> Iterator[str]:
+    """Return the parts of the report."""
     names = [peer.name for peer in bench.peers]
     if fast:
-        yield "A fast run: it shows that everything works, and its figures say little.\n"
+        yield "A fast run: it shows that everything works. Its figures are not meaningful.\n"
     yield ", ".join(f"{name} {value}" for name, value in facts.items()) + "\n"
     for peer in bench.peers:
         yield f"- {peer.name}: {peer.about}" + ("" if peer.durable else "; not durable")
@@ -136,10 +138,12 @@ def main() -> None:
     """Measure and print."""
     options = arguments()
     if _native.__profile__ != "release" and not options.fast:
-        sys.exit(f"zoho_token_store is a {_native.__profile__} build, whose figures say nothing: make bench")
-    logging.disable()  # of failures that are counted
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # with its files removed
-    with in_folder(HERE):  # it imports the modules that are in its folder, and that folder must stay
+        profile = _native.__profile__
+        sys.exit(f"zoho_token_store is a {profile} build, and its figures would be meaningless. Run: make bench")
+    logging.disable()  # failures are counted, not logged
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # an exit removes the files
+    # The fork server imports modules from its current folder, so that folder must exist until the end.
+    with in_folder(HERE):
         forkserver.ensure_running()
     effort = measure.FAST if options.fast else measure.FULL
     effort = effort._replace(runs=options.runs or effort.runs)
@@ -160,7 +164,7 @@ def main() -> None:
         left_out["picture"] = "matplotlib is not installed (make bench installs it)"
     elif options.picture:
         report.draw(bench.figures, [peer.name for peer in stores], options.picture)
-    print("\n".join(told(bench, verdicts, facts, fast=options.fast)))
+    print("\n".join(report_lines(bench, verdicts, facts, fast=options.fast)))
     if options.json:
         whole = report.document(bench.figures, verdicts, {"machine": facts, "left out": left_out})
         options.json.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")

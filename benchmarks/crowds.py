@@ -1,6 +1,6 @@
-"""A store under several at once: beside a busy thread, found in while others save, saved into by many.
+"""Measure a store under concurrency: finds beside a busy thread, finds during saves, saves of several workers.
 
-Everybody works until the time is over and ends by itself. Processes are fresh ones, which open the store themselves.
+Each worker stops by itself when its time is over. Worker processes are new ones and open the store themselves.
 """
 
 from __future__ import annotations
@@ -22,52 +22,52 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from operations import Stand
+    from operations import LoadedStore
     from peers import Peer
     from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 
-    Place = tuple[Peer, Path, int, list[str] | None]  # where a process makes its stand
+    Location = tuple[Peer, Path, int, list[str] | None]  # how a process opens the store: peer, folder, rows, ids
 
-IN_TIME = 60  # seconds for a crowd to be ready, or to end: far more than it needs
-PAUSE = 0.0002  # seconds between finds: a thread that never waits would keep the saving ones from the GIL
-READY = 1_000  # tokens that a worker makes beforehand, to save them again and again
-AT_ONCE = 20  # tokens that are made before they are found
+TIMEOUT_SECONDS = 60  # for a crowd to be ready, or to end; it needs much less
+PAUSE_SECONDS = 0.0002  # between finds: a thread that never waits would keep the GIL from saving threads
+PREPARED_SAVES = 1_000  # tokens that a worker prepares and saves again and again
+PREPARED_FINDS = 20  # tokens that are prepared before they are found
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["crowds", "database"])
 
 
 class Saves(NamedTuple):
-    """What came of saving: the seconds of each save, how many failed, and how long it all took."""
+    """The result of saving: the seconds of each save, the number of failed saves, and the total seconds."""
 
-    took: list[float]
+    durations: list[float]
     failed: int
     seconds: float
 
     @property
     def per_second(self) -> float:
-        """Of all together."""
-        return len(self.took) / self.seconds if self.seconds else 0
+        """The number of successful saves per second."""
+        return len(self.durations) / self.seconds if self.seconds else 0
 
 
 class Worker(NamedTuple):
-    """Someone who saves without pause, each time a row drawn by lot."""
+    """A worker that saves random rows without pause."""
 
     call: Callable[[OAuthToken], object]
     tokens: list[OAuthToken]
 
     @classmethod
-    def of(cls, stand: Stand) -> Worker:
-        """Make the tokens beforehand."""
-        return cls(*stand.prepare(operations.SAVE_UPDATE, random.SystemRandom(), READY))
+    def of(cls, loaded: LoadedStore) -> Worker:
+        """Prepare the tokens."""
+        return cls(*loaded.prepare(operations.SAVE_UPDATE, random.SystemRandom(), PREPARED_SAVES))
 
     def save(self, seconds: float) -> Saves:
         """Save until the time is over."""
-        took, failed = [], 0
+        durations, failed = [], 0
         clock = time.perf_counter
-        began = now = clock()
+        first_start = now = clock()
         for token in itertools.cycle(self.tokens):
-            begun = now
-            if begun > began + seconds:
+            start = now
+            if start > first_start + seconds:
                 break
             try:
                 self.call(token)
@@ -76,13 +76,13 @@ class Worker(NamedTuple):
                 now = clock()
             else:
                 now = clock()
-                took.append(now - begun)
-        return Saves(took, failed, now - began)
+                durations.append(now - start)
+        return Saves(durations, failed, now - first_start)
 
 
 @contextlib.contextmanager
 def busy_thread() -> Iterator[None]:
-    """Let another Python thread compute all the while."""
+    """Let another Python thread compute."""
     done = threading.Event()
 
     def compute() -> None:
@@ -95,20 +95,23 @@ def busy_thread() -> Iterator[None]:
         yield
     finally:
         done.set()
-        thread.join(IN_TIME)
+        thread.join(TIMEOUT_SECONDS)
 
 
-def finds(stand: Stand, seconds: float, chance: Random, pause: float = 0) -> tuple[list[float], int]:
-    """Find by refresh token until the time is over: the seconds of each, and how many found nothing or failed."""
-    took, failed = [], 0
+def finds(loaded: LoadedStore, seconds: float, rng: Random, pause: float = 0) -> tuple[list[float], int]:
+    """Find by refresh token until the time is over.
+
+    Return the seconds of each find, and the number of those that found nothing or failed.
+    """
+    durations, failed = [], 0
     clock = time.perf_counter
-    until = clock() + seconds
-    while clock() < until:
-        call, tokens = stand.prepare(operations.FIND_BY_REFRESH_TOKEN, chance, AT_ONCE)
+    end = clock() + seconds
+    while clock() < end:
+        call, tokens = loaded.prepare(operations.FIND_BY_REFRESH_TOKEN, rng, PREPARED_FINDS)
         for token in tokens:
             if pause:
                 time.sleep(pause)
-            begun = clock()
+            start = clock()
             try:
                 found = call(token)
             except Exception:
@@ -117,74 +120,74 @@ def finds(stand: Stand, seconds: float, chance: Random, pause: float = 0) -> tup
             if found is None:
                 failed += 1
             else:
-                took.append(now - begun)
-            if now > until:
+                durations.append(now - start)
+            if now > end:
                 break
-    return took, failed
+    return durations, failed
 
 
-def idle_and_busy(stand: Stand, seconds: float, chance: Random) -> tuple[list[float], list[float]]:
-    """Find without and with a busy second thread."""
-    idle, _ = finds(stand, seconds / 4, chance)
+def idle_and_busy(loaded: LoadedStore, seconds: float, rng: Random) -> tuple[list[float], list[float]]:
+    """Return the seconds of each find without and with a busy second thread."""
+    idle, _ = finds(loaded, seconds / 4, rng)
     with busy_thread():
-        busy, _ = finds(stand, seconds, chance)
+        busy, _ = finds(loaded, seconds, rng)
     return idle, busy
 
 
-def work(gate: Barrier, answers: Queue, place: Place, seconds: float) -> None:
-    """Be one process: open the store, and save for so long when all are ready."""
-    peer, home, rows, ids = place
+def work(barrier: Barrier, results: Queue, location: Location, seconds: float) -> None:
+    """Run in a process: open the store, wait until all are ready, and save for this time."""
+    peer, home, rows, ids = location
     try:
         store = peer.open(home)
-        worker = Worker.of(operations.Stand(peer, store, home, rows, ids))
-        gate.wait(IN_TIME)
-        answers.put(worker.save(seconds))
+        worker = Worker.of(operations.LoadedStore(peer, store, home, rows, ids))
+        barrier.wait(TIMEOUT_SECONDS)
+        results.put(worker.save(seconds))
         peer.close(store)
     except Exception:
-        gate.abort()
-        answers.put(Saves([], 1, seconds))
+        barrier.abort()
+        results.put(Saves([], 1, seconds))
 
 
 @contextlib.contextmanager
-def saving_processes(stand: Stand, count: int, seconds: float) -> Iterator[list[Saves]]:
-    """Let so many processes save; when all are ready the body runs, and after it the list is filled."""
-    gate, answers = processes.Barrier(count + 1), processes.Queue()
-    place = stand.peer, stand.home, stand.rows, stand.ids
-    crowd = [processes.Process(target=work, args=(gate, answers, place, seconds), daemon=True) for _ in range(count)]
-    told: list[Saves] = []
+def saving_processes(loaded: LoadedStore, count: int, seconds: float) -> Iterator[list[Saves]]:
+    """Let several processes save while the body runs. The yielded list has their results after the body."""
+    barrier, results = processes.Barrier(count + 1), processes.Queue()
+    arguments = (barrier, results, (loaded.peer, loaded.home, loaded.rows, loaded.ids), seconds)
+    crowd = [processes.Process(target=work, args=arguments, daemon=True) for _ in range(count)]
+    saves: list[Saves] = []
     try:
         for worker in crowd:
             worker.start()
-        gate.wait(IN_TIME)
-        yield told
-        told += [answers.get(timeout=IN_TIME) for _ in crowd]
+        barrier.wait(TIMEOUT_SECONDS)
+        yield saves
+        saves += [results.get(timeout=TIMEOUT_SECONDS) for _ in crowd]
         for worker in crowd:
-            worker.join(IN_TIME)
+            worker.join(TIMEOUT_SECONDS)
     finally:
         for worker in crowd:
             if worker.is_alive():
                 worker.kill()
-                worker.join(IN_TIME)
+                worker.join(TIMEOUT_SECONDS)
 
 
 @contextlib.contextmanager
-def saving_threads(stand: Stand, count: int, seconds: float) -> Iterator[list[Saves]]:
-    """Let so many threads save with one store, in the same way."""
-    gate = threading.Barrier(count + 1)
-    workers = [Worker.of(stand) for _ in range(count)]
-    told: list[Saves] = []
+def saving_threads(loaded: LoadedStore, count: int, seconds: float) -> Iterator[list[Saves]]:
+    """Let several threads save with one store while the body runs. The yielded list has their results after it."""
+    barrier = threading.Barrier(count + 1)
+    workers = [Worker.of(loaded) for _ in range(count)]
+    saves: list[Saves] = []
 
     def save(worker: Worker) -> None:
-        gate.wait(IN_TIME)
-        told.append(worker.save(seconds))
+        barrier.wait(TIMEOUT_SECONDS)
+        saves.append(worker.save(seconds))
 
     crowd = [threading.Thread(target=save, args=(worker,), daemon=True) for worker in workers]
     for thread in crowd:
         thread.start()
-    gate.wait(IN_TIME)
-    yield told
+    barrier.wait(TIMEOUT_SECONDS)
+    yield saves
     for thread in crowd:
-        thread.join(IN_TIME)
+        thread.join(TIMEOUT_SECONDS)
 
 
 CROWDS = {
@@ -195,23 +198,28 @@ CROWDS = {
 }
 
 
-def together(told: list[Saves]) -> Saves:
-    """Add up what a crowd's members did at the same time."""
-    took = [each for saves in told for each in saves.took]
-    return Saves(took, sum(saves.failed for saves in told), max((saves.seconds for saves in told), default=0))
+def combine(results: list[Saves]) -> Saves:
+    """Combine the results of workers that saved at the same time."""
+    durations = [duration for saves in results for duration in saves.durations]
+    return Saves(
+        durations, sum(saves.failed for saves in results), max((saves.seconds for saves in results), default=0)
+    )
 
 
-def saves(stand: Stand, crowd: str, seconds: float) -> Saves:
-    """Let a crowd save."""
-    count, how = CROWDS[crowd]
-    with how(stand, count, seconds) as told:
+def saves(loaded: LoadedStore, crowd: str, seconds: float) -> Saves:
+    """Let the workers of a crowd save."""
+    count, saving = CROWDS[crowd]
+    with saving(loaded, count, seconds) as results:
         pass
-    return together(told)
+    return combine(results)
 
 
-def find_while_saving(stand: Stand, seconds: float, chance: Random) -> tuple[list[float], int, Saves]:
-    """Find while a thread saves, and a process if it can: the seconds of each find, failed finds, the others' saves."""
-    others = 0 if stand.peer.kept == "memory" else 1
-    with saving_processes(stand, others, seconds) as by_processes, saving_threads(stand, 1, seconds) as by_threads:
-        took, failed = finds(stand, seconds * 0.9, chance, PAUSE)
-    return took, failed, together([*by_processes, *by_threads])
+def find_while_saving(loaded: LoadedStore, seconds: float, rng: Random) -> tuple[list[float], int, Saves]:
+    """Find while a thread saves, and also a process if the store is not in memory.
+
+    Return the seconds of each find, the number of failed finds, and the saves.
+    """
+    others = 0 if loaded.peer.kept == "memory" else 1
+    with saving_processes(loaded, others, seconds) as by_processes, saving_threads(loaded, 1, seconds) as by_threads:
+        durations, failed = finds(loaded, seconds * 0.9, rng, PAUSE_SECONDS)
+    return durations, failed, combine([*by_processes, *by_threads])

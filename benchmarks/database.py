@@ -1,4 +1,4 @@
-"""The SDK's `DBStore`, on a MariaDB of this machine's that answers, in a database that is made and dropped again."""
+"""The SDK's `DBStore` on a local MariaDB server, in a database that is created for the benchmark and then dropped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Database(Peer):
-    """The SDK's `DBStore`, in a database of the benchmark's own."""
+    """The SDK's `DBStore` in the benchmark's database."""
 
     host: str = ""
     port: int = 0
@@ -34,7 +34,7 @@ class Database(Peer):
         )
 
     def open(self, home: Path) -> TokenStore:
-        """Make it on a table named like the folder, as the SDK's documentation makes the table."""
+        """Open the store on a table with the folder's name, created as in the SDK's documentation."""
         table = home.name.replace("-", "_")
         columns = ["user_name", "client_id", "client_secret", "refresh_token", "access_token", "grant_token"]
         with self.connect(database=self.database) as connection, connection.cursor() as cursor:
@@ -46,7 +46,7 @@ class Database(Peer):
         return DBStore(self.host, self.database, self.user, self.password, str(self.port), table)
 
     def fill(self, store: Any, home: Path, rows: int) -> None:  # noqa: ANN401, ARG002
-        """Insert them in transactions of many."""
+        """Insert the rows in large transactions."""
         with self.connect(database=self.database) as connection, connection.cursor() as cursor:
             for chunk in chunks(numbered(rows), rows):
                 marks = ", ".join(["%s"] * len(chunk[0]))
@@ -54,23 +54,23 @@ class Database(Peer):
                 connection.commit()
 
     def close(self, store: Any) -> None:  # noqa: ANN401
-        """Leave the table to whoever drops the database."""
+        """Keep the table: `drop` deletes it with the database."""
 
     def create(self) -> str:
-        """Make the database and tell the server's version."""
+        """Create the database and return the server's version."""
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.execute(f"CREATE DATABASE {self.database}")
             cursor.execute("SELECT version()")
             return str(cursor.fetchone()[0])
 
     def drop(self) -> None:
-        """Remove the database and all that is in it."""
+        """Drop the database with all its tables."""
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.execute(f"DROP DATABASE {self.database}")
 
 
 def answering(address: str, user: str, password: str, name: str) -> Database | str:
-    """Return the SDK's `DBStore` on a server that answers, or why it is left out."""
+    """Return the SDK's `DBStore` on this server, or the reason why it is left out."""
     host, _, port = address.rpartition(":")
     try:
         if not ipaddress.ip_address(socket.gethostbyname(host)).is_loopback:

@@ -1,7 +1,7 @@
-//! The floor of a find: the bare point `SELECT` by refresh token, ten strings copied, and nothing around it.
+//! The lower bound for a find: a point `SELECT` by refresh token that copies ten strings, and nothing else.
 //!
-//! `floor FILE BATCHES CALLS` prints the nanoseconds of one call, batch by batch. `make floor` builds it.
-#![allow(clippy::print_stdout, reason = "it is a program, and that is its answer")]
+//! `floor FILE BATCHES CALLS` prints the nanoseconds per call of each batch. `make floor` builds it.
+#![allow(clippy::print_stdout, reason = "the program prints its result")]
 
 use std::error::Error;
 use std::hint::black_box;
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let keys: Vec<String> = connection.prepare(KEYS)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let mut statement = connection.prepare(SELECT)?;
-    // As many draws in each batch: the keys are in memory for us, as they are for whoever asks a store.
+    // The keys are drawn before the clock starts, because a caller of a store already has its key in memory.
     fastrand::seed(7);
     for _ in 0..batches {
         let drawn: Vec<&String> = (0..calls).map(|_| &keys[fastrand::usize(..keys.len())]).collect();

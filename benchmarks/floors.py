@@ -1,7 +1,7 @@
-"""What no store can do without, timed in the same run: a row read by its key, a token filled, a page synced.
+"""Lower bounds ("floors") for the cost of an operation, measured in the same run.
 
-Of a find: the bare point `SELECT` in Rust (`floor.rs`), and ten getters and setters in Python. Of a save: one append of
-4 KiB and `fdatasync`.
+A find needs at least a point `SELECT` in Rust (`floor.rs`) and ten getters and setters in Python. A durable save needs
+at least one append of 4 KiB and one `fdatasync`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
 
 def fill(token: OAuthToken) -> None:
-    """Read ten fields of a token, and write them."""
+    """Read and write ten fields of a token."""
     token.get_id()
     token.get_user_signature()
     token.get_client_id()
@@ -56,25 +56,25 @@ class Fill:
 
     name = "floor: ten getters and setters"
 
-    def prepare(self, _operation: Operation, chance: Random, count: int) -> Calls:
-        """Make a token for each call."""
-        return fill, [tokens.with_refresh_token(chance.randrange(100)) for _ in range(count)]
+    def prepare(self, _operation: Operation, rng: Random, count: int) -> Calls:
+        """Prepare a token for each call."""
+        return fill, [tokens.with_refresh_token(rng.randrange(100)) for _ in range(count)]
 
-    def tidy(self, _operation: Operation, _arguments: list) -> None:
-        """Leave it."""
+    def clean_up(self, _operation: Operation, _arguments: list) -> None:
+        """Do nothing."""
 
 
 class Append:
-    """4 KiB at a file's end, and on the disk."""
+    """An append of 4 KiB to a file, and a sync."""
 
     name = "floor: append and sync"
 
     def __init__(self, home: Path) -> None:
-        """Make the file, where the stores' files are."""
+        """Create the file on the file system of the stores' files."""
         self.file = os.open(home / "appended", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def prepare(self, _operation: Operation, _chance: Random, count: int) -> Calls:
-        """Make nothing."""
+        """Return the same page for each call."""
 
         def append(page: Any) -> None:  # noqa: ANN401
             os.write(self.file, page)
@@ -82,8 +82,8 @@ class Append:
 
         return append, [PAGE] * count
 
-    def tidy(self, _operation: Operation, _arguments: list) -> None:
-        """Let it grow."""
+    def clean_up(self, _operation: Operation, _arguments: list) -> None:
+        """Do nothing: the file grows."""
 
     def close(self) -> None:
         """Close the file."""
@@ -91,7 +91,7 @@ class Append:
 
 
 def select(program: Path, file: Path, batches: int, calls: int) -> float:
-    """Return the seconds of one bare point `SELECT` in Rust."""
+    """Return the seconds of one point `SELECT` in Rust."""
     done = subprocess.run(
         [program, file, str(batches), str(calls)], capture_output=True, text=True, check=True, timeout=60
     )

@@ -1,4 +1,4 @@
-"""What the figures were taken on: the machine, the file system, the versions."""
+"""The environment of the figures: the machine, the file system and the versions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def processor() -> str:
 
 
 def file_system(folder: Path) -> str:
-    """Return the type of the file system that a folder is on."""
+    """Return the type of a folder's file system."""
     try:
         mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:
@@ -30,7 +30,7 @@ def file_system(folder: Path) -> str:
 
 
 def facts(folder: Path) -> dict[str, str]:
-    """Return all of it."""
+    """Return all facts by their names."""
     found = {
         "CPU": processor(),
         "cores": str(os.cpu_count()),

@@ -1,7 +1,7 @@
-"""How calls are timed: in batches and one by one, hot and cold, every contender in turn.
+"""Time calls: in batches and one by one, hot and cold, with the contenders in turn.
 
-A *contender* is a store that is ready (`operations.Stand`) or a floor. Each call gets an argument of its own, made
-before the clock starts. Python collects its garbage as it always does.
+A *contender* is a store with rows (`operations.LoadedStore`) or a floor. Each call gets an argument of its own.
+Arguments are prepared before the clock starts. Python's garbage collector is on.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
     from operations import Calls, Operation
 
-ENOUGH_FOR_P99 = 100
-TOO_SLOW_FOR_P99 = 0.02  # seconds
-FIRST_CALLS, FIRST_SECONDS = 5, 0.2
-OTHER_WORK = 1e-4  # seconds
+MIN_CALLS_FOR_P99 = 100
+MAX_SECONDS_FOR_P99 = 0.02  # a slower call gets too few single calls for a p99
+WARM_UP_CALLS, WARM_UP_SECONDS = 5, 0.2
+OTHER_WORK_SECONDS = 1e-4
 DOCUMENT = json.dumps([{"name": f"field {number}", "values": [number, str(number), None]} for number in range(8)])
 
 
 class Effort(NamedTuple):
-    """How long to measure."""
+    """How much to measure."""
 
     runs: int
-    batch: float  # seconds of a batch of calls, of which there may be fewer
-    calls: int  # in a batch, at most
-    batches: int
-    singles: int  # calls that are timed one by one
-    crowd: float  # seconds that a crowd works
-    opened: int  # times that a store is made anew
-    imports: int
+    batch: float  # target seconds of a batch
+    calls: int  # maximum number of calls in a batch
+    batches: int  # maximum number of batches
+    singles: int  # maximum number of calls that are timed one by one
+    crowd: float  # seconds of concurrent work
+    opened: int  # how often a store is opened
+    imports: int  # how often a module is imported
 
 
 FULL = Effort(runs=3, batch=0.01, calls=2_000, batches=9, singles=360, crowd=0.6, opened=7, imports=11)
@@ -43,21 +43,21 @@ FAST = Effort(runs=1, batch=0.0005, calls=10, batches=3, singles=12, crowd=0.05,
 
 
 class Contender(Protocol):
-    """Something that can be called and timed."""
+    """A store or a floor whose calls can be timed."""
 
     @property
     def name(self) -> str:
-        """Who it is, in tables."""
+        """The name in tables."""
 
-    def prepare(self, operation: Operation, chance: Random, count: int) -> Calls:
-        """Return what to call, and what to call it with."""
+    def prepare(self, operation: Operation, rng: Random, count: int) -> Calls:
+        """Return the function to call and the arguments of its calls."""
 
-    def tidy(self, operation: Operation, arguments: list) -> None:
-        """Take back what the calls did."""
+    def clean_up(self, operation: Operation, arguments: list) -> None:
+        """Undo what the calls did."""
 
 
 class Key(NamedTuple):
-    """What a figure is about."""
+    """The identity of a figure."""
 
     section: str
     operation: str
@@ -67,7 +67,7 @@ class Key(NamedTuple):
 
 @dataclasses.dataclass
 class Figure:
-    """One number of each run; and single calls, of all runs."""
+    """A measured quantity: one number per run, and the seconds of the single calls of all runs."""
 
     unit: str = "s"
     runs: list[float] = dataclasses.field(default_factory=list)
@@ -77,32 +77,32 @@ class Figure:
 
     @property
     def median(self) -> float | None:
-        """Of the runs."""
+        """The median of the runs."""
         return statistics.median(self.runs) if self.runs else None
 
     @property
     def p99(self) -> float | None:
-        """Of the single calls, if there are enough for one."""
-        if len(self.singles) < ENOUGH_FOR_P99:
+        """The 99th percentile of the single calls, if there are enough of them."""
+        if len(self.singles) < MIN_CALLS_FOR_P99:
             return None
         return sorted(self.singles)[int(len(self.singles) * 0.99)]
 
     @property
     def p50(self) -> float | None:
-        """Of the single calls."""
+        """The median of the single calls."""
         return statistics.median(self.singles) if self.singles else None
 
     @property
     def slowest(self) -> float | None:
-        """Of the single calls."""
+        """The slowest single call."""
         return max(self.singles, default=None)
 
 
 class Figures(dict[Key, Figure]):
-    """All that was measured."""
+    """All figures."""
 
     def add(self, key: Key, value: float, *, singles: Iterable[float] = (), failed: int = 0, unit: str = "s") -> None:
-        """Add one run's."""
+        """Add the result of one run."""
         figure = self.setdefault(key, Figure(unit))
         figure.runs.append(value)
         figure.singles += singles
@@ -113,117 +113,120 @@ class Figures(dict[Key, Figure]):
         self.setdefault(key, Figure()).lost += rows
 
     def value(self, key: Key, of: str = "median") -> float | None:
-        """Return a number, or `None` if it was not measured."""
+        """Return an attribute of a figure, or `None` if it was not measured."""
         return getattr(self[key], of) if key in self else None
 
     def unit(self, key: Key) -> str | None:
-        """Return what it is counted in."""
+        """Return the unit of a figure, or `None` if it was not measured."""
         return self[key].unit if key in self else None
 
 
-def batch(contender: Contender, operation: Operation, chance: Random, count: int) -> float:
-    """Return the seconds of one call, in a loop of so many."""
-    call, arguments = contender.prepare(operation, chance, count)
-    begun = time.perf_counter()
+def batch(contender: Contender, operation: Operation, rng: Random, count: int) -> float:
+    """Time a loop of calls. Return the seconds per call."""
+    call, arguments = contender.prepare(operation, rng, count)
+    start = time.perf_counter()
     for argument in arguments:
         call(argument)
-    took = time.perf_counter() - begun
-    contender.tidy(operation, arguments)
-    return took / count
+    duration = time.perf_counter() - start
+    contender.clean_up(operation, arguments)
+    return duration / count
 
 
-def one_by_one(contender: Contender, operation: Operation, chance: Random, count: int) -> list[float]:
-    """Return the seconds of each of so many calls."""
-    call, arguments = contender.prepare(operation, chance, count)
+def one_by_one(contender: Contender, operation: Operation, rng: Random, count: int) -> list[float]:
+    """Time each call of a loop. Return the seconds of each."""
+    call, arguments = contender.prepare(operation, rng, count)
     clock = time.perf_counter
-    took = []
+    durations = []
     for argument in arguments:
-        begun = clock()
+        start = clock()
         call(argument)
-        took.append(clock() - begun)
-    contender.tidy(operation, arguments)
-    return took
+        durations.append(clock() - start)
+    contender.clean_up(operation, arguments)
+    return durations
 
 
-def after_other_work(contender: Contender, operation: Operation, chance: Random, count: int) -> list[float]:
-    """Return the seconds of each of so many calls, each after 0.1 ms of something else."""
-    call, arguments = contender.prepare(operation, chance, count)
+def after_other_work(contender: Contender, operation: Operation, rng: Random, count: int) -> list[float]:
+    """Time calls that each follow 0.1 ms of other work. Return the seconds of each."""
+    call, arguments = contender.prepare(operation, rng, count)
     clock = time.perf_counter
-    took = []
+    durations = []
     for argument in arguments:
-        until = clock() + OTHER_WORK
-        while clock() < until:
+        end = clock() + OTHER_WORK_SECONDS
+        while clock() < end:
             json.loads(DOCUMENT)
-        begun = clock()
+        start = clock()
         call(argument)
-        took.append(clock() - begun)
-    contender.tidy(operation, arguments)
-    return took
+        durations.append(clock() - start)
+    contender.clean_up(operation, arguments)
+    return durations
 
 
-def pace(contender: Contender, operation: Operation, chance: Random, known: dict[str, float]) -> float:
-    """Return about how many seconds a call takes, once it is warm. Who is known to be slow is not asked again."""
-    if known.get(contender.name, 0) > FIRST_SECONDS:
+def estimate(contender: Contender, operation: Operation, rng: Random, known: dict[str, float]) -> float:
+    """Return the approximate seconds of a warm call. A contender that is known to be slow is not called again."""
+    if known.get(contender.name, 0) > WARM_UP_SECONDS:
         return known[contender.name]
-    took: list[float] = []
-    while len(took) < FIRST_CALLS and sum(took) < FIRST_SECONDS:
-        took += one_by_one(contender, operation, chance, 1)
-    return min(took)
+    durations: list[float] = []
+    while len(durations) < WARM_UP_CALLS and sum(durations) < WARM_UP_SECONDS:
+        durations += one_by_one(contender, operation, rng, 1)
+    return min(durations)
 
 
 def within(seconds: float, each: float, most: int) -> int:
-    """Return how many fit into the time, but one at least."""
+    """Return how many items fit into the time: at least one, and at most `most`."""
     return max(1, min(most, int(seconds / each)))
 
 
 class Plan(NamedTuple):
-    """How often somebody is called, by the pace: in each batch, in how many batches, and one by one beside each."""
+    """The number of calls of a contender, for its estimated seconds per call."""
 
-    pace: float
-    calls: int
-    rounds: int
-    singles: int
+    call_seconds: float
+    calls: int  # in each batch
+    rounds: int  # number of batches
+    singles: int  # calls that are timed one by one, after each batch
 
     @classmethod
-    def of(cls, pace: float, effort: Effort) -> Plan:
-        """Divide the time; whoever is slow has few calls, and if they are not too slow, enough for a p99."""
-        calls = within(effort.batch, pace, effort.calls)
-        rounds = within(effort.batch * effort.batches * 2, pace * calls, effort.batches)
-        each = effort.singles // effort.batches
-        few = ENOUGH_FOR_P99 // effort.batches // FULL.runs + 1 if pace < TOO_SLOW_FOR_P99 else 0
-        return cls(pace, calls, rounds, min(each, max(few, int(effort.batch * 2 / pace))))
+    def of(cls, call_seconds: float, effort: Effort) -> Plan:
+        """Return a plan that fits into the time. Unless a call is very slow, there are enough calls for a p99."""
+        calls = within(effort.batch, call_seconds, effort.calls)
+        rounds = within(effort.batch * effort.batches * 2, call_seconds * calls, effort.batches)
+        most = effort.singles // effort.batches
+        least = MIN_CALLS_FOR_P99 // effort.batches // FULL.runs + 1 if call_seconds < MAX_SECONDS_FOR_P99 else 0
+        return cls(call_seconds, calls, rounds, min(most, max(least, int(effort.batch * 2 / call_seconds))))
 
 
 def plans_of(
-    contenders: list[Contender], operation: Operation, effort: Effort, chance: Random, known: dict[str, float]
+    contenders: list[Contender], operation: Operation, effort: Effort, rng: Random, known: dict[str, float]
 ) -> dict[str, Plan]:
-    """Plan everybody's calls."""
-    return {each.name: Plan.of(pace(each, operation, chance, known), effort) for each in contenders}
+    """Return the plan of each contender."""
+    return {each.name: Plan.of(estimate(each, operation, rng, known), effort) for each in contenders}
 
 
 def hot(
-    contenders: list[Contender], operation: Operation, plans: dict[str, Plan], chance: Random
+    contenders: list[Contender], operation: Operation, plans: dict[str, Plan], rng: Random
 ) -> dict[str, tuple[float, list[float]]]:
-    """Time batches, everybody's in turn: the median of the batches, and the seconds of single calls."""
+    """Time batches of calls. The contenders take turns.
+
+    Return the median of the batches and the seconds of single calls of each contender.
+    """
     batches: dict[str, list[float]] = {name: [] for name in plans}
     singles: dict[str, list[float]] = {name: [] for name in plans}
     for number in range(max(plan.rounds for plan in plans.values())):
-        for contender in chance.sample(contenders, len(contenders)):
+        for contender in rng.sample(contenders, len(contenders)):
             name, plan = contender.name, plans[contender.name]
             if number < plan.rounds:
-                batches[name].append(batch(contender, operation, chance, plan.calls))
-                singles[name] += one_by_one(contender, operation, chance, plan.singles)
+                batches[name].append(batch(contender, operation, rng, plan.calls))
+                singles[name] += one_by_one(contender, operation, rng, plan.singles)
     return {name: (statistics.median(found), singles[name]) for name, found in batches.items()}
 
 
 def cold(
-    contenders: list[Contender], operation: Operation, plans: dict[str, Plan], chance: Random
+    contenders: list[Contender], operation: Operation, plans: dict[str, Plan], rng: Random
 ) -> dict[str, list[float]]:
-    """Time single calls after other work, everybody's in turn."""
+    """Time single calls after other work. The contenders take turns."""
     singles: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for number in range(max(plan.rounds for plan in plans.values())):
-        for contender in chance.sample(contenders, len(contenders)):
+        for contender in rng.sample(contenders, len(contenders)):
             plan = plans[contender.name]
             if number < plan.rounds:
-                singles[contender.name] += after_other_work(contender, operation, chance, max(1, plan.singles))
+                singles[contender.name] += after_other_work(contender, operation, rng, max(1, plan.singles))
     return singles

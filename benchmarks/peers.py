@@ -1,4 +1,4 @@
-"""The stores that are compared: how each is made in a folder, how it is filled quickly, and what it lacks."""
+"""The stores that are compared: how to open each in a folder, how to fill it quickly, and its limitations."""
 
 from __future__ import annotations
 
@@ -25,54 +25,59 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CHUNK = 1_000  # rows in one transaction, or a twentieth of them all
-# Seconds. Who needs more than FILL_ROW for each row it is filled with, and more than FILL in all, or MOST, is left out.
-FILL_ROW, FILL, MOST = 0.0008, 10.0, 360.0
-NO_MORE = 1_000  # rows of a store that is filled by `save_token`
+MIN_CHUNK_ROWS = 1_000  # rows in one transaction; a twentieth of all rows if that is more
+# The time limit for filling a store is `FILL_ROW_SECONDS` per row, but at least `MIN_FILL_SECONDS` and at most
+# `MAX_FILL_SECONDS`. A slower store is left out.
+FILL_ROW_SECONDS, MIN_FILL_SECONDS, MAX_FILL_SECONDS = 0.0008, 10.0, 360.0
+MAX_SAVED_ROWS = 1_000  # for a store that can only be filled with `save_token`
 
 
 def numbered(rows: int) -> Iterable[tuple[str, ...]]:
-    """Return whole rows, the id first."""
+    """Return rows with their ids as the first column."""
     return ((str(number + 1), *tokens.row(number)) for number in range(rows))
 
 
 def chunks(items: Iterable[T], rows: int) -> Iterator[list[T]]:
-    """Divide what a store is filled with, and give up if it takes too long."""
-    deadline = time.monotonic() + max(FILL, min(FILL_ROW * rows, MOST))
-    left = iter(items)
+    """Divide the rows for a store into chunks.
+
+    Raises:
+        TimeoutError: The store takes too long.
+    """
+    deadline = time.monotonic() + max(MIN_FILL_SECONDS, min(FILL_ROW_SECONDS * rows, MAX_FILL_SECONDS))
+    remaining = iter(items)
     filled = 0
-    while chunk := list(itertools.islice(left, max(CHUNK, rows // 20))):
+    while chunk := list(itertools.islice(remaining, max(MIN_CHUNK_ROWS, rows // 20))):
         yield chunk
         filled += len(chunk)
         if time.monotonic() > deadline:
-            raise TimeoutError(f"filling it takes too long: {filled} rows were in when time was up")
+            raise TimeoutError(f"filling it takes too long: only {filled} of {rows} rows within the time limit")
 
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """One of the stores. It crosses to other processes, and is opened there again."""
+    """A store that is compared. It can be pickled for another process, which opens the store itself."""
 
     name: str = ""
     about: str = ""
     kept: str = "file"  # or "memory", or "server"
-    durable: bool = True  # is a row on the disk when `save_token` returns?
-    most: int = 10**5  # rows that it is measured with
+    durable: bool = True  # whether a row is on the disk when `save_token` returns
+    most: int = 10**5  # maximum number of rows
 
     @property
     def is_copied(self) -> bool:
-        """Tell whether its folder can be filled once and copied."""
+        """Return whether its folder can be filled once and then be copied."""
         return self.kept == "file"
 
     def open(self, home: Path) -> TokenStore:
-        """Make the store on what its folder has."""
+        """Open the store with the files in this folder."""
         raise NotImplementedError
 
     def fill(self, store: TokenStore, home: Path, rows: int) -> list[str] | None:
-        """Add the rows, in the quickest way there is. Returns their ids; `None`: they count from 1."""
+        """Add rows in the fastest possible way. Return their ids, or `None` if they are 1, 2, 3 and so on."""
         raise NotImplementedError
 
     def close(self, store: TokenStore) -> None:
-        """Close the store, if it can be."""
+        """Close the store if it has a method for that."""
         getattr(store, "close", lambda: None)()
 
 
@@ -83,9 +88,9 @@ class Ours(Peer):
     most: int = 10**6
 
     def open(self, home: Path) -> TokenStore:
-        """Make it by its name."""
-        made: type = getattr(zoho_token_store, self.name)
-        return made(home / "tokens.db") if self.kept == "file" else made()
+        """Open a store of the class with this name."""
+        store_class: type = getattr(zoho_token_store, self.name)
+        return store_class(home / "tokens.db") if self.kept == "file" else store_class()
 
     def fill(self, store: Any, home: Path, rows: int) -> None:  # noqa: ANN401, ARG002
         """Import tokens."""
@@ -94,14 +99,14 @@ class Ours(Peer):
 
 
 class Plain(Peer):
-    """`plain.py`."""
+    """`plain.PlainStore`."""
 
     def open(self, home: Path) -> TokenStore:
-        """Make it on a file."""
+        """Open the file."""
         return PlainStore(home / "plain.db")
 
     def fill(self, store: Any, home: Path, rows: int) -> None:  # noqa: ANN401, ARG002
-        """Insert them with one statement."""
+        """Insert the rows in one transaction."""
         connection = sqlite3.connect(home / "plain.db")
         with connection:
             insert(connection, rows)
@@ -112,11 +117,11 @@ class Memory(Peer):
     """`stores.MemoryStore`."""
 
     def open(self, home: Path) -> TokenStore:  # noqa: ARG002
-        """Make it."""
+        """Open an empty store."""
         return stores.MemoryStore()
 
     def fill(self, store: Any, home: Path, rows: int) -> None:  # noqa: ANN401, ARG002
-        """Insert them with one statement."""
+        """Insert the rows."""
         insert(store.connection, rows)
 
 
@@ -130,11 +135,11 @@ class PythonList(Peer):
     """`stores.ListStore`."""
 
     def open(self, home: Path) -> TokenStore:  # noqa: ARG002
-        """Make it."""
+        """Open an empty store."""
         return stores.ListStore()
 
     def fill(self, store: Any, home: Path, rows: int) -> None:  # noqa: ANN401, ARG002
-        """Set its list."""
+        """Replace the store's list."""
         store.rows = list(numbered(rows))
         store.last_id = rows
 
@@ -143,11 +148,11 @@ class File(Peer):
     """The SDK's `FileStore`."""
 
     def open(self, home: Path) -> TokenStore:
-        """Make it on a file."""
+        """Open the file."""
         return FileStore(str(home / "sdk_tokens.txt"))
 
     def fill(self, store: Any, home: Path, rows: int) -> None:  # noqa: ANN401, ARG002
-        """Write its CSV behind the line of headers."""
+        """Append the rows to the CSV file, after its header."""
         with (home / "sdk_tokens.txt").open("a", newline="") as file:
             csv.writer(file, quoting=csv.QUOTE_MINIMAL).writerows(numbered(rows))
 
@@ -156,11 +161,11 @@ class Cache(Peer):
     """`stores.CacheStore`."""
 
     def open(self, home: Path) -> TokenStore:
-        """Make it in the folder."""
+        """Open the cache in the folder."""
         return stores.CacheStore(home / "cache")
 
     def fill(self, store: Any, home: Path, rows: int) -> None:  # noqa: ANN401, ARG002
-        """Put them in transactions of many."""
+        """Put the rows in large transactions."""
         for chunk in chunks(numbered(rows), rows):
             with store.cache.transact():
                 for row in chunk:
@@ -170,31 +175,31 @@ class Cache(Peer):
 
 @dataclasses.dataclass(frozen=True)
 class Given(Peer):
-    """A class that was given with `--peer`; its constructor takes a path or nothing."""
+    """A class from `--peer`. Its constructor takes a path, or no argument."""
 
-    most: int = NO_MORE
+    most: int = MAX_SAVED_ROWS
     module: str = ""
     class_name: str = ""
     folder: str = ""
 
     @property
     def is_copied(self) -> bool:
-        """Nobody knows where it keeps them."""
+        """Return `False`: the location of its rows is unknown."""
         return False
 
     def open(self, home: Path) -> TokenStore:
-        """Make it: `Class(path)`, or `Class()` in its folder, where it may have a file of a name of its own."""
+        """Call `Class(path)`. If it takes no path, call `Class()` in the folder, for a file with a fixed name."""
         if self.folder not in sys.path:
             sys.path.insert(0, self.folder)
-        made = getattr(importlib.import_module(self.module), self.class_name)
+        store_class = getattr(importlib.import_module(self.module), self.class_name)
         os.chdir(home)
         try:
-            return made(str(home / "zohooauth.db"))
+            return store_class(str(home / "zohooauth.db"))
         except TypeError:
-            return made()
+            return store_class()
 
     def fill(self, store: TokenStore, home: Path, rows: int) -> list[str]:
-        """Save them one by one."""
+        """Save the rows one by one."""
         os.chdir(home)
         ids = []
         for number in range(rows):
@@ -213,27 +218,27 @@ ALWAYS: tuple[Peer, ...] = (
     Ours("CustomStoreInMemory", "SQLite in memory", kept="memory", durable=False),
     Ours("CustomStoreList", "a list in memory", kept="memory", durable=False),
     Plain("plain", "`sqlite3`, one connection per call, SQLite's defaults: journal DELETE, synchronous=FULL"),
-    File("FileStore", "the SDK's; writes the whole file anew and does not sync it", durable=False),
+    File("FileStore", "the SDK's; rewrites the whole file at each save and does not sync it", durable=False),
     Memory("sqlite3 :memory:", "the plain store's SQL, one open connection", kept="memory", durable=False),
     PythonList("Python list", "a list of tuples, scanned", kept="memory", durable=False),
 )
 
 
 def in_short(error: BaseException) -> str:
-    """Say what went wrong, on one line."""
+    """Describe an error on one line."""
     cause = getattr(error, "cause", None) or error
     return f"{type(cause).__name__}: {cause}".partition("\n")[0][:160]
 
 
 def cache() -> Peer | str:
-    """Return the peer over `diskcache`, or why it is left out."""
+    """Return the peer with `diskcache`, or the reason why it is left out."""
     if importlib.util.find_spec("diskcache") is None:
         return "not installed (make bench installs it)"
-    return Cache("diskcache", "WAL, synchronous=FULL (its default is NORMAL); a row's keys are entries of their own")
+    return Cache("diskcache", "WAL, synchronous=FULL (its default is NORMAL); each key of a row is an entry")
 
 
 def given(spec: str, folder: Path) -> Given:
-    """Return a peer of a class that the user names as `module:Class`."""
+    """Return the peer for a class that the user names as `module:Class`."""
     module, _, name = spec.partition(":")
-    about = f"given as {spec}; filled by its `save_token`"
+    about = f"from --peer {spec}; filled with its `save_token`"
     return Given(name, about, module=module, class_name=name, folder=str(folder))

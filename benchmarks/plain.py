@@ -1,7 +1,7 @@
-"""A token store as one writes it in an afternoon, to compare with: `sqlite3`, one connection per call.
+"""A simple token store for comparison: `sqlite3`, one connection per call.
 
-It follows the plan of the vendor's articles (a table, one row per user, each method opens the file and closes it
-again), with parameters in its SQL and a transaction around "look, then write", and leaves SQLite at its defaults.
+It follows the vendor's articles: one table, one row per user, and each method opens and closes the file. Unlike them it
+uses SQL parameters, and one transaction for the lookup and the write of a save. SQLite has its default settings.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ FIELDS = (
     *("user_name", "client_id", "client_secret", "refresh_token", "access_token"),
     *("grant_token", "expires_in", "redirect_url", "api_domain"),
 )
-WAIT = 30  # seconds, for other connections
+BUSY_TIMEOUT_SECONDS = 30
 
 
 class PlainStore(TokenStore):
-    """The SDK's six methods over a table of ten columns."""
+    """The SDK's six methods on a table with ten columns."""
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        """Make the table, if there is none."""
+        """Create the table if it does not exist."""
         self.path = path
         with self._connection() as connection:
             columns = ", ".join(f"{field} TEXT" for field in FIELDS)
@@ -37,7 +37,7 @@ class PlainStore(TokenStore):
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None)
+        connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
         try:
             yield connection
         finally:
@@ -96,8 +96,8 @@ class PlainStore(TokenStore):
                 row_id = row[0]
             else:
                 marks = ", ".join("?" for _ in FIELDS)
-                made = connection.execute(f"INSERT INTO tokens ({', '.join(FIELDS)}) VALUES ({marks})", values)
-                row_id = made.lastrowid
+                cursor = connection.execute(f"INSERT INTO tokens ({', '.join(FIELDS)}) VALUES ({marks})", values)
+                row_id = cursor.lastrowid
             connection.execute("COMMIT")
         token.set_id(str(row_id))
 

@@ -1,8 +1,11 @@
-"""What the refresh lease saves at one expiry, and what it costs a find: `make bench-lease`.
+"""Measure the token calls that the refresh lease saves, and its cost for a find: `make bench-lease`.
 
-First crowds of processes whose access token has expired, each with the real SDK, without the lease and with it, in
-turn. Zoho's part is the stand-in's, with 200 ms latency and the limit of 10 tokens in 10 minutes. Then one find of a
-fresh row, with `refresh_lease=0` and `10`, interleaved. `--picture FILE.svg` draws the largest crowds' token calls.
+In the first part, several processes use the real SDK with an expired access token at the same time. Runs without and
+with the lease alternate. The stand-in for Zoho has a latency of 200 ms and the limit of 10 tokens in 10 minutes.
+
+The second part times finds of a row that is not expired, interleaved with `refresh_lease=0` and `refresh_lease=10`.
+
+`--picture FILE.svg` draws the token calls of the runs with the most processes.
 """
 
 from __future__ import annotations
@@ -29,52 +32,58 @@ if TYPE_CHECKING:
 
     from zoho_token_store.testing import Call
 
-LATENCY = 0.2  # seconds
-LEASE = 10.0
-IN_TIME = 60  # seconds for a crowd: far more than it needs
-FINDS = 2_000  # in a row, before the other store has its turn
+LATENCY_SECONDS = 0.2
+LEASE_SECONDS = 10.0
+TIMEOUT_SECONDS = 60  # for all processes of a run; they need much less
+FINDS = 2_000  # consecutive finds of one store, before the next store's
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["refresh_lease"])
 
 
 class Crowd(NamedTuple):
-    """What came of one expiry: when it was, when each worker had a token or an error, the errors, and Zoho's record."""
+    """The result of one run.
 
-    began: float
-    ended: list[float]
+    It has the start, the time at which each worker had a token or an error, the number of errors, and the calls that
+    the stand-in recorded.
+    """
+
+    start: float
+    ends: list[float]
     failed: int
     calls: list[Call]
 
     @property
-    def took(self) -> float:
-        """Seconds until the last worker had its answer."""
-        return max(self.ended) - self.began
+    def seconds(self) -> float:
+        """The seconds until the last worker had a token or an error."""
+        return max(self.ends) - self.start
 
 
-class Worker(OAuthToken):
-    """A token for which `Initializer.initialize` asks nobody: the worker asks when all are ready."""
+class LazyToken(OAuthToken):
+    """A token that `Initializer.initialize` does not refresh. The worker does that when all workers are ready."""
 
     def generate_token(self) -> None:
-        """Do nothing yet."""
+        """Do nothing."""
 
 
-def work(gate: Barrier, answers: Queue[tuple[float, bool]], path: str, lease: float, zoho: tuple[object, ...]) -> None:
-    """Be one worker: get an access token, when all are ready to."""
+def work(
+    barrier: Barrier, results: Queue[tuple[float, bool]], path: str, lease: float, zoho: tuple[object, ...]
+) -> None:
+    """Run in a worker process: wait until all workers are ready, then get an access token."""
     environment, client_id, client_secret, refresh_token = zoho
-    token = Worker(client_id=client_id, client_secret=client_secret, refresh_token=refresh_token)
+    token = LazyToken(client_id=client_id, client_secret=client_secret, refresh_token=refresh_token)
     store = CustomStoreSQLite(path, refresh_lease=lease)
     Initializer.initialize(environment, token, store=store, resource_path=str(Path(path).parent))
-    gate.wait(IN_TIME)
+    barrier.wait(TIMEOUT_SECONDS)
     try:
         failed = not token.get_token()
     except Exception:
         failed = True
-    answers.put((time.monotonic(), failed))
+    results.put((time.monotonic(), failed))
 
 
-def one_expiry(workers: int, lease: float) -> Crowd:
-    """Let so many processes need a new access token at once."""
-    with tempfile.TemporaryDirectory() as folder, ZohoStandIn(latency=LATENCY) as zoho:
+def run_crowd(workers: int, lease: float) -> Crowd:
+    """Let several processes get a new access token at the same time."""
+    with tempfile.TemporaryDirectory() as folder, ZohoStandIn(latency=LATENCY_SECONDS) as zoho:
         path = str(Path(folder, "zohooauth.db"))
         refresh_token = zoho.refresh_token("ada@example.com")
         credentials = (zoho.client_id, zoho.client_secret, refresh_token)
@@ -82,28 +91,31 @@ def one_expiry(workers: int, lease: float) -> Crowd:
             expired = OAuthToken(*credentials[:2], refresh_token=refresh_token, access_token="made-up")
             expired.set_expires_in("1")
             store.save_token(expired)
-        gate, answers = processes.Barrier(workers + 1), processes.Queue()
-        arguments = (gate, answers, path, lease, (zoho.environment(), *credentials))
+        barrier, results = processes.Barrier(workers + 1), processes.Queue()
+        arguments = (barrier, results, path, lease, (zoho.environment(), *credentials))
         crowd = [processes.Process(target=work, args=arguments, daemon=True) for _ in range(workers)]
         for worker in crowd:
             worker.start()
-        gate.wait(IN_TIME)
-        began = time.monotonic()
-        told = [answers.get(timeout=IN_TIME) for _ in crowd]
+        barrier.wait(TIMEOUT_SECONDS)
+        start = time.monotonic()
+        ended = [results.get(timeout=TIMEOUT_SECONDS) for _ in crowd]
         for worker in crowd:
-            worker.join(IN_TIME)
-        return Crowd(began, [ended for ended, _ in told], sum(failed for _, failed in told), zoho.calls)
+            worker.join(TIMEOUT_SECONDS)
+        return Crowd(start, [end for end, _ in ended], sum(failed for _, failed in ended), zoho.calls)
 
 
 def token_calls(crowd: Crowd) -> list[Call]:
-    """Return the calls that asked for a token."""
+    """Return the calls of the token endpoint."""
     return [call for call in crowd.calls if call.kind in ("login", "refresh", "token")]
 
 
 def finds(folder: str) -> dict[str, float]:
-    """Time finds of a fresh row, in µs, the stores in turn. Two of them are the same: how they differ is noise."""
+    """Return the duration of a find in µs for each store. The row is not expired, and the stores take turns.
+
+    Two of the stores have the same settings. The difference between them is the noise of the measurement.
+    """
     stores = {}
-    for name, lease in (("off", 0.0), ("off, again", 0.0), ("on", LEASE)):
+    for name, lease in (("off", 0.0), ("off, again", 0.0), ("on", LEASE_SECONDS)):
         stores[name] = CustomStoreSQLite(Path(folder, f"{name}.db"), refresh_lease=lease)
         for number in range(10):
             token = OAuthToken(
@@ -115,16 +127,16 @@ def finds(folder: str) -> dict[str, float]:
     for _ in range(100):
         for name, store in stores.items():
             find = store.find_token_by_id
-            begun = time.perf_counter()
+            start = time.perf_counter()
             for _ in range(FINDS):
                 find("5")
-            times[name].append((time.perf_counter() - begun) / FINDS * 1e6)
+            times[name].append((time.perf_counter() - start) / FINDS * 1e6)
     return {name: statistics.median(found) for name, found in times.items()}
 
 
 def draw(crowds: dict[float, Crowd], picture: str) -> None:
     """Draw the token calls of both crowds over time."""
-    from matplotlib import pyplot as plt  # only for a picture
+    from matplotlib import pyplot as plt  # only needed here
 
     plt.rcParams.update({"svg.hashsalt": "the same input draws the same file", "svg.fonttype": "none"})
     figure, panels = plt.subplots(2, 1, figsize=(7, 4), sharex=True, sharey=True, layout="constrained")
@@ -132,12 +144,12 @@ def draw(crowds: dict[float, Crowd], picture: str) -> None:
         calls = token_calls(crowd)
         for number, call in enumerate(calls, 1):
             colour = "#2a7f62" if call.outcome == "ok" else "#c1121f"
-            panel.barh(number, LATENCY, left=call.at - crowd.began, height=0.8, color=colour)
-        workers = len(crowd.ended)
+            panel.barh(number, LATENCY_SECONDS, left=call.at - crowd.start, height=0.8, color=colour)
+        workers = len(crowd.ends)
         denied = sum(call.outcome != "ok" for call in calls)
         title = f"{'with' if lease else 'without'} the lease: {len(calls)} token call{'s' * (len(calls) != 1)}"
         panel.set_title(title + f", {denied} denied (red)" * bool(denied), fontsize=10, loc="left")
-        panel.vlines(crowd.took, 0, workers, colors="#555555", linestyles="dotted")
+        panel.vlines(crowd.seconds, 0, workers, colors="#555555", linestyles="dotted")
         panel.set_ylabel("token calls", fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)
     panels[1].set_xlim(left=0)
@@ -146,11 +158,11 @@ def draw(crowds: dict[float, Crowd], picture: str) -> None:
 
 
 def main() -> None:
-    """Print the figures."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=5, help="expiries per size and setting (%(default)s)")
-    parser.add_argument("--workers", type=int, nargs="*", default=[16, 32], help="sizes of the crowd")
-    parser.add_argument("--picture", metavar="FILE.svg", help="draw the last crowds (needs matplotlib)")
+    parser.add_argument("--runs", type=int, default=5, help="runs per number of workers and setting (%(default)s)")
+    parser.add_argument("--workers", type=int, nargs="*", default=[16, 32], help="numbers of workers")
+    parser.add_argument("--picture", metavar="FILE.svg", help="draw the last runs (needs matplotlib)")
     options = parser.parse_args()
     sdk = importlib.metadata.version("zohocrmsdk8_0")
     python = platform.python_version()
@@ -159,22 +171,22 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- |")
     shown: dict[float, Crowd] = {}
     for workers in options.workers:
-        crowds: dict[float, list[Crowd]] = {0.0: [], LEASE: []}
+        crowds: dict[float, list[Crowd]] = {0.0: [], LEASE_SECONDS: []}
         for _ in range(options.runs):
             for lease, runs in crowds.items():
-                runs.append(one_expiry(workers, lease))
+                runs.append(run_crowd(workers, lease))
         for lease, runs in crowds.items():
-            middle = lambda of, runs=runs: statistics.median(map(of, runs))  # noqa: E731
-            calls = middle(lambda crowd: len(token_calls(crowd)))
-            denied = middle(lambda crowd: sum(call.outcome != "ok" for call in token_calls(crowd)))
-            served = middle(lambda crowd: crowd.took)
-            failed = middle(lambda crowd: crowd.failed)
+            median = lambda value, runs=runs: statistics.median(map(value, runs))  # noqa: E731
+            calls = median(lambda crowd: len(token_calls(crowd)))
+            denied = median(lambda crowd: sum(call.outcome != "ok" for call in token_calls(crowd)))
+            seconds = median(lambda crowd: crowd.seconds)
+            failed = median(lambda crowd: crowd.failed)
             name = "on" if lease else "off"
-            print(f"| {workers} | {name} | {calls:g} | {denied:g} | {failed:g} | {served:.2f} s |")
-            shown[lease] = sorted(runs, key=lambda crowd: crowd.took)[len(runs) // 2]
+            print(f"| {workers} | {name} | {calls:g} | {denied:g} | {failed:g} | {seconds:.2f} s |")
+            shown[lease] = sorted(runs, key=lambda crowd: crowd.seconds)[len(runs) // 2]
     with tempfile.TemporaryDirectory() as folder:
-        told = ", ".join(f"{name} {found:.2f} µs" for name, found in finds(folder).items())
-    print(f"one find of a fresh row, hot, 10 rows, lease {told}")
+        figures = ", ".join(f"{name} {found:.2f} µs" for name, found in finds(folder).items())
+    print(f"one find of a row that is not expired, hot, 10 rows, lease {figures}")
     if options.picture:
         draw(shown, options.picture)
 

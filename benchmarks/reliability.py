@@ -1,10 +1,11 @@
-"""The same faults on this store, on the SDK's `FileStore` and on a plain `sqlite3` store: `make reliability`.
+"""Inject the same faults into this store, the SDK's `FileStore` and a plain `sqlite3` store: `make reliability`.
 
-Prints a table in Markdown: of how many tries of each fault how many lost something that had been saved.
-- *lost*: a row whose `save_token` had returned is not found, or has not the values that were saved last;
-- *denied*: a save that raised, though nothing but other users' saves was in the way.
+It prints a table in Markdown: for each fault, how many tries lost something that had been saved.
 
-`tests/faults` asks more of this store, and asserts it; here is only what can be asked of all three.
+- *lost*: `save_token` has returned, but the row is not found or does not have the values that were saved last.
+- *denied*: a save raised an exception although only saves of other users were running.
+
+`tests/faults` asserts more about this store. This program has only the faults that apply to all three.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ from zohocrmsdk.src.com.zoho.api.authenticator.store import FileStore, TokenStor
 
 SHIM = ctypes.CDLL(None)
 USERS = 5
-IN_TIME = 120  # seconds for a crowd: far more than it needs
-Rows = dict[str, str]  # user name: refresh token
+TIMEOUT_SECONDS = 120  # for several processes or threads; they need much less
+Rows = dict[str, str]  # the refresh token of each user name
 
 
 class Kind(NamedTuple):
-    """One of the stores that are compared."""
+    """A kind of store that is compared."""
 
     name: str
     open: Callable[[Path], TokenStore]
@@ -64,17 +65,17 @@ KINDS = [
 
 
 def user(number: int) -> str:
-    """Name a user."""
+    """Return the name of a user."""
     return f"user{number}@example.com"
 
 
 def save(store: TokenStore, number: int, generation: int = 0) -> None:
-    """Save a user's login; a later generation is a new login of the same user."""
+    """Save a user's login. Each generation is a new login of the same user."""
     store.save_token(login(user(number), 1000 * number + generation))
 
 
-def seeded(kind: Kind, folder: Path) -> tuple[Path, Rows]:
-    """Make a file with a few users."""
+def create_file(kind: Kind, folder: Path) -> tuple[Path, Rows]:
+    """Create a file with a few users. Return its path and its rows."""
     path = folder / "tokens"
     store = kind.open(path)
     for number in range(USERS):
@@ -84,12 +85,12 @@ def seeded(kind: Kind, folder: Path) -> tuple[Path, Rows]:
 
 
 def close(store: TokenStore) -> None:
-    """Close it, if it can be."""
+    """Close the store if it has a method for that."""
     getattr(store, "close", lambda: None)()
 
 
 def rows_of(kind: Kind, path: Path, users: int = USERS + 1) -> Rows:
-    """Return what a store finds in a file of these users, asked for one by one: one bad row hides no other."""
+    """Return the rows that a store finds in a file. It looks them up one by one, so a bad row does not hide others."""
     store = kind.open(path)
     found = {}
     for number in range(users):
@@ -101,43 +102,43 @@ def rows_of(kind: Kind, path: Path, users: int = USERS + 1) -> Rows:
 
 
 def in_child(work: Callable[[], object]) -> object:
-    """Do it in a process of its own and return what it returned, an error's text, or `None` if it was killed."""
+    """Run a function in a child process. Return its result, the text of its error, or `None` if it was killed."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.alarm(IN_TIME)
+        signal.alarm(TIMEOUT_SECONDS)
         with contextlib.suppress(BaseException):
             os.close(reading)
             try:
-                told = work()
+                result = work()
             except BaseException as error:
-                told = f"{type(error).__name__}: {''.join(traceback.format_exception_only(error))}"
+                result = f"{type(error).__name__}: {''.join(traceback.format_exception_only(error))}"
             with os.fdopen(writing, "w") as pipe:
-                json.dump(told, pipe)
+                json.dump(result, pipe)
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        told = pipe.read()
+        result = pipe.read()
     os.waitpid(child, 0)
-    return json.loads(told) if told else None
+    return json.loads(result) if result else None
 
 
 @contextlib.contextmanager
 def copy_of(folder: Path) -> Iterator[Path]:
-    """Work in a copy of a folder."""
+    """Provide a temporary copy of a folder."""
     copied = Path(tempfile.mkdtemp(dir=folder.parent))
     shutil.copytree(folder, copied, dirs_exist_ok=True)
     yield copied
     shutil.rmtree(copied)
 
 
-def deeds_of(kind: Kind, folder: Path, act: Callable[[TokenStore], None]) -> int:
-    """Count what an act does to the disk."""
+def count_operations(kind: Kind, folder: Path, change: Callable[[TokenStore], None]) -> int:
+    """Return the number of I/O operations of a change."""
 
     def count() -> int:
         store = kind.open(folder / "tokens")
         SHIM.faults_watch(str(folder).encode())
-        act(store)
+        change(store)
         return SHIM.faults_count()
 
     return in_child(count)
@@ -154,12 +155,12 @@ def insert(store: TokenStore) -> None:
 
 
 def delete(store: TokenStore) -> None:
-    """Log a user out."""
+    """Delete the row of a user."""
     store.delete_token(store.find_token(token(user(3))).get_id())
 
 
-def is_whole(kind: Kind, folder: Path, before: Rows, changed: str) -> bool:
-    """Tell whether all rows are there, and the one that was being changed is as before or as after."""
+def is_intact(kind: Kind, folder: Path, before: Rows, changed: str) -> bool:
+    """Return whether the changed row has its old or its new state and all other rows are unchanged."""
     found = in_child(lambda: rows_of(kind, folder / "tokens"))
     if not isinstance(found, dict):
         return False
@@ -173,43 +174,48 @@ def is_whole(kind: Kind, folder: Path, before: Rows, changed: str) -> bool:
 CHANGES = ((update, user(2)), (insert, user(USERS)), (delete, user(3)))
 
 
-def at_each_deed(kind: Kind, home: Path, faults: list[Callable[[int], None]]) -> str:
-    """Make three changes, with each fault at each of their deeds, and count what of the rows is not whole."""
+def inject_at_each_operation(kind: Kind, home: Path, faults: list[Callable[[int], None]]) -> str:
+    """Make three changes with each fault at each of their I/O operations. Count the tries after which rows are lost."""
     folder = home / "seed"
     folder.mkdir()
-    _, before = seeded(kind, folder)
+    _, before = create_file(kind, folder)
     tries = lost = 0
-    for act, changed in CHANGES:
+    for change, changed in CHANGES:
         with copy_of(folder) as copied:
-            count = deeds_of(kind, copied, act)
+            count = count_operations(kind, copied, change)
         for at, fault in itertools.product(range(1, count + 1), faults):
             with copy_of(folder) as copied:
 
-                def work(at: int = at, fault: Callable = fault, copied: Path = copied, act: Callable = act) -> None:
+                def work(
+                    at: int = at, fault: Callable = fault, copied: Path = copied, change: Callable = change
+                ) -> None:
                     store = kind.open(copied / "tokens")
                     SHIM.faults_watch(str(copied).encode())
                     fault(at)
-                    act(store)
+                    change(store)
 
                 in_child(work)
                 tries += 1
-                lost += not is_whole(kind, copied, before, changed)
-    return of(lost, tries)
+                lost += not is_intact(kind, copied, before, changed)
+    return describe(lost, tries)
 
 
 def killed(kind: Kind, home: Path) -> str:
-    """Kill it before and in the middle of each deed."""
-    halves = [lambda at, half=half: SHIM.faults_kill(ctypes.c_long(at), half) for half in (0, 1)]
-    return at_each_deed(kind, home, halves)
+    """Kill the process before and in the middle of each I/O operation."""
+    kills = [lambda at, half=half: SHIM.faults_kill(ctypes.c_long(at), half) for half in (0, 1)]
+    return inject_at_each_operation(kind, home, kills)
 
 
-def full(kind: Kind, home: Path) -> str:
-    """Have no room on the disk, from each deed on."""
-    return at_each_deed(kind, home, [lambda at: SHIM.faults_fail(ctypes.c_long(at), errno.ENOSPC, 0)])
+def disk_full(kind: Kind, home: Path) -> str:
+    """Let each I/O operation and all after it fail with "no space left on device"."""
+    return inject_at_each_operation(kind, home, [lambda at: SHIM.faults_fail(ctypes.c_long(at), errno.ENOSPC, 0)])
 
 
-def power(kind: Kind, home: Path) -> str:
-    """Cut the power right after a save: files as of their last sync, names as of the folder's."""
+def power_cut(kind: Kind, home: Path) -> str:
+    """Cut the power right after a save.
+
+    After a power cut, a file has the content of its last sync, and a folder has the entries of its last sync.
+    """
     shots, folder = home / "shots", home / "live"
     shots.mkdir()
     folder.mkdir()
@@ -218,23 +224,23 @@ def power(kind: Kind, home: Path) -> str:
         SHIM.faults_watch(str(folder).encode())
         SHIM.faults_power(str(shots).encode())
         store = kind.open(folder / "tokens")
-        taken = []
+        shot_numbers = []
         for number in range(20):
             save(store, number)
-            taken.append(SHIM.faults_syncs())
-        return taken
+            shot_numbers.append(SHIM.faults_syncs())
+        return shot_numbers
 
     lost = 0
-    taken = in_child(work)
-    for number, shot in enumerate(taken):
+    shot_numbers = in_child(work)
+    for number, shot in enumerate(shot_numbers):
         path = shots / str(shot) / "tokens"
         found = in_child(lambda path=path: rows_of(kind, path, 20)) if path.exists() else {}
         lost += not isinstance(found, dict) or any(user(earlier) not in found for earlier in range(number + 1))
-    return of(lost, len(taken))
+    return describe(lost, len(shot_numbers))
 
 
 class Crowd(NamedTuple):
-    """How many processes save how many users each."""
+    """The number of processes, and the number of users that each saves."""
 
     processes: int
     each: int
@@ -243,14 +249,14 @@ class Crowd(NamedTuple):
 def crowd(
     kind: Kind, home: Path, size: Crowd, work: Callable[[TokenStore, int], None], store: TokenStore | None = None
 ) -> str:
-    """Let processes save, and count what of it is there at the end."""
+    """Let processes save at the same time. Count the acknowledged saves whose rows are lost."""
     path = home / "tokens"
-    told = home / "told"
-    told.mkdir()
+    logs = home / "logs"
+    logs.mkdir()
 
     def process(child: int) -> None:
         opened = store
-        with (told / str(child)).open("w") as out:
+        with (logs / str(child)).open("w") as out:
             for number in range(child * size.each, (child + 1) * size.each):
                 try:
                     opened = opened or kind.open(path)
@@ -262,12 +268,12 @@ def crowd(
         if store is None and opened is not None:
             close(opened)
 
-    children.at_once(size.processes, process, IN_TIME)
-    all_told = [int(line) for file in told.iterdir() for line in file.read_text().split()]
-    acknowledged = [number for number in all_told if number >= 0]
+    children.at_once(size.processes, process, TIMEOUT_SECONDS)
+    logged = [int(line) for file in logs.iterdir() for line in file.read_text().split()]  # -1 is a failed save
+    acknowledged = [number for number in logged if number >= 0]
     found = in_child(lambda: rows_of(kind, path, size.processes * size.each))
     found = found if isinstance(found, dict) else {}
-    return of(sum(user(number) not in found for number in acknowledged), len(all_told), all_told.count(-1))
+    return describe(sum(user(number) not in found for number in acknowledged), len(logged), logged.count(-1))
 
 
 def processes(kind: Kind, home: Path) -> str:
@@ -276,17 +282,21 @@ def processes(kind: Kind, home: Path) -> str:
 
 
 def forked(kind: Kind, home: Path) -> str:
-    """Save 25 new users in each of 5 children, with a store made before the fork."""
+    """Save 25 new users in each of 5 children, with a store that was opened before the fork."""
     return crowd(kind, home, Crowd(5, 25), save, kind.open(home / "tokens"))
 
 
-def foreign_hands(kind: Kind, home: Path) -> str:
-    """Save in 4 processes, while a thread in each of them opens, reads and closes the file, and copies it."""
+def other_file_handles(kind: Kind, home: Path) -> str:
+    """Save in 4 processes while a thread in each of them opens, reads and closes the file, and copies it.
+
+    Closing any file handle drops all POSIX locks of the process on the file: see "How To Corrupt An SQLite Database
+    File", section 2.2.
+    """
     path = home / "tokens"
     kind.open(path)
     running = threading.Event()
 
-    def meddle() -> None:
+    def open_and_close() -> None:
         while True:
             with contextlib.suppress(sqlite3.Error, OSError):
                 connection = sqlite3.connect(path)
@@ -300,7 +310,7 @@ def foreign_hands(kind: Kind, home: Path) -> str:
     def work(store: TokenStore, number: int) -> None:
         if not running.is_set():
             running.set()
-            threading.Thread(target=meddle, daemon=True).start()
+            threading.Thread(target=open_and_close, daemon=True).start()
         save(store, number)
 
     return crowd(kind, home, Crowd(4, 25), work)
@@ -325,10 +335,10 @@ def threads(kind: Kind, home: Path) -> str:
     for thread in running:
         thread.start()
     for thread in running:
-        thread.join(IN_TIME)
+        thread.join(TIMEOUT_SECONDS)
     found = in_child(lambda: rows_of(kind, path, 200))
     found = found if isinstance(found, dict) else {}
-    return of(sum(user(number) not in found for number in acknowledged), 200, len(failed))
+    return describe(sum(user(number) not in found for number in acknowledged), 200, len(failed))
 
 
 def deleted(kind: Kind, home: Path) -> str:
@@ -345,11 +355,11 @@ def deleted(kind: Kind, home: Path) -> str:
             continue
         found = in_child(lambda: rows_of(kind, path, 20))
         lost += not isinstance(found, dict) or user(number) not in found
-    return of(lost, 20, denied)
+    return describe(lost, 20, denied)
 
 
 def another_database(home: Path) -> bytes:
-    """Return the file of another program."""
+    """Return the content of another program's SQLite database."""
     path = home / "another"
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE notes (text)")
@@ -357,8 +367,8 @@ def another_database(home: Path) -> bytes:
     return path.read_bytes()
 
 
-def damaged(kind: Kind, home: Path) -> str:
-    """Open a file of something else, find and save."""
+def other_files(kind: Kind, home: Path) -> str:
+    """Open a file that is not a token database, find and save. Count the files that are overwritten."""
     path = home / "tokens"
     overwritten = 0
 
@@ -376,9 +386,9 @@ def damaged(kind: Kind, home: Path) -> str:
     return f"{overwritten} of {len(others)} written to"
 
 
-def readable(kind: Kind, home: Path) -> str:
-    """Look for a deleted refresh token in all files, and who may read them."""
-    path, _ = seeded(kind, home)
+def residue(kind: Kind, home: Path) -> str:
+    """Search all files for a deleted refresh token, and return their modes."""
+    path, _ = create_file(kind, home)
     store = kind.open(path)
     delete(store)
     files = [file for file in home.iterdir() if file.is_file()]
@@ -387,31 +397,31 @@ def readable(kind: Kind, home: Path) -> str:
     return f"{'still readable' if left else 'gone'}; mode {', '.join(modes)}"
 
 
-def of(lost: int, tries: int, denied: int = 0) -> str:
-    """Say it in words."""
+def describe(lost: int, tries: int, denied: int = 0) -> str:
+    """Return the text of a table cell."""
     return f"{lost} of {tries} lost" + (f", {denied} denied" if denied else "")
 
 
 FAULTS = {
     "killed at any write, sync, truncation or unlinking of a save or delete": killed,
-    "power cut right after a save has returned": power,
-    "disk full from any deed of a save or delete on": full,
+    "power cut right after a save has returned": power_cut,
+    "disk full from any I/O operation of a save or delete on": disk_full,
     "8 processes save 25 users each": processes,
     "8 threads save 25 users each": threads,
     "5 children of a fork save 25 users each": forked,
-    "4 processes save 25 users each; a thread in each opens, closes and copies the file": foreign_hands,
+    "4 processes save 25 users each; a thread in each opens, closes and copies the file": other_file_handles,
     "the file deleted before each save": deleted,
-    "a file of something else": damaged,
-    "a deleted refresh token, and the file's mode (umask 022)": readable,
+    "a file that is not a token database": other_files,
+    "a deleted refresh token, and the file's mode (umask 022)": residue,
 }
 
 
 def main() -> None:
-    """Try every fault on every kind of store."""
+    """Inject every fault into every kind of store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="only faults whose name has this in it", default="")
+    parser.add_argument("--only", help="only faults whose name contains this text", default="")
     options = parser.parse_args()
-    logging.disable()  # of failures that are counted
+    logging.disable()  # failures are counted, not logged
     os.umask(0o022)
     version = importlib.metadata.version
     sys.stdout.write(
@@ -423,16 +433,16 @@ def main() -> None:
     for name, fault in FAULTS.items():
         if options.only not in name:
             continue
-        seen = []
+        cells = []
         for kind in KINDS:
             with tempfile.TemporaryDirectory() as home:
-                seen.append(str(in_child(lambda kind=kind, fault=fault, home=home: fault(kind, Path(home)))))
-        sys.stdout.write(f"| {name} | {' | '.join(seen)} |\n")
+                cells.append(str(in_child(lambda kind=kind, fault=fault, home=home: fault(kind, Path(home)))))
+        sys.stdout.write(f"| {name} | {' | '.join(cells)} |\n")
         sys.stdout.flush()
 
 
-def with_faults() -> None:
-    """Start this program again with the faults in front of libc."""
+def run_with_shim() -> None:
+    """Start this program again with the shim for libc that injects the faults."""
     with tempfile.TemporaryDirectory() as folder:
         shim = Path(folder) / "faults.so"
         source = TESTS / "faults" / "faults.c"
@@ -446,4 +456,4 @@ def with_faults() -> None:
 
 
 if __name__ == "__main__":
-    main() if hasattr(SHIM, "faults_watch") else with_faults()
+    main() if hasattr(SHIM, "faults_watch") else run_with_shim()

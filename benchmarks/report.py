@@ -1,4 +1,4 @@
-"""What was measured, for reading: tables in Markdown, JSON, and a picture."""
+"""Present the figures: tables in Markdown, JSON, and a picture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (0, "ns"))
 
 
 def digits(value: float) -> str:
-    """Write a number with three digits that count."""
+    """Format a number with three significant digits."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     places = max(0, 2 - math.floor(math.log10(abs(value))))
@@ -27,12 +27,12 @@ def digits(value: float) -> str:
 
 
 def whole(number: int) -> str:
-    """Write a count."""
+    """Format a whole number."""
     return f"{number:,}".replace(",", " ")
 
 
 def quantity(value: float | None, unit: str = "s") -> str:
-    """Write a value with its unit."""
+    """Format a value with its unit."""
     if value is None:
         return "-"
     if unit != "s":
@@ -42,37 +42,37 @@ def quantity(value: float | None, unit: str = "s") -> str:
 
 
 def ratio(over: float | None, under: float | None) -> str:
-    """Write how many times one is the other."""
+    """Format the ratio of two values."""
     return "-" if over is None or not under else f"{digits(over / under)} x"
 
 
 def cell(figure: Figure | None) -> str:
-    """Write the median of the runs, and the p99."""
+    """Format a figure: the median of the runs and the p99."""
     if figure is None or figure.median is None:
         return "-"
-    told = quantity(figure.median, figure.unit)
+    text = quantity(figure.median, figure.unit)
     if figure.p99 is not None and figure.unit == "s":
-        told += f" ({quantity(figure.p99)})"
-    told += f", {whole(figure.failed)} failed" if figure.failed else ""
-    return told + (f", {whole(figure.lost)} rows lost" if figure.lost else "")
+        text += f" ({quantity(figure.p99)})"
+    text += f", {whole(figure.failed)} failed" if figure.failed else ""
+    return text + (f", {whole(figure.lost)} rows lost" if figure.lost else "")
 
 
 def table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Write a table in Markdown."""
+    """Format a table in Markdown."""
     headers = list(headers)
     lines = [headers, ["---"] * len(headers), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def judged(verdict: Verdict) -> str:
-    """Write a target: whether it is reached, what was measured, the bound."""
+    """Format a verdict: whether the target is reached, the measured value and the bound."""
     measured = "" if verdict.value is None else f" {digits(verdict.value)}"
     target = verdict.target
     return f"{verdict.sign}{measured} ({target.about.peer} {target.bound} {target.what})"
 
 
 def section(figures: Figures, name: str, verdicts: list[Verdict], peers: list[str]) -> str:
-    """Write one section: a line for each operation and size, a column for each peer."""
+    """Format one section: a line for each operation and table size, a column for each peer."""
     keys = [key for key in figures if key.section == name]
     present = [peer for peer in peers if any(key.peer == peer for key in keys)]
     present += sorted({key.peer for key in keys} - {*present, FLOOR})
@@ -104,7 +104,7 @@ def section(figures: Figures, name: str, verdicts: list[Verdict], peers: list[st
 
 
 def ratios(figures: Figures, peers: list[str]) -> str:
-    """Write how many times plain's and the floor's each peer's hot figures are."""
+    """Format the hot figures of each peer as ratios to those of `plain` and of the floor."""
     keys = [key for key in figures if key.section == HOT]
     present = [peer for peer in peers if any(key.peer == peer for key in keys)]
     lines = []
@@ -112,8 +112,8 @@ def ratios(figures: Figures, peers: list[str]) -> str:
         at = Key(HOT, operation, rows, SQLITE)
         plain, floor = (figures.value(at._replace(peer=peer)) for peer in (PLAIN, FLOOR))
         times = [figures.value(at._replace(peer=peer)) for peer in present]
-        told = (f"{ratio(plain, time)} · {ratio(time, floor)}" if time else "-" for time in times)
-        lines.append([operation, whole(rows), *told])
+        cells = (f"{ratio(plain, time)} · {ratio(time, floor)}" if time else "-" for time in times)
+        lines.append([operation, whole(rows), *cells])
     return (
         "## Hot, as ratios\n\nHow many times faster than plain · how many times the floor\n\n"
         + table(["", "rows", *present], lines)
@@ -122,31 +122,31 @@ def ratios(figures: Figures, peers: list[str]) -> str:
 
 
 def summary(verdicts: list[Verdict]) -> str:
-    """Count the targets, and write those that were not reached."""
-    count = {sign: sum(verdict.reached is sign for verdict in verdicts) for sign in (True, False, None)}
-    told = f"{count[True]} targets reached, {count[False]} not, {count[None]} not measured."
+    """Format the number of targets that are reached, and a list of those that are not."""
+    count = {reached: sum(verdict.reached is reached for verdict in verdicts) for reached in (True, False, None)}
+    text = f"{count[True]} targets reached, {count[False]} not, {count[None]} not measured."
     for verdict in verdicts:
         if verdict.reached is False:
             about = verdict.target.about
             rows = f" at {whole(about.rows)} rows" if about.rows else ""
-            told += f"\n- {about.section}, {about.operation}{rows}: {judged(verdict)}"
-    return f"## Targets\n\n{told}\n"
+            text += f"\n- {about.section}, {about.operation}{rows}: {judged(verdict)}"
+    return f"## Targets\n\n{text}\n"
 
 
 def draw(figures: Figures, peers: list[str], picture: Path) -> None:
-    """Draw the cost of a find and of a save over the rows, on two logarithmic scales."""
-    from matplotlib import pyplot as plt  # only for a picture
+    """Draw the cost of a find and of a save by the number of rows, on logarithmic scales."""
+    from matplotlib import pyplot as plt  # only needed here
 
     plt.rcParams.update({"svg.hashsalt": "the same input draws the same file", "svg.fonttype": "none"})
     figure, panels = plt.subplots(1, 2, figsize=(9, 4.2), sharey=True, layout="constrained")
     for panel, operation in zip(panels, (REFRESH, UPDATE), strict=True):
-        for place, peer in enumerate([*peers, FLOOR]):
+        for index, peer in enumerate([*peers, FLOOR]):
             keys = sorted(key for key in figures if key[:2] == (HOT, operation) and key.peer == peer)
             values = [figures.value(key) for key in keys]
             if not keys or None in values:
                 continue
             ours = peer.startswith("CustomStore")
-            colour = "#2a7f62" if ours else "#555555" if peer == FLOOR else f"C{place}"
+            colour = "#2a7f62" if ours else "#555555" if peer == FLOOR else f"C{index}"
             line = {"CustomStoreInMemory": "--", "CustomStoreList": "-.", FLOOR: ":"}.get(peer, "-")
             counts, width, dot = [key.rows for key in keys], 1 + ours, None if peer == FLOOR else "o"
             panel.loglog(counts, values, label=peer, color=colour, linestyle=line, linewidth=width, marker=dot, ms=3)
@@ -161,7 +161,7 @@ def draw(figures: Figures, peers: list[str], picture: Path) -> None:
 
 
 def document(figures: Figures, verdicts: list[Verdict], facts: dict[str, object]) -> dict[str, object]:
-    """Return all of it as what JSON can hold."""
+    """Return the figures, targets and facts as a JSON object."""
     return {
         **facts,
         "figures": [

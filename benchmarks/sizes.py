@@ -1,4 +1,4 @@
-"""What is measured in processes and files of their own: imports, the wheel's size, memory."""
+"""Measure imports, the size of the wheel, and memory. Imports and memory need new processes."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ IMPORTS = {
     "FileStore": "zohocrmsdk.src.com.zoho.api.authenticator.store.file_store",
     "diskcache": "diskcache",
 }
-PROGRAM = """
+TIME_IMPORT = """
 import sys, time
-begun = time.perf_counter()
+start = time.perf_counter()
 __import__(sys.argv[1])
-print(time.perf_counter() - begun)
+print(time.perf_counter() - start)
 """
 
 
 def import_time(module: str, bytecode: Path) -> float:
-    """Return the seconds of an import in a fresh interpreter, by its own clock; the first one there compiles it."""
+    """Return the seconds of an import in a new interpreter. The first import also compiles into the bytecode folder."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, module],
+        [sys.executable, "-c", TIME_IMPORT, module],
         capture_output=True,
         text=True,
         check=True,
@@ -54,58 +54,62 @@ def import_time(module: str, bytecode: Path) -> float:
 
 
 def wheel_size() -> float | None:
-    """Return the megabytes of the wheel that was built for this machine, if there is one."""
+    """Return the megabytes of the wheel for this machine, or `None` if it was not built."""
     wheels = sorted((HERE.parent / "target" / "wheel").glob("*.whl"))
     return wheels[-1].stat().st_size / 1e6 if wheels else None
 
 
 def resident() -> int:
-    """Return the bytes of memory that this process has."""
+    """Return the resident memory of this process in bytes."""
     return int(STATM.read_text().split()[1]) * resource.getpagesize()
 
 
-def grow(answers: Queue, peer: Peer, home: Path, template: Path | None, rows: int) -> None:
-    """Tell how many bytes a store takes, or what went wrong."""
+def send_memory(results: Queue, peer: Peer, home: Path, template: Path | None, rows: int) -> None:
+    """Send the bytes of a store, or a description of the error."""
     try:
-        answers.put(grown(peer, home, template, rows))
+        results.put(measure_memory(peer, home, template, rows))
     except Exception as error:
-        answers.put(in_short(error))
+        results.put(in_short(error))
 
 
-def grown(peer: Peer, home: Path, template: Path | None, rows: int) -> int:
-    """Return the bytes of a store with so many rows: filled, or opened on its file, and then found in."""
+def measure_memory(peer: Peer, home: Path, template: Path | None, rows: int) -> int:
+    """Return the bytes by which a store grows this process.
+
+    The store is opened with the template's files, or filled if there are none. Then it is used for some finds.
+    """
     os.chdir(home)
-    chance = random.SystemRandom()
+    rng = random.SystemRandom()
     first = home / "first"
     first.mkdir()
-    small = peer.open(first)  # so that nothing is loaded for the first time while it counts
+    small = peer.open(first)  # its use imports and caches all that any store needs, before the measurement
     peer.fill(small, first, 10)
-    one_by_one(operations.Stand(peer, small, first, 10), operations.FIND_BY_REFRESH_TOKEN, chance, 10)
+    one_by_one(operations.LoadedStore(peer, small, first, 10), operations.FIND_BY_REFRESH_TOKEN, rng, 10)
     gc.collect()
     before = resident()
     store = peer.open(template or home)
     if template is None:
         peer.fill(store, home, rows)
-    one_by_one(operations.Stand(peer, store, home, rows), operations.FIND_BY_REFRESH_TOKEN, chance, 20)
+    one_by_one(operations.LoadedStore(peer, store, home, rows), operations.FIND_BY_REFRESH_TOKEN, rng, 20)
     gc.collect()
     return resident() - before
 
 
 def memory(peer: Peer, template: Path | None, rows: int) -> float | None:
-    """Return the megabytes that a store with so many rows takes."""
+    """Return the megabytes that a store with this number of rows takes, or `None` if that cannot be measured here."""
     if not STATM.exists():
         return None
-    answers = crowds.processes.Queue()
+    results = crowds.processes.Queue()
     with tempfile.TemporaryDirectory() as home:
-        child = crowds.processes.Process(target=grow, args=(answers, peer, Path(home), template, rows), daemon=True)
+        arguments = (results, peer, Path(home), template, rows)
+        child = crowds.processes.Process(target=send_memory, args=arguments, daemon=True)
         child.start()
         try:
-            told = answers.get(timeout=crowds.IN_TIME)
+            result = results.get(timeout=crowds.TIMEOUT_SECONDS)
         finally:
             child.join(1)
             if child.is_alive():
                 child.kill()
-                child.join(crowds.IN_TIME)
-    if isinstance(told, str):
-        raise RuntimeError(told)  # noqa: TRY004 - another process's error
-    return told / 1e6
+                child.join(crowds.TIMEOUT_SECONDS)
+    if isinstance(result, str):
+        raise RuntimeError(result)  # noqa: TRY004 - the error of the child
+    return result / 1e6

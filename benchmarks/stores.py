@@ -1,6 +1,6 @@
-"""Stores written to compare with, each as one would write it: a list, `sqlite3` in memory, `diskcache`.
+"""Simple stores for comparison: a list, `sqlite3` in memory, and `diskcache`.
 
-What they lack is said in `peers.py`. The plain `sqlite3` store is in `plain.py`.
+`peers.py` describes their limitations. The plain `sqlite3` store is in `plain.py`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ COLUMNS = ("id", *FIELDS)
 
 
 def values(token: OAuthToken) -> list[str | None]:
-    """Read the token."""
+    """Return the values of a token in the order of `COLUMNS`."""
     user = token.get_user_signature()
     return [token.get_id(), user and user.get_name(), *(getattr(token, f"get_{field}")() for field in FIELDS[1:])]
 
 
 def fill(token: OAuthToken, row: Sequence[str | None]) -> OAuthToken:
-    """Write the row into the token."""
+    """Set the values of a row on the token."""
     token.set_id(row[0])
     token.set_user_signature(UserSignature(row[1]))
     token.set_client_id(row[2])
@@ -44,19 +44,19 @@ def fill(token: OAuthToken, row: Sequence[str | None]) -> OAuthToken:
 
 
 def merged(new: Sequence[str | None], old: Sequence[str | None]) -> list[str | None]:
-    """Put what is new over what was there."""
-    return [value or before for value, before in zip(new, old, strict=True)]
+    """Return the new values, and the old ones where there is no new value."""
+    return [value or previous for value, previous in zip(new, old, strict=True)]
 
 
 class ListStore(TokenStore):
-    """The SDK's six methods over a list of tuples."""
+    """The SDK's six methods on a list of tuples."""
 
     def __init__(self) -> None:
-        """Begin with no rows."""
+        """Start without rows."""
         self.rows: list[tuple[str | None, ...]] = []
         self.last_id = 0
 
-    def _place(self, token: OAuthToken) -> int | None:
+    def _index(self, token: OAuthToken) -> int | None:
         user = token.get_user_signature()
         for column, value in (
             (1, user and user.get_name()),
@@ -66,15 +66,15 @@ class ListStore(TokenStore):
             (5, token.get_access_token()),
         ):
             if value:
-                for place, row in enumerate(self.rows):
+                for index, row in enumerate(self.rows):
                     if row[column] == value:
-                        return place
+                        return index
         return None
 
     def find_token(self, token: OAuthToken) -> OAuthToken | None:
         """Fill the token from its row."""
-        place = self._place(token)
-        return None if place is None else fill(token, self.rows[place])
+        index = self._index(token)
+        return None if index is None else fill(token, self.rows[index])
 
     def find_token_by_id(self, row_id: str) -> OAuthToken | None:
         """Return the token of a row."""
@@ -85,14 +85,14 @@ class ListStore(TokenStore):
 
     def save_token(self, token: OAuthToken) -> None:
         """Update the token's row, or append one."""
-        place = self._place(token)
-        if place is None:
+        index = self._index(token)
+        if index is None:
             self.last_id += 1
             token.set_id(str(self.last_id))
             self.rows.append(tuple(values(token)))
         else:
-            token.set_id(self.rows[place][0])
-            self.rows[place] = tuple(merged(values(token), self.rows[place]))
+            token.set_id(self.rows[index][0])
+            self.rows[index] = tuple(merged(values(token), self.rows[index]))
 
     def delete_token(self, row_id: str) -> None:
         """Delete a row."""
@@ -108,10 +108,10 @@ class ListStore(TokenStore):
 
 
 class MemoryStore(PlainStore):
-    """The plain store's SQL over one open connection to `:memory:`."""
+    """The plain store's SQL on one open connection to `:memory:`."""
 
     def __init__(self) -> None:
-        """Make the table."""
+        """Create the table."""
         self.connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         super().__init__(":memory:")
 
@@ -120,15 +120,15 @@ class MemoryStore(PlainStore):
         yield self.connection
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Close the connection, which frees the memory."""
         self.connection.close()
 
 
 class CacheStore(TokenStore):
-    """The SDK's six methods over `diskcache`: one entry per row, and one per key that leads to it."""
+    """The SDK's six methods on `diskcache`: one entry per row, and one entry per key of a row."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the cache, durable as the others are: its default is `synchronous=NORMAL`."""
+        """Open the cache with `synchronous=FULL`, so that saves are durable. The default is NORMAL."""
         import diskcache
 
         self.cache: Any = diskcache.Cache(str(folder), eviction_policy="none", sqlite_synchronous=2)
@@ -165,7 +165,7 @@ class CacheStore(TokenStore):
         token.set_id(row[0])
 
     def put(self, row: Sequence[str | None], old: Sequence[str | None] | None = None) -> None:
-        """Write a row and the keys that lead to it."""
+        """Write a row and its keys."""
         before, after = set(self._keys(old) if old else ()), set(self._keys(row))
         for key in before - after:
             del self.cache[key]

@@ -1,7 +1,7 @@
-"""What is to be reached, as data, and how a figure is judged.
+"""The performance targets as data, and the comparison of figures with them.
 
-Each target is a ratio of two figures of one run, or one figure alone, with a bound. Where the two cannot both be
-measured nothing is judged.
+A target is a bound for one figure, or for the ratio of two figures of one run. Without a measured figure there is no
+verdict.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ REFRESH, USER, ID, UPDATE = "find by refresh token", "find by user", "find by id
 
 
 class Target(NamedTuple):
-    """A bound on `over / under`, or on `over` alone: reached from `least` on, and up to `most`."""
+    """A bound for `over / under`, or for `over`. It is reached by values from `least` on or up to `most`."""
 
     what: str
     over: Key
     under: Key | None = None
-    of: str = "median"  # of the figure `over`
-    under_of: str = "median"
+    of: str = "median"  # the attribute of the figure `over`
+    under_of: str = "median"  # the attribute of the figure `under`
     least: float | None = None
     most: float | None = None
 
     @property
     def bound(self) -> str:
-        """Say it in a table."""
+        """The bound as a text for tables."""
         return f"≥ {self.least:g}" if self.least is not None else f"≤ {self.most:g}"
 
     @property
     def about(self) -> Key:
-        """The figure of ours that has to reach it."""
+        """The figure of this library that must reach the target."""
         return self.over if self.under is None or self.over.peer in OURS else self.under
 
 
 class Verdict(NamedTuple):
-    """A target, what was measured, and whether that reaches it; `None` twice if it was not measured."""
+    """A target, the measured value, and whether it is reached. Both are `None` if it was not measured."""
 
     target: Target
     value: float | None
@@ -53,12 +53,12 @@ class Verdict(NamedTuple):
 
     @property
     def sign(self) -> str:
-        """Say it in a table."""
+        """The verdict as a symbol for tables."""
         return {True: "✓", False: "✗", None: "-"}[self.reached]
 
 
 def judge(target: Target, figures: Figures) -> Verdict:
-    """Compare what was measured with the bound."""
+    """Compare the measured value with the bound."""
     value = figures.value(target.over, target.of)
     if target.under is not None and value is not None:
         under = figures.value(target.under, target.under_of)
@@ -70,7 +70,7 @@ def judge(target: Target, figures: Figures) -> Verdict:
     return Verdict(target, value, high_enough and low_enough)
 
 
-FASTER_THAN_PLAIN = {  # at 10, 1 000, 10 000 and 100 000 rows
+FASTER_THAN_PLAIN = {  # the least factors at 10, 1 000, 10 000 and 100 000 rows
     REFRESH: (40, 100, 250, 1_000),
     USER: (40, 100, 250, 1_000),
     ID: (45, 45, 45, 30),
@@ -84,12 +84,12 @@ CROWD_ROWS = 1_000
 
 
 def hot(operation: str, rows: int, peer: str = SQLITE) -> Key:
-    """Name a figure of calls in a loop."""
+    """Return the key of a hot figure."""
     return Key(HOT, operation, rows, peer)
 
 
 def all_targets(crowd_rows: int = CROWD_ROWS) -> list[Target]:
-    """Return every target; crowds work on so many rows."""
+    """Return all targets. `crowd_rows` is the table size for concurrent work."""
     found = [
         Target("times faster than plain", hot(operation, rows, PLAIN), hot(operation, rows), least=least)
         for operation, bounds in FASTER_THAN_PLAIN.items()
@@ -127,7 +127,7 @@ def all_targets(crowd_rows: int = CROWD_ROWS) -> list[Target]:
         few, many = hot(operation, FEW, LIST), hot(operation, MANY, LIST)
         found += [
             Target("times a Python list of ten rows", few, hot(operation, FEW, PYTHON_LIST), most=1),
-            Target("times the find at 10 rows", many, few, most=2),  # flat: what a cache miss costs, and no more
+            Target("times the find at 10 rows", many, few, most=2),  # constant time, apart from CPU cache misses
         ]
     package = Key(SIZES, "import", 0, OURSELVES)
     return [

@@ -1,12 +1,12 @@
-"""A function of AWS Lambda, or of any host that has a read-only package folder and room in `/tmp`.
+"""A function for AWS Lambda, or for any host with a read-only package folder and a writable `/tmp`.
 
     pip install --target package zohocrmsdk8_0 zoho-token-store && cp aws_lambda.py package/
     # handler: aws_lambda.handler
     # environment variables: ZOHO_CLIENT_ID, ZOHO_CLIENT_SECRET, ZOHO_REFRESH_TOKEN
 
-A warm start finds its access token in `/tmp`. A cold one has an empty `/tmp` and asks Zoho for a token. Zoho grants 10
-of them in 10 minutes for one refresh token: bound the function's concurrency by that. A file on EFS is no way out, for
-SQLite's locks cannot be relied on there.
+A warm start reads its access token from `/tmp`. A cold start has an empty `/tmp` and requests a token from Zoho. Zoho
+issues at most 10 tokens in 10 minutes for one refresh token, so limit the function's concurrency accordingly. Do not
+share the file on EFS: SQLite's locks are not reliable on a network file system.
 """
 
 import functools
@@ -25,7 +25,7 @@ FOLDER = tempfile.gettempdir()
 
 @functools.cache
 def start() -> None:
-    """Begin, once in each instance."""
+    """Initialize the SDK, once in each instance."""
     Initializer.initialize(
         environment=USDataCenter.PRODUCTION(),
         token=OAuthToken(
@@ -34,13 +34,13 @@ def start() -> None:
             refresh_token=os.environ["ZOHO_REFRESH_TOKEN"],
         ),
         store=CustomStoreSQLite(Path(FOLDER, "zohooauth.db")),
-        # What the SDK learns about modules; otherwise it would write into the package folder.
+        # The SDK caches module metadata in this folder. The default is in the package folder, which is read-only.
         resource_path=FOLDER,
     )
 
 
 def handler(_event: dict[str, object], _context: object) -> dict[str, object]:
-    """Answer one event."""
+    """Handle one event."""
     start()
     [organisation] = OrgOperations().get_organization().get_object().get_org()
     return {"organisation": organisation.get_zgid()}

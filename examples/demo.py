@@ -1,15 +1,15 @@
-# ruff: noqa: S603 - it starts nothing but itself
-"""A program that uses Zoho's SDK logs in, restarts and refreshes, with its token kept in a SQLite file.
+# ruff: noqa: S603 - it starts only itself
+"""A demonstration: a program logs in, restarts and refreshes with Zoho's SDK, and keeps its token in a SQLite file.
 
-The SDK is the real one, version 8. Zoho is a stand-in on this machine. The program, `program()` below, runs
-three times, each time in a new process and with the same settings, a grant code that is good for one login
-among them:
+It uses the real SDK, version 8, and a local stand-in for Zoho. The program is the function `program` below. It runs
+three times, each time in a new process and with the same settings. They include a grant code, which is valid for one
+login.
 
-1. It logs in.
-2. It is restarted, and goes on with the stored access token.
-3. An hour later it is started again, and refreshes the access token, once.
+1. The first run logs in.
+2. The second run uses the stored access token.
+3. The third run is an hour later. It refreshes the access token once.
 
-Run it with `make demo`. It fails if any of the three asks Zoho for tokens more or less often than it must.
+Run it with `make demo`. It fails if a run makes more or fewer token calls than expected.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter
 from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 from zohocrmsdk.src.com.zoho.crm.api.org import OrgOperations
 
-OWNER_ONLY = 0o600
-HOUR = 3600.0
-PROGRAM_WITHIN = 30.0  # seconds
+PRIVATE_MODE = 0o600
+HOUR_SECONDS = 3600.0
+PROGRAM_TIMEOUT_SECONDS = 30.0
 
 
 def program(settings: dict[str, str]) -> dict[str, str]:
-    """Use the SDK, as any program does; return what it saw, for the demonstration to judge."""
+    """Use the SDK as any program does. Return what the demonstration checks."""
     Initializer.initialize(
         environment=DataCenter.Environment(settings["url"], settings["accounts_url"], settings["url"]),
         token=OAuthToken(
@@ -54,42 +54,42 @@ def program(settings: dict[str, str]) -> dict[str, str]:
         "organisation": organisation,
         "id": token.get_id(),
         "user": token.get_user_signature().get_name(),
-        # Enough to tell two access tokens apart, and of no use to a reader.
+        # A short hash tells two access tokens apart and does not reveal them.
         "fingerprint": hashlib.sha256(token.get_access_token().encode()).hexdigest()[:8],
     }
 
 
 def run_program(settings: dict[str, str]) -> dict[str, str]:
-    """Run `program` in a new process. The secrets go through its stdin: no process list shows them."""
+    """Run `program` in a new process. The settings go through stdin: a process list would show arguments."""
     done = subprocess.run(
         [sys.executable, __file__, "program"],
         input=json.dumps(settings),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        timeout=PROGRAM_WITHIN,
+        timeout=PROGRAM_TIMEOUT_SECONDS,
     )
-    seen: dict[str, str] = json.loads(done.stdout)
-    return seen
+    result: dict[str, str] = json.loads(done.stdout)
+    return result
 
 
-def expect(what: str, found: object, wanted: object) -> None:
-    """End the demonstration, with exit status 1, if something is not as it must be."""
-    if found != wanted:
-        sys.exit(f"FAILED: {what}: {found!r} instead of {wanted!r}")
+def expect(what: str, found: object, expected: object) -> None:
+    """Exit with status 1 if a value is not the expected one."""
+    if found != expected:
+        sys.exit(f"FAILED: {what}: {found!r} instead of {expected!r}")
 
 
 def let_an_hour_pass(zoho: ZohoStandIn, database: Path) -> None:
-    """Turn the stand-in's clock and the stored expiry, the two places that time is kept in."""
-    zoho.clock = lambda: time.monotonic() + HOUR
+    """Move the stand-in's clock forward, and the stored expiry back by the same time."""
+    zoho.clock = lambda: time.monotonic() + HOUR_SECONDS
     with CustomStoreSQLite(database) as store:
         [token] = store.get_tokens()
-        token.set_expires_in(str(int(token.get_expires_in()) - int(HOUR * 1000)))
+        token.set_expires_in(str(int(token.get_expires_in()) - int(HOUR_SECONDS * 1000)))
         store.save_token(token)
 
 
 def demonstrate(zoho: ZohoStandIn, folder: Path) -> None:
-    """Run the program three times, and say what happened."""
+    """Run the program three times and print what happened."""
     database = folder / "tokens.db"
     user = zoho.add_user("ada@example.com", "1001")
     settings = {
@@ -108,16 +108,16 @@ def demonstrate(zoho: ZohoStandIn, folder: Path) -> None:
     expect("user", first["user"], user.name)
     print(f"login    process {first['process']} as {first['user']}: 1 token call")
 
-    about = database.stat()
-    mode = stat.S_IMODE(about.st_mode)
+    status = database.stat()
+    mode = stat.S_IMODE(status.st_mode)
     if os.name == "posix":
-        expect("mode of the file", f"{mode:04o}", f"{OWNER_ONLY:04o}")
-    print(f"file     {database}: mode {mode:04o}, {about.st_size} bytes, row {first['id']}")
+        expect("mode of the file", f"{mode:04o}", f"{PRIVATE_MODE:04o}")
+    print(f"file     {database}: mode {mode:04o}, {status.st_size} bytes, row {first['id']}")
 
     zoho.clear_calls()
     second = run_program(settings)
     expect("token calls after the restart", zoho.token_calls, 0)
-    expect("what the restarted program saw", {**second, "process": first["process"]}, first)
+    expect("result of the restarted program", {**second, "process": first["process"]}, first)
     print(f"restart  process {second['process']}, the same row and access token: 0 token calls")
 
     let_an_hour_pass(zoho, database)
@@ -125,13 +125,13 @@ def demonstrate(zoho: ZohoStandIn, folder: Path) -> None:
 
     third = run_program(settings)
     expect("token calls after the expiry", (zoho.logins, zoho.refreshes), (0, 1))
-    expect("row that was refreshed", (third["id"], third["user"]), (first["id"], first["user"]))
-    expect("access token is another", third["fingerprint"] != first["fingerprint"], True)  # noqa: FBT003
+    expect("refreshed row", (third["id"], third["user"]), (first["id"], first["user"]))
+    expect("access token is new", third["fingerprint"] != first["fingerprint"], True)  # noqa: FBT003
     print(f"refresh  process {third['process']}, row {third['id']} with a new access token: 1 token call")
 
 
 def main() -> None:
-    """Play the program or the demonstration of it."""
+    """Run the program or the demonstration."""
     if sys.argv[1:] == ["program"]:
         print(json.dumps(program(json.load(sys.stdin))))
         return

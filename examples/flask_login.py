@@ -1,14 +1,15 @@
-"""Log in with Zoho: a web application with any number of users at once, each with a row of the token database.
+"""Log in with Zoho: a web application for any number of users. Each user has a row in the token database.
 
 Register a "server-based application" at https://api-console.zoho.com with the redirect URL
 http://127.0.0.1:5000/callback, then:
 
     pip install flask zohocrmsdk8_0 zoho-token-store
     export ZOHO_CLIENT_ID=… ZOHO_CLIENT_SECRET=…
-    export FLASK_SECRET_KEY=…     # python -c "import secrets; print(secrets.token_hex())", once: it signs the sessions
+    # The key that signs the session cookies. Generate it once: python -c "import secrets; print(secrets.token_hex())"
+    export FLASK_SECRET_KEY=…
     flask --app flask_login run   # http://127.0.0.1:5000
 
-A browser's session holds the id of its user's row, and no token. Behind HTTPS, set SESSION_COOKIE_SECURE, too.
+The session cookie contains the id of the user's row and no token. With HTTPS, also set SESSION_COOKIE_SECURE.
 """
 
 import os
@@ -38,18 +39,18 @@ PAGE = """<!doctype html>
 """
 
 
-class Nobody(Token):
-    """Whom the SDK works for outside a request: it has to be initialized with somebody."""
+class NoUser(Token):
+    """A placeholder for the time outside of a request. The SDK must be initialized with a token."""
 
     def generate_token(self) -> None:
-        """Have none."""
+        """Do nothing: there is no token."""
 
     def authenticate(self, url_connection: object) -> None:  # noqa: ARG002 - the SDK's signature
-        """Let no call through."""
-        raise PermissionError("nobody is logged in")
+        """Refuse every call."""
+        raise PermissionError("no user is logged in")
 
     def remove(self) -> bool:
-        """Say that there was nothing to remove."""
+        """Remove nothing."""
         return False
 
 
@@ -57,36 +58,36 @@ app = Flask(__name__)
 app.config.update(SECRET_KEY=os.environ["FLASK_SECRET_KEY"], SESSION_COOKIE_SAMESITE="Lax")
 environment = USDataCenter.PRODUCTION()
 store = CustomStoreSQLite("zohooauth.db")
-# Once: its settings are the process's. What belongs to a user is the thread's, and set by `switch_user`.
-Initializer.initialize(environment=environment, token=Nobody(), store=store)
+# These settings apply to the whole process. `switch_user` sets the user of the current thread.
+Initializer.initialize(environment=environment, token=NoUser(), store=store)
 
 
 @app.teardown_request
-def leave(_error: BaseException | None) -> None:
-    """Leave no user, and no user's data centre, behind on a thread that serves somebody else next."""
-    Initializer.switch_user(environment=environment, token=Nobody())
+def reset_user(_error: BaseException | None) -> None:
+    """Reset the thread's user and data centre: the thread's next request may be another user's."""
+    Initializer.switch_user(environment=environment, token=NoUser())
 
 
 @app.get("/")
 def home() -> str:
-    """Show who is logged in, as Zoho knows them."""
+    """Show the logged-in user, with the organisation from Zoho."""
     if "row" not in session:
         return render_template_string(PAGE)
     token = OAuthToken(id=session["row"])
     try:
-        Initializer.switch_user(token=token)  # from here on this thread works for this user
+        Initializer.switch_user(token=token)  # this thread now calls Zoho for this user
         [organisation] = OrgOperations().get_organization().get_object().get_org()
     except SDKException:
-        # The row is gone, the user has revoked it at Zoho, or Zoho is out of reach.
+        # The row was deleted, the user has revoked the token at Zoho, or Zoho cannot be reached.
         app.logger.exception("row %s", session["row"])
-        return render_template_string(PAGE, problem="Zoho does not know you any more.")
+        return render_template_string(PAGE, problem="Your login is no longer valid.")
     name = organisation.get_company_name() or organisation.get_zgid()
     return render_template_string(PAGE, user=token.get_user_signature().get_name(), organisation=name)
 
 
 @app.get("/login")
 def login() -> Response:
-    """Send the browser to Zoho, to come back to `callback`."""
+    """Send the browser to Zoho, which sends it back to `callback`."""
     session["state"] = secrets.token_urlsafe()
     query = {
         "response_type": "code",
@@ -94,18 +95,19 @@ def login() -> Response:
         "redirect_uri": url_for("callback", _external=True),
         "scope": SCOPES,
         "state": session["state"],
-        "access_type": "offline",  # with these two
-        "prompt": "consent",  # Zoho issues a refresh token each time
+        # With these two settings Zoho issues a refresh token at every login.
+        "access_type": "offline",
+        "prompt": "consent",
     }
     return redirect(environment.accounts_url.replace("/token", "/auth") + "?" + urlencode(query))
 
 
 @app.get("/callback")
 def callback() -> Response | str:
-    """Redeem the code that the browser brings, and save the token."""
+    """Redeem the grant code, save the token, and log the user in."""
     state = session.pop("state", None)
     if state is None or request.args.get("state") != state:
-        abort(400, "this login was not begun here")
+        abort(400, "This login was not started in this browser.")
     if "code" in request.args:
         token = OAuthToken(
             client_id=os.environ["ZOHO_CLIENT_ID"],
@@ -116,12 +118,12 @@ def callback() -> Response | str:
         Initializer.switch_user(token=token)
         session["row"] = token.get_id()
         return redirect(url_for("home"))
-    return render_template_string(PAGE, problem="You did not agree, so nothing was saved.")
+    return render_template_string(PAGE, problem="You did not give your consent, so nothing was saved.")
 
 
 @app.post("/logout")
 def logout() -> Response:
-    """End this user's access: at Zoho, in the database, and in the browser."""
+    """Revoke the user's token at Zoho, delete it from the database, and end the session."""
     row = session.pop("row", None)
     if row is not None:
         try:

@@ -4,8 +4,8 @@
     export ZOHO_CLIENT_ID=… ZOHO_CLIENT_SECRET=… ZOHO_REFRESH_TOKEN=…
     gunicorn --workers 4 --preload gunicorn_app:app
 
-With `--preload` this module runs once, before the workers are forked; the store it makes serves them all. At an expiry
-one of them refreshes, and the others wait for its answer.
+With `--preload` this module is imported once, before the workers are forked. All workers use the store that it opens.
+When the access token expires, one worker refreshes it and the others wait for the result.
 """
 
 import os
@@ -29,7 +29,7 @@ Initializer.initialize(
 
 
 def app(_environ: dict[str, object], start_response: Callable[..., object]) -> Iterable[bytes]:
-    """Answer with the organisation that Zoho takes us for, and which worker asked."""
+    """Answer with the token's organisation and the process id of the worker."""
     [organisation] = OrgOperations().get_organization().get_object().get_org()
     start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
     return [f"organisation {organisation.get_zgid()}, worker {os.getpid()}\n".encode()]

@@ -4,9 +4,11 @@
     export ZOHO_CLIENT_ID=… ZOHO_CLIENT_SECRET=… ZOHO_REFRESH_TOKEN=…
     python multiprocessing_job.py
 
-Each process initializes the SDK for itself, which works however processes are started. At an expiry one of them
-refreshes, and the others wait for its answer. A Celery worker does the same: decorate `start` with
-`@celery.signals.worker_process_init.connect`. (It need not: a store that was made before a fork works after it.)
+Each process initializes the SDK itself. This works with every start method of `multiprocessing`. When the access token
+expires, one process refreshes it and the others wait for the result.
+
+In a Celery worker, decorate `start` with `@celery.signals.worker_process_init.connect`. With forked workers this is
+optional: a store that was opened before a fork can be used in the child.
 """
 
 import multiprocessing
@@ -23,7 +25,7 @@ TASKS = 12
 
 
 def start(**_signal: object) -> None:
-    """Begin, once in each process."""
+    """Initialize the SDK, once in each process."""
     Initializer.initialize(
         environment=USDataCenter.PRODUCTION(),
         token=OAuthToken(

@@ -1,10 +1,11 @@
-"""Tell somebody whenever a token is saved: a store of one's own is a subclass.
+"""A store that sends a notification after each save: a subclass of a store of this library.
 
     pip install zohocrmsdk8_0 zoho-token-store
     export ZOHO_CLIENT_ID=… ZOHO_CLIENT_SECRET=… ZOHO_REFRESH_TOKEN=…
     python notify_on_save.py
 
-Here a line is printed; it may be a metric, a message in a queue or a copy for an audit. Tell the row, never the token.
+Here the notification is a printed line. It could be a metric, a message in a queue or a line in an audit log. Send the
+row's id, never the token.
 """
 
 import logging
@@ -18,7 +19,7 @@ from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 
 
 class NotifyingStore(CustomStoreSQLite):
-    """A SQLite store that tells the row's id and user after each save."""
+    """A SQLite store that calls a function with the row's id and user after each save."""
 
     def __init__(self, path: str, notify: Callable[[str, str | None], object]) -> None:
         """Open the file."""
@@ -26,13 +27,13 @@ class NotifyingStore(CustomStoreSQLite):
         self._notify = notify
 
     def save_token(self, token: OAuthToken) -> None:
-        """Save, then tell. The token is on the disk by then: that the telling fails is no failure to save."""
+        """Save, then notify. A failed notification is not a failed save: the row is already durable."""
         super().save_token(token)
         user = token.get_user_signature()
         try:
             self._notify(token.get_id(), None if user is None else user.get_name())
         except Exception:
-            logging.getLogger(__name__).exception("row %s was saved, and nobody told", token.get_id())
+            logging.getLogger(__name__).exception("row %s was saved, but the notification failed", token.get_id())
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""One user in the sandbox and in production side by side: two rows in one database.
+"""One user in the sandbox and in production: two rows in one database.
 
     pip install zohocrmsdk8_0 zoho-token-store
     export ZOHO_CLIENT_ID=… ZOHO_CLIENT_SECRET=…
-    export ZOHO_GRANT_CODE=… ZOHO_SANDBOX_GRANT_CODE=…    # each is good for one login
+    export ZOHO_GRANT_CODE=… ZOHO_SANDBOX_GRANT_CODE=…    # each is valid for one login
     python sandbox_and_production.py
 
-The rows differ in their API domain, so neither login overwrites the other, and each refreshes on its own.
+The rows have different API domains. Neither login overwrites the other, and each row is refreshed separately.
 """
 
 import os
@@ -17,13 +17,13 @@ from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 from zohocrmsdk.src.com.zoho.crm.api.org import OrgOperations
 
 
-def login(code: str) -> OAuthToken:
-    """Make a token of a grant code."""
-    return OAuthToken(os.environ["ZOHO_CLIENT_ID"], os.environ["ZOHO_CLIENT_SECRET"], os.environ[code])
+def login(code_variable: str) -> OAuthToken:
+    """Return a token with the grant code of this environment variable."""
+    return OAuthToken(os.environ["ZOHO_CLIENT_ID"], os.environ["ZOHO_CLIENT_SECRET"], os.environ[code_variable])
 
 
 def organisation() -> str:
-    """Ask Zoho."""
+    """Return the id of the current token's organisation, from Zoho."""
     return str(OrgOperations().get_organization().get_object().get_org()[0].get_zgid())
 
 

@@ -1,4 +1,4 @@
-"""The stand-in for Zoho, over real HTTP: each of its rules once. Time is the tests' own; nothing sleeps."""
+"""The rules of the stand-in for Zoho, tested over real HTTP. The tests control its clock, so nothing sleeps."""
 
 import doctest
 import json
@@ -16,7 +16,7 @@ import requests
 import zoho_token_store.testing
 from zoho_token_store.testing import ZohoStandIn
 
-WITHIN = 10  # seconds: the bound of every wait, far more than any needs
+TIMEOUT_SECONDS = 10  # for every wait; a test that passes needs much less
 
 
 class Clock:
@@ -34,23 +34,23 @@ def zoho():
 
 
 def post(url, **form):
-    # Whatever proxy the environment names, it is not meant for these.
+    # Without `trust_env`, no proxy of the environment is used.
     with requests.Session() as session:
         session.trust_env = False
-        return session.post(url, data=form, timeout=WITHIN)
+        return session.post(url, data=form, timeout=TIMEOUT_SECONDS)
 
 
-def ask(zoho, **form):
+def request_token(zoho, **form):
     form = {"client_id": zoho.client_id, "client_secret": zoho.client_secret, **form}
     return post(zoho.accounts_url, **form)
 
 
 def login(zoho, code, **form):
-    return ask(zoho, grant_type="authorization_code", code=code, **form)
+    return request_token(zoho, grant_type="authorization_code", code=code, **form)
 
 
 def refresh(zoho, refresh_token, **form):
-    return ask(zoho, grant_type="refresh_token", refresh_token=refresh_token, **form)
+    return request_token(zoho, grant_type="refresh_token", refresh_token=refresh_token, **form)
 
 
 def revoke(zoho, token):
@@ -61,10 +61,10 @@ def get(zoho, path, access_token):
     headers = {} if access_token is None else {"Authorization": f"Zoho-oauthtoken {access_token}"}
     with requests.Session() as session:
         session.trust_env = False
-        return session.get(zoho.url + path, headers=headers, timeout=WITHIN)
+        return session.get(zoho.url + path, headers=headers, timeout=TIMEOUT_SECONDS)
 
 
-def lives(zoho, access_token):
+def is_valid(zoho, access_token):
     return get(zoho, "/crm/v8/Leads", access_token).status_code == 200
 
 
@@ -72,7 +72,7 @@ def lives(zoho, access_token):
 
 
 def test_a_login(zoho):
-    """A grant code brings a refresh and an access token, its life in seconds and this URL as API domain."""
+    """A login answers with a refresh token, an access token, its lifetime, and the stand-in's URL as API domain."""
     zoho.expires_in = 1800
     response = login(zoho, zoho.grant_code("ada@example.com"))
     assert response.status_code == 200
@@ -82,8 +82,8 @@ def test_a_login(zoho):
     assert answer == {"api_domain": zoho.url, "token_type": "Bearer", "expires_in": 1800}
 
 
-def test_a_code_is_good_once(zoho):
-    """A second login with a grant code gets HTTP 200 and "invalid_code", as one with an unknown code does."""
+def test_a_code_is_valid_once(zoho):
+    """A second login with a grant code gets HTTP 200 and "invalid_code", and so does an unknown code."""
     code = zoho.grant_code("ada@example.com")
     assert "access_token" in login(zoho, code).json()
     for used_or_unknown in (code, "1000.code.made-up.unknown"):
@@ -93,37 +93,37 @@ def test_a_code_is_good_once(zoho):
 
 @pytest.mark.parametrize("wrong", [{"client_id": "nobody"}, {"client_secret": "guessed"}], ids=str)
 def test_a_wrong_client(zoho, wrong):
-    """An unknown client id or a wrong secret gets "invalid_client" and does not use up the code."""
+    """An unknown client id or a wrong secret gets "invalid_client". The code stays valid."""
     code = zoho.grant_code("ada@example.com")
     assert login(zoho, code, **wrong).json() == {"error": "invalid_client"}
     assert "access_token" in login(zoho, code).json()
 
 
 def test_credentials_belong_to_a_client(zoho):
-    """A code or refresh token of one client is "invalid_code" in the hands of another."""
+    """A grant code or refresh token of one client is an "invalid_code" for another client."""
     other = zoho.add_client()
-    theirs = {"client_id": other.id, "client_secret": other.secret}
-    assert login(zoho, zoho.grant_code("ada@example.com"), **theirs).json() == {"error": "invalid_code"}
-    assert refresh(zoho, zoho.refresh_token("ada@example.com"), **theirs).json() == {"error": "invalid_code"}
+    credentials = {"client_id": other.id, "client_secret": other.secret}
+    assert login(zoho, zoho.grant_code("ada@example.com"), **credentials).json() == {"error": "invalid_code"}
+    assert refresh(zoho, zoho.refresh_token("ada@example.com"), **credentials).json() == {"error": "invalid_code"}
     code = zoho.grant_code("ada@example.com", other)
-    assert "access_token" in login(zoho, code, **theirs).json()
+    assert "access_token" in login(zoho, code, **credentials).json()
 
 
 def test_the_redirect_url(zoho):
-    """A client with a redirect URL has to name it at a login; one without may name any."""
+    """A login of a client with a redirect URL must send this URL. Other clients may send any URL."""
     client = zoho.add_client("https://app.example.com/back")
-    own = {"client_id": client.id, "client_secret": client.secret}
+    credentials = {"client_id": client.id, "client_secret": client.secret}
     code = zoho.grant_code("ada@example.com", client)
     for wrong in ({}, {"redirect_uri": "https://elsewhere.example.com"}):
-        assert login(zoho, code, **own, **wrong).json() == {"error": "invalid_redirect_uri"}
-    assert "access_token" in login(zoho, code, **own, redirect_uri=client.redirect_url).json()
-    anything = zoho.grant_code("ada@example.com")
-    assert "access_token" in login(zoho, anything, redirect_uri="https://any.example.com").json()
+        assert login(zoho, code, **credentials, **wrong).json() == {"error": "invalid_redirect_uri"}
+    assert "access_token" in login(zoho, code, **credentials, redirect_uri=client.redirect_url).json()
+    any_url = zoho.grant_code("ada@example.com")
+    assert "access_token" in login(zoho, any_url, redirect_uri="https://any.example.com").json()
 
 
-def test_another_grant_type(zoho):
-    """A grant type that is neither of the two is refused, and counts as a token call."""
-    assert ask(zoho, grant_type="password").json() == {"error": "unsupported_grant_type"}
+def test_an_unknown_grant_type(zoho):
+    """An unknown grant type is refused, and counts as a token call."""
+    assert request_token(zoho, grant_type="password").json() == {"error": "unsupported_grant_type"}
     assert [call.kind for call in zoho.calls] == ["token"]
     assert zoho.token_calls == 1
 
@@ -132,14 +132,14 @@ def test_another_grant_type(zoho):
 
 
 def test_a_refresh(zoho):
-    """A refresh token brings another access token, and no other refresh token."""
+    """A refresh issues a new access token and no new refresh token. The old access token stays valid."""
     first = login(zoho, zoho.grant_code("ada@example.com")).json()
     second = refresh(zoho, first["refresh_token"]).json()
     assert "refresh_token" not in second
     assert second["access_token"] != first["access_token"]
     assert {**first, **second, "refresh_token": None} == {**second, "refresh_token": None}
-    assert lives(zoho, first["access_token"])
-    assert lives(zoho, second["access_token"])
+    assert is_valid(zoho, first["access_token"])
+    assert is_valid(zoho, second["access_token"])
 
 
 def test_an_unknown_refresh_token(zoho):
@@ -149,7 +149,7 @@ def test_an_unknown_refresh_token(zoho):
 
 
 def test_ten_access_tokens_in_ten_minutes(zoho):
-    """A refresh token's 11th refresh within 10 minutes is denied, until the first lies 10 minutes back."""
+    """The 11th refresh with a refresh token is denied until 10 minutes after the first."""
     token, other = zoho.refresh_token("ada@example.com"), zoho.refresh_token("ada@example.com")
     for _ in range(10):
         assert "access_token" in refresh(zoho, token).json()
@@ -166,8 +166,8 @@ def test_ten_access_tokens_in_ten_minutes(zoho):
     assert zoho.denials == 3
 
 
-def test_the_limit_can_be_set(zoho):
-    """The number of refreshes and the window can be set while the stand-in runs."""
+def test_the_limit_can_be_changed(zoho):
+    """The maximum number of refreshes and its period can be changed while the stand-in runs."""
     zoho.tokens_per_window, zoho.window = 1, 5
     token = zoho.refresh_token("ada@example.com")
     assert "access_token" in refresh(zoho, token).json()
@@ -176,21 +176,21 @@ def test_the_limit_can_be_set(zoho):
     assert "access_token" in refresh(zoho, token).json()
 
 
-def test_the_sixteenth_access_token_ends_the_oldest(zoho):
-    """Of one refresh token 15 access tokens live at once; the 16th ends the oldest, and no other user's."""
+def test_the_sixteenth_access_token_invalidates_the_oldest(zoho):
+    """A refresh token has at most 15 valid access tokens. The 16th invalidates the oldest. Other users keep theirs."""
     zoho.tokens_per_window = 100
-    others = login(zoho, zoho.grant_code("bob@example.com")).json()["access_token"]
+    bobs = login(zoho, zoho.grant_code("bob@example.com")).json()["access_token"]
     first = login(zoho, zoho.grant_code("ada@example.com")).json()
     tokens = [first["access_token"]]
     tokens += [refresh(zoho, first["refresh_token"]).json()["access_token"] for _ in range(14)]
-    assert all(lives(zoho, token) for token in tokens)
+    assert all(is_valid(zoho, token) for token in tokens)
     tokens.append(refresh(zoho, first["refresh_token"]).json()["access_token"])
-    assert [lives(zoho, token) for token in tokens] == [False] + [True] * 15
-    assert lives(zoho, others)
+    assert [is_valid(zoho, token) for token in tokens] == [False] + [True] * 15
+    assert is_valid(zoho, bobs)
 
 
-def test_expired_access_tokens_do_not_count_as_live(zoho):
-    """Access tokens that have expired make room: the next one ends none that lives."""
+def test_expired_access_tokens_do_not_count_as_valid(zoho):
+    """Expired access tokens do not count for the maximum, so a new one invalidates no valid token."""
     zoho.live_tokens = 2
     token = zoho.refresh_token("ada@example.com")
     zoho.expires_in = 10
@@ -199,53 +199,53 @@ def test_expired_access_tokens_do_not_count_as_live(zoho):
     lasting = refresh(zoho, token).json()["access_token"]
     zoho.clock.now += 10
     refresh(zoho, token)
-    assert lives(zoho, lasting)
+    assert is_valid(zoho, lasting)
 
 
 def test_an_access_token_expires(zoho):
-    """An access token is good for `expires_in` seconds and refused from then on."""
+    """An access token is valid for `expires_in` seconds."""
     zoho.expires_in = 60
     token = login(zoho, zoho.grant_code("ada@example.com")).json()["access_token"]
     zoho.clock.now += 59
-    assert lives(zoho, token)
+    assert is_valid(zoho, token)
     zoho.clock.now += 1
-    assert not lives(zoho, token)
+    assert not is_valid(zoho, token)
 
 
 # Revoking
 
 
 def test_revoking_a_refresh_token(zoho):
-    """Revoking a refresh token ends its access tokens and itself, nobody else's, and once only."""
-    others = login(zoho, zoho.grant_code("bob@example.com")).json()
+    """Revoking invalidates a refresh token and its access tokens, and none of another user. A second call fails."""
+    bobs = login(zoho, zoho.grant_code("bob@example.com")).json()
     answer = login(zoho, zoho.grant_code("ada@example.com")).json()
     assert revoke(zoho, answer["refresh_token"]) == {"status": "success"}
-    assert not lives(zoho, answer["access_token"])
+    assert not is_valid(zoho, answer["access_token"])
     assert refresh(zoho, answer["refresh_token"]).json() == {"error": "invalid_code"}
-    assert lives(zoho, others["access_token"])
-    assert "access_token" in refresh(zoho, others["refresh_token"]).json()
+    assert is_valid(zoho, bobs["access_token"])
+    assert "access_token" in refresh(zoho, bobs["refresh_token"]).json()
     assert revoke(zoho, answer["refresh_token"])["status"] != "success"
     assert revoke(zoho, "1000.refresh.made-up.unknown")["status"] != "success"
     assert zoho.revocations == 1
 
 
 def test_revoking_an_access_token(zoho):
-    """Revoking an access token ends it alone."""
+    """Revoking an access token invalidates only this token."""
     answer = login(zoho, zoho.grant_code("ada@example.com")).json()
     assert revoke(zoho, answer["access_token"]) == {"status": "success"}
-    assert not lives(zoho, answer["access_token"])
-    assert lives(zoho, refresh(zoho, answer["refresh_token"]).json()["access_token"])
+    assert not is_valid(zoho, answer["access_token"])
+    assert is_valid(zoho, refresh(zoho, answer["refresh_token"]).json()["access_token"])
 
 
 def test_a_user_revokes_everything(zoho):
-    """`revoke_user` ends all refresh tokens of that user in that organisation, and makes no call."""
-    here, there = zoho.add_user("ada@example.com", "1"), zoho.add_user("ada@example.com", "2")
-    tokens = [zoho.refresh_token(here), zoho.refresh_token(here)]
-    elsewhere = zoho.refresh_token(there)
-    assert zoho.revoke_user(here) == 2
+    """`revoke_user` revokes all refresh tokens of a user in one organisation. It is not recorded as a call."""
+    first, second = zoho.add_user("ada@example.com", "1"), zoho.add_user("ada@example.com", "2")
+    tokens = [zoho.refresh_token(first), zoho.refresh_token(first)]
+    token_of_second = zoho.refresh_token(second)
+    assert zoho.revoke_user(first) == 2
     assert zoho.calls == []
     assert [refresh(zoho, token).json() for token in tokens] == [{"error": "invalid_code"}] * 2
-    assert "access_token" in refresh(zoho, elsewhere).json()
+    assert "access_token" in refresh(zoho, token_of_second).json()
 
 
 # The CRM's API
@@ -253,7 +253,7 @@ def test_a_user_revokes_everything(zoho):
 
 @pytest.mark.parametrize("version", [6, 7, 8])
 def test_the_look_ups_after_a_login(zoho, version):
-    """The current user and the organisation are those that the access token was issued for."""
+    """The look-ups answer with the user and organisation of the access token."""
     user = zoho.add_user("ada@example.com", "4711")
     token = login(zoho, zoho.grant_code(user)).json()["access_token"]
     users = get(zoho, f"/crm/v{version}/users?type=CurrentUser", token)
@@ -265,7 +265,7 @@ def test_the_look_ups_after_a_login(zoho, version):
 
 
 def test_any_other_authorised_call(zoho):
-    """Any path of the API answers whom it takes the caller for."""
+    """Any other path of the API answers with the user of the access token."""
     user = zoho.add_user("ada@example.com")
     token = zoho.access_token(user)
     response = get(zoho, "/crm/v8/Leads/1", token)
@@ -278,14 +278,14 @@ def test_any_other_authorised_call(zoho):
 @pytest.mark.parametrize("token", [None, "", "1000.access.made-up.unknown"], ids=["none", "empty", "unknown"])
 @pytest.mark.parametrize("path", ["/crm/v8/users", "/crm/v8/org", "/crm/v8/Leads"])
 def test_an_unauthorised_call(zoho, path, token):
-    """A call without a good access token gets HTTP 401 and Zoho's "INVALID_TOKEN"."""
+    """A call without a valid access token gets HTTP 401 and Zoho's "INVALID_TOKEN"."""
     response = get(zoho, path, token)
     assert response.status_code == 401
     assert (response.json()["code"], response.json()["status"]) == ("INVALID_TOKEN", "error")
 
 
-def test_a_url_that_is_not_there(zoho):
-    """An unknown URL, and a known one with the wrong method, get HTTP 404 as JSON and are no token call."""
+def test_an_unknown_url(zoho):
+    """An unknown URL, or a known one with the wrong method, gets HTTP 404 with JSON. It is not a token call."""
     for path in ("/", "/elsewhere", "/oauth/v2/token"):
         response = get(zoho, path, None)
         assert (response.status_code, response.json()["status"]) == (404, "error")
@@ -297,7 +297,7 @@ def test_a_url_that_is_not_there(zoho):
 
 
 def test_failing_calls(zoho):
-    """`fail_next` makes so many token calls fail, the first ordered first, and then things work again."""
+    """`fail_next` makes a number of token calls fail, in the order of its calls. The calls after them succeed."""
     zoho.fail_next(2)
     zoho.fail_next(1, status=503, body={"error": "maintenance"})
     token = zoho.refresh_token("ada@example.com")
@@ -311,8 +311,8 @@ def test_failing_calls(zoho):
     assert zoho.token_calls == 4
 
 
-def test_denials_to_order(zoho):
-    """`deny_next` answers as Zoho does beyond its limit, without counting towards it."""
+def test_injected_denials(zoho):
+    """`deny_next` makes calls fail like calls above Zoho's limit. Denied calls do not count for the limit."""
     zoho.tokens_per_window = 1
     zoho.deny_next()
     token = zoho.refresh_token("ada@example.com")
@@ -324,7 +324,7 @@ def test_denials_to_order(zoho):
 
 @pytest.mark.parametrize("how", [{"drop": True}, {"hang": 0.01}], ids=str)
 def test_a_dropped_connection(zoho, how):
-    """A dropped call, silent for a while before or not, ends without any answer, and the next one works."""
+    """A call with `drop` or `hang` ends without an answer. The next call succeeds."""
     zoho.fail_next(**how)
     token = zoho.refresh_token("ada@example.com")
     with pytest.raises(requests.ConnectionError):
@@ -332,8 +332,8 @@ def test_a_dropped_connection(zoho, how):
     assert "access_token" in refresh(zoho, token).json()
 
 
-def test_failures_hit_their_target_alone(zoho):
-    """A failure ordered for one endpoint leaves the other two alone."""
+def test_failures_affect_only_their_target(zoho):
+    """A failure injected for one endpoint does not affect the other two."""
     zoho.fail_next(target="api")
     zoho.fail_next(target="revoke")
     answer = login(zoho, zoho.grant_code("ada@example.com")).json()
@@ -343,16 +343,16 @@ def test_failures_hit_their_target_alone(zoho):
     assert revoke(zoho, answer["refresh_token"]) == {"status": "success"}
 
 
-def test_failures_can_be_taken_back(zoho):
-    """`clear_failures` forgets what has not happened yet."""
+def test_failures_can_be_cleared(zoho):
+    """`clear_failures` removes the failures that have not happened yet."""
     zoho.fail_next(3)
     zoho.clear_failures()
     assert "access_token" in refresh(zoho, zoho.refresh_token("ada@example.com")).json()
 
 
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"hang": -1}, {"target": "everything"}], ids=str)
-def test_nonsense_cannot_be_ordered(zoho, wrong):
-    """A failure that could never happen as ordered raises ValueError, and nothing is ordered."""
+def test_invalid_failures_are_refused(zoho, wrong):
+    """`fail_next` with an invalid argument raises ValueError and injects nothing."""
     with pytest.raises(ValueError, match=r"count|hang|target"):
         zoho.fail_next(**wrong)
     assert "access_token" in refresh(zoho, zoho.refresh_token("ada@example.com")).json()
@@ -362,33 +362,33 @@ def test_nonsense_cannot_be_ordered(zoho, wrong):
 
 
 @pytest.mark.parametrize("slow", ["latency", "api_latency", "hang"])
-def test_stopping_ends_every_wait(slow):
-    """`stop` waits for no answer, however slow they are set to be: whoever waits is served or dropped."""
+def test_stopping_ends_every_delay(slow):
+    """`stop` ends all delays: a delayed call gets its answer at once, and a hanging call is dropped."""
     zoho = ZohoStandIn()
     zoho.start()
     arrived = zoho.access_token("ada@example.com")
     if slow == "hang":
-        zoho.fail_next(hang=10 * WITHIN)
+        zoho.fail_next(hang=10 * TIMEOUT_SECONDS)
     else:
-        setattr(zoho, slow, 10 * WITHIN)
+        setattr(zoho, slow, 10 * TIMEOUT_SECONDS)
     call = get if slow == "api_latency" else refresh
     arguments = (zoho, "/crm/v8/org", arrived) if slow == "api_latency" else (zoho, "unknown")
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(call, *arguments)
-        while not zoho.calls:  # recorded on arrival, before it is made to wait
+        while not zoho.calls:  # a call is recorded at its arrival, before the delay
             assert not waiting.done()
         zoho.stop()
         if slow == "hang":
-            assert isinstance(waiting.exception(WITHIN), requests.ConnectionError)
+            assert isinstance(waiting.exception(TIMEOUT_SECONDS), requests.ConnectionError)
         else:
-            assert waiting.result(WITHIN).status_code == 200
+            assert waiting.result(TIMEOUT_SECONDS).status_code == 200
 
 
 # The record
 
 
 def test_the_record(zoho):
-    """Every call is recorded with its time, kind, user and outcome, and the counters count them."""
+    """Every call is recorded with its time, kind, user, outcome and path. The counters count the records."""
     user = zoho.add_user("ada@example.com", "1")
     answer = login(zoho, zoho.grant_code(user)).json()
     zoho.clock.now += 5
@@ -410,15 +410,15 @@ def test_the_record(zoho):
 
 
 def test_no_secret_is_shown(zoho, caplog, capfd):
-    """No secret is in a log line, in what is printed, or in the repr of the stand-in, a call or a client."""
-    caplog.set_level(logging.INFO, "urllib3")  # it logs the addresses that are asked for below
+    """No secret is logged, printed, or in the `repr` of the stand-in, a call or a client."""
+    caplog.set_level(logging.INFO, "urllib3")  # at DEBUG it logs URLs, and the query of one below has a secret
     caplog.set_level(logging.DEBUG)
     client = zoho.add_client()
     code = zoho.grant_code("ada@example.com", client)
-    own = {"client_id": client.id, "client_secret": client.secret}
-    answer = login(zoho, code, **own).json()
-    # In the query, too, where Zoho takes them as well.
-    post(f"{zoho.accounts_url}?grant_type=refresh_token&refresh_token={answer['refresh_token']}", **own)
+    credentials = {"client_id": client.id, "client_secret": client.secret}
+    answer = login(zoho, code, **credentials).json()
+    # Zoho also accepts the parameters in the query.
+    post(f"{zoho.accounts_url}?grant_type=refresh_token&refresh_token={answer['refresh_token']}", **credentials)
     get(zoho, f"/crm/v8/Leads?token={answer['access_token']}", answer["access_token"])
     revoke(zoho, answer["refresh_token"])
     assert [call.outcome for call in zoho.calls] == ["ok"] * 4
@@ -432,17 +432,17 @@ def test_no_secret_is_shown(zoho, caplog, capfd):
 
 
 def test_made_up_values_are_unique(zoho):
-    """Two stand-ins in one process never issue the same value, and each looks made up."""
+    """Two stand-ins in one process never issue the same value, and each value looks made up."""
     with ZohoStandIn() as other:
         values = [
             value
-            for one in (zoho, other)
+            for standin in (zoho, other)
             for value in (
-                one.client_id,
-                one.client_secret,
-                one.grant_code("ada@example.com"),
-                one.refresh_token("ada@example.com"),
-                one.access_token("ada@example.com"),
+                standin.client_id,
+                standin.client_secret,
+                standin.grant_code("ada@example.com"),
+                standin.refresh_token("ada@example.com"),
+                standin.access_token("ada@example.com"),
             )
         ]
     assert len(set(values)) == len(values) == 10
@@ -450,7 +450,7 @@ def test_made_up_values_are_unique(zoho):
 
 
 def test_users(zoho):
-    """An e-mail address names the first user with it; the same person in two organisations is two users."""
+    """An e-mail address means the first user with it. The same person in two organisations is two users."""
     first, second = zoho.add_user("ada@example.com", "1"), zoho.add_user("ada@example.com", "2")
     assert first.name != second.name
     assert zoho.add_user("bob@example.com").org_id != zoho.add_user("eve@example.com").org_id
@@ -462,17 +462,17 @@ def test_users(zoho):
 # Running
 
 
-def test_it_listens_on_loopback_alone(zoho):
-    """The URL is 127.0.0.1 with a free port, and no other address of this machine answers on it."""
+def test_it_listens_on_127_0_0_1_only(zoho):
+    """The host of the URL is 127.0.0.1. No other address of this machine accepts connections on the port."""
     host, port = zoho.url.removeprefix("http://").split(":")
     assert host == "127.0.0.1"
-    with socket.socket() as caller:
-        caller.settimeout(WITHIN)
-        assert caller.connect_ex(("127.0.0.2", int(port))) != 0
+    with socket.socket() as client:
+        client.settimeout(TIMEOUT_SECONDS)
+        assert client.connect_ex(("127.0.0.2", int(port))) != 0
 
 
 def test_starting_and_stopping():
-    """It has a URL once started, refuses calls once stopped, and comes back there, remembering all."""
+    """After `start` there is a URL, after `stop` calls are refused, and a restart keeps the URL and all tokens."""
     zoho = ZohoStandIn()
     with pytest.raises(RuntimeError, match="started"):
         _ = zoho.url
@@ -490,84 +490,84 @@ def test_starting_and_stopping():
         assert "access_token" in refresh(zoho, token).json()
 
 
-def test_a_port_that_was_taken_meanwhile(capfd):
-    """Starting again while another program has the port raises OSError."""
+def test_a_restart_on_a_taken_port(capfd):
+    """A restart raises OSError if another program has taken the port."""
     zoho = ZohoStandIn()
     with zoho:
         port = int(zoho.url.rpartition(":")[2])
-    with socket.socket() as taker:
-        taker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taker.bind(("127.0.0.1", port))
-        taker.listen()
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
         with pytest.raises(OSError, match=str(port)):
             zoho.start()
     capfd.readouterr()
 
 
-def test_many_callers_at_once(zoho):
-    """Of 32 calls at once with one refresh token exactly 10 are served, and all 32 recorded."""
+def test_concurrent_refreshes(zoho):
+    """Exactly 10 of 32 concurrent refreshes with one refresh token succeed. All 32 are recorded."""
     token = zoho.refresh_token("ada@example.com")
     with ThreadPoolExecutor(32) as pool:
         answers = list(pool.map(lambda _: refresh(zoho, token).json(), range(32)))
-    served = [answer["access_token"] for answer in answers if "access_token" in answer]
-    assert len(set(served)) == 10
+    issued = [answer["access_token"] for answer in answers if "access_token" in answer]
+    assert len(set(issued)) == 10
     assert zoho.denials == 22
     assert zoho.refreshes == 32
 
 
 def test_the_environment(zoho):
-    """`environment()` is the installed SDK's own class, with every URL of it here."""
+    """`environment()` returns the installed SDK's own class, with only URLs of the stand-in."""
     environment = zoho.environment()
     assert type(environment).__qualname__ == "DataCenter.Environment"
     assert environment.url == environment.file_upload_url == zoho.url
     assert environment.accounts_url == zoho.accounts_url
 
 
-def in_new_process(*arguments, **options):
+def run_python(*arguments, **options):
     return subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False, **options
     )
 
 
 def test_importing_it_does_not_import_the_sdk():
-    """The import of the stand-in costs no import of the SDK."""
+    """The import of `zoho_token_store.testing` does not import the SDK."""
     loaded = "any(name.startswith('zohocrmsdk') for name in sys.modules)"
-    done = in_new_process("-c", f"import sys, zoho_token_store.testing; sys.exit({loaded})")
+    done = run_python("-c", f"import sys, zoho_token_store.testing; sys.exit({loaded})")
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_without_werkzeug_the_import_says_what_to_install():
-    """Without Werkzeug the import raises ImportError with the command that brings it."""
+    """Without Werkzeug the import raises an ImportError that names the command to install it."""
     script = "import sys; sys.modules['werkzeug'] = None; import zoho_token_store.testing"
-    done = in_new_process("-c", script)
+    done = run_python("-c", script)
     assert done.returncode == 1
     assert "ImportError" in done.stderr.splitlines()[-1]
     assert 'pip install "zoho-token-store[testing]"' in done.stderr.splitlines()[-1]
 
 
-def test_from_the_command_line():
-    """`python -m` prints one line of JSON that is enough to log in with, and ends when its stdin does."""
+def test_the_command_line():
+    """`python -m` prints one line of JSON that contains all that a login needs. It ends when its stdin ends."""
     command = [sys.executable, "-m", "zoho_token_store.testing", "--seconds=60", "--user=ada@example.com"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipes) as process:
-        about = json.loads(process.stdout.readline())
+        description = json.loads(process.stdout.readline())
         answer = post(
-            about["accounts_url"],
-            client_id=about["client_id"],
-            client_secret=about["client_secret"],
+            description["accounts_url"],
+            client_id=description["client_id"],
+            client_secret=description["client_secret"],
             grant_type="authorization_code",
-            code=about["grant_codes"]["ada@example.com"],
+            code=description["grant_codes"]["ada@example.com"],
         ).json()
-        rest, errors = process.communicate(timeout=WITHIN)
-    assert answer["api_domain"] == about["url"]
+        rest, errors = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert answer["api_domain"] == description["url"]
     assert (process.returncode, rest, errors) == (0, "", "")
 
 
-def test_the_command_line_ends_by_itself():
-    """`--seconds` bounds its life even while its stdin stays open."""
+def test_the_command_line_has_a_time_limit():
+    """With `--seconds` it ends after this time even if its stdin stays open."""
     reader, writer = os.pipe()
     try:
-        done = in_new_process("-m", "zoho_token_store.testing", "--seconds", "0", stdin=reader)
+        done = run_python("-m", "zoho_token_store.testing", "--seconds", "0", stdin=reader)
     finally:
         os.close(reader)
         os.close(writer)
@@ -575,12 +575,12 @@ def test_the_command_line_ends_by_itself():
     assert json.loads(done.stdout)["url"].startswith("http://127.0.0.1:")
 
 
-def test_its_documentation_runs(tmp_path):
-    """The example in the package's documentation does what it says."""
+def test_the_example_in_the_docstring(tmp_path):
+    """The example in the package's docstring runs and prints what is documented there."""
     examples = doctest.DocTestFinder().find(zoho_token_store.testing, "testing")
     assert sum(len(example.examples) for example in examples) > 0
-    # In a process of its own: the SDK keeps its state in class attributes.
-    script = "import doctest, sys, zoho_token_store.testing as it; sys.exit(doctest.testmod(it).failed)"
-    done = in_new_process("-c", script, cwd=tmp_path)
+    # The SDK keeps its state in class attributes, so the example needs a new process.
+    script = "import doctest, sys, zoho_token_store.testing as package; sys.exit(doctest.testmod(package).failed)"
+    done = run_python("-c", script, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "")
     assert list(Path(tmp_path).iterdir()) == []

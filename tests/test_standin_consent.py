@@ -1,4 +1,4 @@
-"""The stand-in's page where users agree: what it shows, where it sends the browser, and what it refuses."""
+"""The stand-in's consent page: what it shows, where it redirects the browser, and what it refuses."""
 
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,21 +21,23 @@ def browse(zoho):
         session.trust_env = False
 
         def send(method, user=None, **query):
-            asked = {
+            parameters = {
                 "client_id": zoho.client_id,
                 "redirect_uri": BACK,
                 "response_type": "code",
                 "state": "s & t",
                 **query,
             }
-            asked = {key: value for key, value in asked.items() if value is not None}
+            parameters = {key: value for key, value in parameters.items() if value is not None}
             data = None if user is None else {"user": user}
-            return session.request(method, zoho.consent_url, params=asked, data=data, allow_redirects=False, timeout=10)
+            return session.request(
+                method, zoho.consent_url, params=parameters, data=data, allow_redirects=False, timeout=10
+            )
 
         yield send
 
 
-def came_back(response):
+def redirect_query(response):
     assert response.status_code == 302
     url, _, query = response.headers["Location"].partition("?")
     assert url == BACK.partition("?")[0]
@@ -43,7 +45,7 @@ def came_back(response):
 
 
 def test_it_shows_each_user(zoho, browse):
-    """The page has a button for each registered user, names them safely, and issues nothing."""
+    """The page has a button for each registered user. It escapes the names and issues nothing."""
     zoho.add_user("ada@example.com", "1")
     zoho.add_user("<b>@example.com", "2")
     response = browse("GET")
@@ -54,11 +56,11 @@ def test_it_shows_each_user(zoho, browse):
     assert zoho.token_calls == 0
 
 
-def test_who_agrees_is_sent_back_with_a_code(zoho, browse):
-    """Choosing a user leads back with a grant code that logs this user in, the program's own query and its state."""
+def test_a_consent_redirects_with_a_code(zoho, browse):
+    """After a consent the redirect has a grant code for this user, the `state`, and the query of the redirect URL."""
     user = zoho.add_user("ada@example.com", "1")
     zoho.add_user("bob@example.com", "2")
-    answer = came_back(browse("POST", user.name))
+    answer = redirect_query(browse("POST", user.name))
     assert (answer["page"], answer["state"], answer["accounts-server"]) == ("1", "s & t", zoho.url)
     form = {"client_id": zoho.client_id, "client_secret": zoho.client_secret, "code": answer["code"]}
     with requests.Session() as session:
@@ -71,10 +73,10 @@ def test_who_agrees_is_sent_back_with_a_code(zoho, browse):
     ]
 
 
-def test_who_refuses_is_sent_back_without(zoho, browse):
-    """Refusing leads back with `error=access_denied` and the state, and without a code."""
+def test_a_refusal_redirects_without_a_code(zoho, browse):
+    """After a refusal the redirect has `error=access_denied` and the `state`, and no code."""
     zoho.add_user("ada@example.com", "1")
-    assert came_back(browse("POST", "refuse")) == {"page": "1", "error": "access_denied", "state": "s & t"}
+    assert redirect_query(browse("POST", "refuse")) == {"page": "1", "error": "access_denied", "state": "s & t"}
     assert zoho.calls[-1].outcome == "access_denied"
 
 
@@ -89,8 +91,8 @@ def test_who_refuses_is_sent_back_without(zoho, browse):
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_what_is_wrong_leads_nowhere(zoho, browse, method, wrong, error):
-    """A wrong client, redirect URL or kind of answer is told on the page, and the browser is sent nowhere."""
+def test_an_invalid_request_is_not_redirected(zoho, browse, method, wrong, error):
+    """The page shows the error for an invalid client, redirect URL or response type. There is no redirect."""
     user = zoho.add_user("ada@example.com", "1")
     response = browse(method, user.name if method == "POST" else None, **wrong)
     assert (response.status_code, "Location" in response.headers) == (400, False)
@@ -98,23 +100,23 @@ def test_what_is_wrong_leads_nowhere(zoho, browse, method, wrong, error):
     assert zoho.calls[-1].outcome == error
 
 
-def test_the_redirect_url_is_the_clients(zoho, browse):
-    """A client with a redirect URL is sent back there alone."""
+def test_a_client_has_one_redirect_url(zoho, browse):
+    """For a client with a redirect URL, any other redirect URL is refused."""
     user = zoho.add_user("ada@example.com", "1")
     client = zoho.add_client(BACK)
-    assert "code" in came_back(browse("POST", user.name, client_id=client.id))
+    assert "code" in redirect_query(browse("POST", user.name, client_id=client.id))
     elsewhere = browse("POST", user.name, client_id=client.id, redirect_uri="https://elsewhere.example.com")
     assert "invalid_redirect_uri" in elsewhere.text
 
 
-def test_nobody_else_can_be_chosen(zoho, browse):
-    """A user that is not registered cannot be made up."""
+def test_only_registered_users_can_be_chosen(zoho, browse):
+    """The choice of an unregistered user is refused."""
     response = browse("POST", "eve@example.com:1")
     assert (response.status_code, zoho.calls[-1].outcome) == (400, "invalid_user")
 
 
 def test_two_stand_ins_know_one_client(zoho):
-    """A client of another stand-in's is known here by its own id and secret."""
+    """`know_client` registers the client of another stand-in with the same id and secret."""
     with ZohoStandIn() as sandbox:
         client = zoho.add_client()
         sandbox.know_client(client)

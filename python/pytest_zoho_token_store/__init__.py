@@ -1,11 +1,11 @@
-"""Fixtures for suites of programs that use the Zoho CRM Python SDK: log in, expire, throttle and revoke without Zoho.
+"""pytest fixtures for programs that use the Zoho CRM Python SDK: log in, expire, throttle and revoke without Zoho.
 
-pytest finds them by itself once the extra ``testing`` is installed; ``pytest --fixtures`` lists them. A worked
-example is ``examples/test_with_zoho.py`` in the source distribution. Works with pytest 7 and later, and SDK 5 to 8.
+pytest loads this plugin automatically. The fixtures need the extra ``testing``. ``pytest --fixtures`` lists them, and
+``examples/test_with_zoho.py`` in the source distribution is a complete example. They work with pytest 7 and later and
+with the SDKs 5 to 8.
 
-A package of its own, because pytest loads it in every run of whoever has the library installed: inside
-``zoho_token_store`` it would load the native module and Werkzeug, too. Here nothing is imported before a fixture is
-asked for.
+pytest imports the plugin in every run where the library is installed. The plugin is a separate package, so this import
+does not load ``zoho_token_store`` with its native module. Everything else is imported when a fixture is used.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
     from zoho_token_store._native import TokenStoreBase
     from zoho_token_store.testing import Client, User, ZohoStandIn
 
-_HOUR = 3600.0
+_HOUR_SECONDS = 3600.0
 
 
 class Login(Protocol):
-    """What the fixture `zoho_login` is."""
+    """The type of the fixture `zoho_login`."""
 
     def __call__(
         self, user: User | str = ..., *, store: TokenStoreBase | None = ..., client: Client | None = ...
     ) -> Any:  # noqa: ANN401 - the SDK's `OAuthToken`: the SDK has no types
-        """Log a user in; return their token."""
+        """Log a user in and return the token."""
 
 
 class LetTimePass(Protocol):
-    """What the fixture `zoho_let_time_pass` is."""
+    """The type of the fixture `zoho_let_time_pass`."""
 
     def __call__(self, seconds: float = ..., *, stores: tuple[TokenStoreBase, ...] = ...) -> None:
-        """Let so many seconds pass."""
+        """Let this number of seconds pass."""
 
 
 @contextmanager
-def _clearly() -> Iterator[None]:
-    # What is missing is said in a line, with no frame of the plugin's around it.
+def _fail_on_missing_package() -> Iterator[None]:
+    # The test fails with one line that names the missing package, without a traceback through the plugin.
     try:
         yield
     except ImportError as error:
@@ -55,12 +55,13 @@ def _clearly() -> Iterator[None]:
 def zoho_stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[ZohoStandIn]:
     """A stand-in for Zoho that listens on 127.0.0.1 until the test ends: a `zoho_token_store.testing.ZohoStandIn`.
 
-    ``deny_next()`` throttles, ``revoke_user("ada@example.com")`` revokes, ``fail_next(status=500)`` fails;
-    ``logins``, ``refreshes``, ``denials`` and ``calls`` tell what it was asked for.
+    ``deny_next()`` throttles, ``revoke_user("ada@example.com")`` revokes a user's tokens, and
+    ``fail_next(status=500)`` injects a failure. ``logins``, ``refreshes``, ``denials`` and ``calls`` report the calls
+    it received.
     """
-    with _clearly():
-        from zoho_token_store.testing import ZohoStandIn  # noqa: PLC0415 - see the module
-    # Whatever proxy the environment names, it is not meant for this machine.
+    with _fail_on_missing_package():
+        from zoho_token_store.testing import ZohoStandIn  # noqa: PLC0415 - see the module's docstring
+    # A proxy of the environment must not get calls to this machine.
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1", prepend=",")
     with ZohoStandIn() as stand_in:
@@ -69,51 +70,51 @@ def zoho_stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[ZohoStandIn]:
 
 @pytest.fixture
 def zoho_store() -> Iterator[CustomStoreInMemory]:
-    """An empty store in memory, closed at the end: a `CustomStoreInMemory`.
+    """An empty store in memory, closed after the test: a `CustomStoreInMemory`.
 
-    `zoho_login` saves into it. Override it in your ``conftest.py`` to use a store of your own.
+    `zoho_login` saves into it. To use a store of your own, override this fixture in your ``conftest.py``.
     """
-    with _clearly():
+    with _fail_on_missing_package():
         from zoho_token_store import CustomStoreInMemory  # noqa: PLC0415
 
-        made = CustomStoreInMemory()
-    with made:
-        yield made
+        store = CustomStoreInMemory()
+    with store:
+        yield store
 
 
 @pytest.fixture
 def zoho_store_file(tmp_path: Path) -> Iterator[CustomStoreSQLite]:
-    """An empty store in the file ``tmp_path / "zohooauth.db"``, closed at the end: a `CustomStoreSQLite`."""
-    with _clearly():
+    """An empty store in the file ``tmp_path / "zohooauth.db"``, closed after the test: a `CustomStoreSQLite`."""
+    with _fail_on_missing_package():
         from zoho_token_store import CustomStoreSQLite  # noqa: PLC0415
 
-        made = CustomStoreSQLite(tmp_path / "zohooauth.db")
-    with made:
-        yield made
+        store = CustomStoreSQLite(tmp_path / "zohooauth.db")
+    with store:
+        yield store
 
 
 @pytest.fixture
 def zoho_fresh_sdk() -> Iterator[None]:
-    """The SDK as if it had never been initialized, in every thread; afterwards as it was before the test.
+    """The SDK in its uninitialized state, in every thread. Its previous state is restored after the test.
 
-    The SDK keeps its environment, store and user in class attributes and thread locals, and the SDKs 5 to 7 go on with
-    the first ones when a thread initializes again. With this, one test sees nothing of another's. `zoho_environment`
-    and `zoho_login` bring it.
+    The SDK keeps its environment, store and user in class attributes and thread locals. When a thread initializes
+    again, the SDKs 5 to 7 keep using the first ones. With this fixture, tests do not share that state.
+    `zoho_environment` and `zoho_login` use it.
     """
     try:
-        from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer  # noqa: PLC0415 - it is slow
+        from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer  # noqa: PLC0415 - a slow import
     except ImportError:
         missing = "the fixtures zoho_… need a Zoho CRM SDK: pip install zohocrmsdk8_0"
         raise pytest.fail.Exception(missing, pytrace=False) from None
     before = (Initializer.initializer, Initializer.LOCAL)
-    _forget(Initializer)
+    _reset(Initializer)
     yield
     Initializer.initializer, Initializer.LOCAL = before
 
 
 @pytest.fixture
 def zoho_environment(zoho_stand_in: ZohoStandIn, zoho_fresh_sdk: None) -> object:  # noqa: ARG001
-    """An environment of the installed SDK that points at `zoho_stand_in` alone, for ``Initializer.initialize``."""
+    """An environment of the installed SDK with only URLs of `zoho_stand_in`, for ``Initializer.initialize``."""
     return zoho_stand_in.environment()
 
 
@@ -121,14 +122,17 @@ def zoho_environment(zoho_stand_in: ZohoStandIn, zoho_fresh_sdk: None) -> object
 def zoho_login(
     zoho_stand_in: ZohoStandIn, zoho_environment: object, zoho_store: TokenStoreBase, tmp_path: Path
 ) -> Login:
-    """Log users in, each by a call.
+    """A function that logs a user in and returns the token.
 
-    ``token = zoho_login("ada@example.com")``: the real SDK is initialized anew, redeems a grant code of this user's at
-    `zoho_stand_in`, and saves into `zoho_store`. From then on it works as this user, in every thread that does not
-    ``switch_user``. Returns the SDK's `OAuthToken`: ``token.get_id()`` is the row's id.
+    Example: ``token = zoho_login("ada@example.com")``.
 
-    Args: ``user``, an e-mail address or what ``zoho_stand_in.add_user`` returned; ``store=``, another store;
-    ``client=``, another client than the stand-in's own, from ``zoho_stand_in.add_client()``.
+    Each call initializes the real SDK again. The SDK redeems a grant code of the user at `zoho_stand_in` and saves the
+    token into `zoho_store`. From then on it acts for this user, in every thread that does not call ``switch_user``.
+    The token is the SDK's `OAuthToken`, and ``token.get_id()`` is the id of its row.
+
+    Args: ``user`` is an e-mail address or a user from ``zoho_stand_in.add_user()``. ``store=`` is a store to use
+    instead of `zoho_store`. ``client=`` is a client from ``zoho_stand_in.add_client()`` to use instead of the
+    stand-in's own.
     """
 
     def log_in(
@@ -137,7 +141,7 @@ def zoho_login(
         from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken  # noqa: PLC0415
         from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer  # noqa: PLC0415
 
-        _forget(Initializer)
+        _reset(Initializer)
         token = OAuthToken(
             client_id=zoho_stand_in.client_id if client is None else client.id,
             client_secret=zoho_stand_in.client_secret if client is None else client.secret,
@@ -148,7 +152,7 @@ def zoho_login(
             environment=zoho_environment,
             token=token,
             store=zoho_store if store is None else store,
-            # Where the SDK keeps what it learns about modules; otherwise in the folder that pytest runs in.
+            # The SDK caches module metadata in this folder. The default is the current folder.
             resource_path=str(tmp_path),
         )
         return token
@@ -158,22 +162,23 @@ def zoho_login(
 
 @pytest.fixture
 def zoho_let_time_pass(request: pytest.FixtureRequest, zoho_stand_in: ZohoStandIn, zoho_fresh_sdk: None) -> LetTimePass:  # noqa: ARG001
-    """Let an hour pass, or ``zoho_let_time_pass(seconds)``: access tokens expire, and Zoho's limits start anew.
+    """A function that lets an hour pass, or ``zoho_let_time_pass(seconds)``: access tokens expire, limits start anew.
 
-    Nothing waits: the stand-in's clock is put forward, and what the stores hold expires sooner by as much. These are
-    the SDK's present store, `zoho_store` and `zoho_store_file` where the test uses them, and ``stores=(…,)``.
+    It does not wait. It moves the stand-in's clock forward, and the expiry of all stored tokens back by the same time.
+    The stores are the SDK's current one, `zoho_store` and `zoho_store_file` if the test uses them, and those in
+    ``stores=(…,)``.
     """
 
-    def let_time_pass(seconds: float = _HOUR, *, stores: tuple[TokenStoreBase, ...] = ()) -> None:
+    def let_time_pass(seconds: float = _HOUR_SECONDS, *, stores: tuple[TokenStoreBase, ...] = ()) -> None:
         from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer  # noqa: PLC0415
 
-        present = Initializer.get_initializer()
+        current = Initializer.get_initializer()
         used = [*stores]
-        used += [request.getfixturevalue(name) for name in _STORES if name in request.fixturenames]
-        used += [] if present is None else [present.store]
+        used += [request.getfixturevalue(name) for name in _STORE_FIXTURES if name in request.fixturenames]
+        used += [] if current is None else [current.store]
         clock = zoho_stand_in.clock
         zoho_stand_in.clock = lambda: clock() + seconds
-        # By identity, each once.
+        # The same store can occur several times. Its tokens are changed only once.
         for store in {id(store): store for store in used}.values():
             for token in store.get_tokens():
                 if expiry := token.get_expires_in():
@@ -183,10 +188,10 @@ def zoho_let_time_pass(request: pytest.FixtureRequest, zoho_stand_in: ZohoStandI
     return let_time_pass
 
 
-_STORES = ("zoho_store", "zoho_store_file")
+_STORE_FIXTURES = ("zoho_store", "zoho_store_file")
 
 
-def _forget(initializer: Any) -> None:  # noqa: ANN401 - the SDK has no types
+def _reset(initializer: Any) -> None:  # noqa: ANN401 - the SDK has no types
     initializer.initializer = None
-    # A new object of the same kind: what each thread has put into the old one is out of the SDK's sight.
+    # A new thread-local object has no values in any thread.
     initializer.LOCAL = type(initializer.LOCAL)()

@@ -1,28 +1,27 @@
-"""``zoho-token-store``, which is ``python -m zoho_token_store``: the command line, if its libraries are there."""
+"""The entry point of the command line: ``zoho-token-store`` and ``python -m zoho_token_store``."""
 
 import sys
 
-_OF_THE_EXTRA = {"click", "wcwidth"}
-_INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
+_EXTRA_MODULES = {"click", "wcwidth"}  # installed by the extra `cli`
+_EXIT_INTERRUPTED = 130  # the shell convention: 128 + SIGINT
 
 
 def main() -> int:
-    """Run the command line; return the exit status."""
-    # Imported here: the libraries are those of an extra, and even their import can be interrupted.
+    """Run the command line and return the exit status."""
+    # The import is inside `try`: the extra may not be installed, and Ctrl-C can arrive during the import.
     try:
         from ._cli import run  # noqa: PLC0415
 
         return run()
     except ModuleNotFoundError as error:
-        if error.name not in _OF_THE_EXTRA:
+        if error.name not in _EXTRA_MODULES:
             raise
         sys.stderr.write(
-            f"Error: the command line needs {error.name}. To install what it needs: "
-            'pip install "zoho-token-store[cli]"\n'
+            f'Error: The command line needs the package {error.name}.\nFix: Run pip install "zoho-token-store[cli]"\n'
         )
         return 1
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return _EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":

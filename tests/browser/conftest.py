@@ -1,5 +1,5 @@
-"""The stage of the examples' tests, for the browser's."""
+"""The fixtures of the examples' tests."""
 
-from examples.conftest import ada, stage, zoho
+from examples.conftest import ada, workspace, zoho
 
-__all__ = ["ada", "stage", "zoho"]
+__all__ = ["ada", "workspace", "zoho"]

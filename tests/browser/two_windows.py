@@ -1,6 +1,6 @@
-"""The example of a login with Zoho in a real browser (`make test-browser`); `make test` has the flow without one.
+"""The example `flask_login` in a real browser (`make test-browser`). `tests/examples` has the same flow without one.
 
-It is not named as a test, so that only who names it runs it: a fresh machine has no browser.
+The file's name keeps pytest from collecting it: not every machine has a browser.
 """
 
 import shutil
@@ -14,9 +14,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.wait import WebDriverWait
 
-WITHIN = 30  # seconds for a page to come
+TIMEOUT_SECONDS = 30  # for every wait for a page
 FLASK = ("-m", "flask", "--app", EXAMPLES / "flask_login.py", "run", "--port")
-# A container has no user namespaces for the sandbox; the rest keeps the browser from calling anybody.
+# Without `--no-sandbox` Chromium does not start in a container, which has no user namespaces for it. The last options
+# keep it from connecting to other machines.
 OPTIONS = (
     "--headless",
     "--no-sandbox",
@@ -35,7 +36,7 @@ OPTIONS = (
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-def where(*names):
+def find_program(*names):
     found = next(filter(None, map(shutil.which, names)), None)
     return found or pytest.fail(
         f"this test needs {' or '.join(names)} (Debian: apt-get install chromium chromium-driver)"
@@ -43,30 +44,32 @@ def where(*names):
 
 
 class Window:
-    """A window of a browser with a profile of its own."""
+    """A browser window with its own profile."""
 
     def __init__(self, profile):
         options = webdriver.ChromeOptions()
         for option in (*OPTIONS, f"--user-data-dir={profile}"):
             options.add_argument(option)
-        options.binary_location = where(*BROWSERS)
-        # Named, or Selenium looks for one on the network.
-        self.driver = webdriver.Chrome(options, webdriver.ChromeService(where("chromedriver")))
-        self.driver.set_page_load_timeout(WITHIN)
+        options.binary_location = find_program(*BROWSERS)
+        # Without a path to the driver, Selenium would download one.
+        self.driver = webdriver.Chrome(options, webdriver.ChromeService(find_program("chromedriver")))
+        self.driver.set_page_load_timeout(TIMEOUT_SECONDS)
 
     def open(self, url):
         self.driver.get(url)
 
     def click(self, by, value):
-        """Click, and wait until the page that was there is gone and the next is complete.
+        """Click, and wait until the next page is complete.
 
-        The page is asked for a mark rather than an element of it for its staleness: between two pages the driver has
-        no one error for "stale", and what it says then is no failure but a reason to ask again, for `WITHIN` at most.
+        The wait polls for a property of the old window. Polling for a stale element is not reliable: between two pages
+        the driver raises various errors. They are ignored until the timeout.
         """
-        element = WebDriverWait(self.driver, WITHIN).until(expected_conditions.element_to_be_clickable((by, value)))
+        element = WebDriverWait(self.driver, TIMEOUT_SECONDS).until(
+            expected_conditions.element_to_be_clickable((by, value))
+        )
         self.driver.execute_script("window.clicked = true")
         element.click()
-        WebDriverWait(self.driver, WITHIN, ignored_exceptions=(WebDriverException,)).until(
+        WebDriverWait(self.driver, TIMEOUT_SECONDS, ignored_exceptions=(WebDriverException,)).until(
             lambda driver: driver.execute_script("return !window.clicked && document.readyState === 'complete'")
         )
 
@@ -75,10 +78,10 @@ class Window:
         self.click(By.XPATH, f"//button[text()='{user.name}']")
 
     def user(self):
-        """Who the page says is logged in; `None` if it offers a login."""
-        WebDriverWait(self.driver, WITHIN).until(
+        """Return the logged-in user on the page, or `None` if it offers a login."""
+        WebDriverWait(self.driver, TIMEOUT_SECONDS).until(
             expected_conditions.any_of(
-                *(expected_conditions.presence_of_element_located((By.ID, one)) for one in ("user", "login"))
+                *(expected_conditions.presence_of_element_located((By.ID, name)) for name in ("user", "login"))
             )
         )
         found = self.driver.find_elements(By.ID, "user")
@@ -95,32 +98,32 @@ def window(tmp_path):
         return opened[-1]
 
     yield open_window
-    for one in opened:
-        one.driver.quit()
+    for each in opened:
+        each.driver.quit()
 
 
-@pytest.mark.timeout(10 * WITHIN)  # more than all its waits that can come to their end in a run that passes
-def test_two_users_in_two_windows(stage, zoho, ada, window):
-    """Two users log in in two windows, are still so after a restart, and one's logout leaves the other's login."""
+@pytest.mark.timeout(10 * TIMEOUT_SECONDS)  # a run that passes needs less time
+def test_two_users_in_two_windows(workspace, zoho, ada, window):
+    """Two users log in in two windows and stay logged in over a restart. The logout of one leaves the other's login."""
     bob = zoho.add_user("bob@example.com", "1002")
-    server, url = stage.serve(*FLASK, 0)
-    hers, his = window(url), window(url)
-    assert (hers.user(), his.user()) == (None, None)
-    hers.log_in(ada)
-    his.log_in(bob)
-    assert (hers.user(), his.user()) == (ada.name, bob.name)
+    server, url = workspace.serve(*FLASK, 0)
+    ada_window, bob_window = window(url), window(url)
+    assert (ada_window.user(), bob_window.user()) == (None, None)
+    ada_window.log_in(ada)
+    bob_window.log_in(bob)
+    assert (ada_window.user(), bob_window.user()) == (ada.name, bob.name)
     assert zoho.logins == 2
 
-    stage.end(server)
-    stage.serve(*FLASK, urlsplit(url).port)
-    for one in (hers, his):
-        one.open(url)
-    assert (hers.user(), his.user()) == (ada.name, bob.name)
+    workspace.stop(server)
+    workspace.serve(*FLASK, urlsplit(url).port)
+    for each in (ada_window, bob_window):
+        each.open(url)
+    assert (ada_window.user(), bob_window.user()) == (ada.name, bob.name)
     assert zoho.token_calls == 2
 
-    hers.click(By.ID, "logout")
-    assert hers.user() is None
-    his.open(url)
-    assert his.user() == bob.name
+    ada_window.click(By.ID, "logout")
+    assert ada_window.user() is None
+    bob_window.open(url)
+    assert bob_window.user() == bob.name
     assert zoho.revocations == 1
-    assert stage.rows() == [("2", bob.name)]
+    assert workspace.rows() == [("2", bob.name)]

@@ -1,4 +1,4 @@
-"""A database with some rows, and a way to run commands on it."""
+"""Fixtures for the tests of the command line: a database with three rows, and a function that runs a command on it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
-MINUTE = 60_000
+MINUTE_MS = 60_000
 US = "https://www.zohoapis.com"
 EU = "https://www.zohoapis.eu"
 
 
 def in_minutes(minutes: float) -> str:
-    """Return an expiry, in the middle of a minute: it is still in that minute when a test looks."""
-    return str(int(time.time() * 1000 + (minutes + 0.5) * MINUTE))
+    """Return an expiry as it is stored. The half minute keeps the rounded-down distance stable while a test runs."""
+    return str(int(time.time() * 1000 + (minutes + 0.5) * MINUTE_MS))
 
 
 @pytest.fixture
 def database(path: Path) -> Path:
-    """A database: Ada and Bob can go on, Eve's access token has expired and she has no other."""
+    """A database with three rows. Eve's is unusable: no refresh token, and the access token has expired."""
     with CustomStoreSQLite(path) as store:
         store.save_token(login("ada@example.com", 1, expires_in=in_minutes(43), api_domain=US))
         store.save_token(login("bob@example.com", 2, expires_in=in_minutes(-200), api_domain=EU))
@@ -39,7 +39,7 @@ def database(path: Path) -> Path:
 
 @pytest.fixture
 def run(path: Path) -> Callable[..., Result]:
-    """Run a command on the database, in this process."""
+    """A function that runs a command on the database in this process and checks its exit status."""
 
     def run_command(*arguments: object, answer: str = "", status: int = 0) -> Result:
         result = CliRunner().invoke(

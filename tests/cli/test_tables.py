@@ -1,4 +1,4 @@
-"""Rows as tables, fields and JSON."""
+"""Formatting rows as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 from click import unstyle
 from wcwidth import wcswidth
-from zoho_token_store._cli._tables import as_json, render
+from zoho_token_store._cli._tables import render, to_json
 
 ADA = "ada.with.a.long.name@example.com:1001"
 TABLE = {
@@ -20,21 +20,21 @@ TABLE = {
 }
 
 
-def lines(table, room):
-    return unstyle(render(table, room)).split("\n")
+def lines(table, max_width):
+    return unstyle(render(table, max_width)).split("\n")
 
 
-@pytest.mark.parametrize("room", [200, 100, 80, 60, 45, 36])
-def test_a_table_fits_a_terminal(room):
-    """No line is wider than the terminal, all columns begin in one place, and ids are never cut."""
-    written = lines(TABLE, room)
-    assert len(written) == 3
-    assert max(map(wcswidth, written)) <= room
-    assert [line.split()[0] for line in written] == ["ID", "1", "1234567"]
+@pytest.mark.parametrize("max_width", [200, 100, 80, 60, 45, 36])
+def test_a_table_fits_a_terminal(max_width):
+    """No line is wider than the terminal, and IDs are never cut."""
+    rendered = lines(TABLE, max_width)
+    assert len(rendered) == 3
+    assert max(map(wcswidth, rendered)) <= max_width
+    assert [line.split()[0] for line in rendered] == ["ID", "1", "1234567"]
 
 
-def test_users_and_clients_give_way_first():
-    """On a terminal of 80 columns the rest of the table is whole."""
+def test_users_and_clients_are_cut_first():
+    """On a terminal with 80 columns only the columns USER and CLIENT are cut."""
     head, first, second = lines(TABLE, 80)
     for part in ("DATA CENTRE", "EXPIRES", "REFRESH TOKEN"):
         assert part in head
@@ -44,24 +44,24 @@ def test_users_and_clients_give_way_first():
     assert first.count("…") == 2
 
 
-def test_without_a_terminal_a_table_is_whole():
-    """Into a file or pipe every value goes uncut."""
-    written = "\n".join(lines(TABLE, None))
+def test_without_a_terminal_nothing_is_cut():
+    """In a file or pipe every value is complete."""
+    rendered = "\n".join(lines(TABLE, None))
     for cells in TABLE.values():
-        assert all(cell in written for cell in cells)
-    assert "…" not in written
+        assert all(cell in rendered for cell in cells)
+    assert "…" not in rendered
 
 
-def test_columns_are_aligned_by_what_is_seen():
-    """A column begins below its heading, whatever signs stand before it."""
+def test_columns_are_aligned_by_display_width():
+    """A column begins below its heading, also after characters that are two terminal columns wide."""
     head, first, second = lines(TABLE, None)
-    place = wcswidth(head[: head.index("CLIENT")])
+    offset = wcswidth(head[: head.index("CLIENT")])
     for line in (first, second):
-        assert wcswidth(line[: line.index("1000.ABC")]) == place
+        assert wcswidth(line[: line.index("1000.ABC")]) == offset
 
 
-def test_colours_go_around_the_text_alone():
-    """Headings are bold, a missing refresh token is yellow, and neither moves a column."""
+def test_styles_do_not_include_the_padding():
+    """Headings are bold and a missing refresh token is yellow. The style codes surround only the text."""
     styled = render(TABLE, None).split("\n")
     assert styled[0].startswith("\x1b[1mID\x1b[0m")
     assert styled[2].endswith("\x1b[33mno\x1b[0m")
@@ -69,8 +69,8 @@ def test_colours_go_around_the_text_alone():
 
 
 def test_json_is_ascii_without_control_characters():
-    """JSON says the same again, in printable ASCII."""
+    """JSON is printable ASCII and keeps the values."""
     data = {"user_name": "\x1b[2J\x7f\x9b Zoë \u202e\n"}
-    written = as_json(data)
-    assert json.loads(written) == data
-    assert all(character == "\n" or (character.isascii() and character.isprintable()) for character in written)
+    text = to_json(data)
+    assert json.loads(text) == data
+    assert all(character == "\n" or (character.isascii() and character.isprintable()) for character in text)

@@ -1,4 +1,4 @@
-"""What runs the examples: each in a process of its own and in a folder of its own, against a stand-in for Zoho."""
+"""Run the examples: each in a process and a folder of its own, with a stand-in for Zoho."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-STAGE = Path(__file__).parent / "stage"
-WITHIN = 60  # seconds: the bound of every wait, far more than any needs
-HOUR = 3600.0
+SITE = Path(__file__).parent / "site"  # its sitecustomize.py replaces Zoho's data centre by the stand-in
+TIMEOUT_SECONDS = 60  # for every wait; a test that passes needs much less
+HOUR_SECONDS = 3600.0
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def ada(zoho: ZohoStandIn) -> object:
     return zoho.add_user("ada@example.com", "1001")
 
 
-class Stage:
-    """A user's folder, and what they have set in their environment."""
+class Workspace:
+    """A user's folder and environment variables."""
 
     def __init__(self, zoho: ZohoStandIn, folder: Path) -> None:
         self.zoho = zoho
@@ -44,27 +44,27 @@ class Stage:
         self.database = folder / "zohooauth.db"
         self.environment = {
             **os.environ,
-            "PYTHONPATH": str(STAGE),
+            "PYTHONPATH": str(SITE),
             "STAND_IN": zoho.url,
             "ZOHO_CLIENT_ID": zoho.client_id,
             "ZOHO_CLIENT_SECRET": zoho.client_secret,
             "FLASK_SECRET_KEY": "planted-session-key",
             "PYTHONUNBUFFERED": "1",
-            # Whatever proxy the environment names, it is not meant for this machine.
+            # A proxy of the environment must not get calls to this machine.
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
         }
         self._started: list[subprocess.Popen[bytes]] = []
 
     def run(self, *command: object, **environment: str) -> list[str]:
-        """Run an example, or `-m` and a module, to its end; return the lines it printed."""
+        """Run an example, or `-m` and a module, to its end. Return the lines that it printed."""
         done = subprocess.run(
             [sys.executable, *map(str, command)],
             cwd=self.folder,
             env={**self.environment, **environment},
             capture_output=True,
             text=True,
-            timeout=WITHIN,
+            timeout=TIMEOUT_SECONDS,
             check=False,
         )
         if done.returncode != 0:
@@ -72,7 +72,7 @@ class Stage:
         return done.stdout.splitlines()
 
     def serve(self, *command: object, **environment: str) -> tuple[subprocess.Popen[bytes], str]:
-        """Start a server; return its process and the URL that it says it listens at."""
+        """Start a server. Return its process and the URL that it prints."""
         log = self.folder / f"server-{len(self._started)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -85,45 +85,45 @@ class Stage:
                 start_new_session=True,
             )
         self._started.append(process)
-        until = time.monotonic() + WITHIN
-        while (said := re.search(r"https?://127\.0\.0\.1:\d+", log.read_text(encoding="utf-8"))) is None:
-            if process.poll() is not None or time.monotonic() > until:
-                pytest.fail(f"the server did not begin\n{log.read_text(encoding='utf-8')}")
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while (url := re.search(r"https?://127\.0\.0\.1:\d+", log.read_text(encoding="utf-8"))) is None:
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"the server did not start\n{log.read_text(encoding='utf-8')}")
             time.sleep(0.02)
-        return process, said[0]
+        return process, url[0]
 
-    def end(self, process: subprocess.Popen[bytes]) -> None:
-        """Stop a server and all that it has started."""
+    def stop(self, process: subprocess.Popen[bytes]) -> None:
+        """Stop a server and the processes that it started."""
         process.terminate()
         try:
-            process.wait(WITHIN)
+            process.wait(TIMEOUT_SECONDS)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait(WITHIN)
+                process.wait(TIMEOUT_SECONDS)
 
     def close(self) -> None:
         for process in self._started:
             if process.poll() is None:
-                self.end(process)
+                self.stop(process)
 
     def let_an_hour_pass(self) -> None:
-        """Turn the stand-in's clock and the stored expiries, the two places that time is kept in."""
+        """Move the stand-in's clock forward, and all stored expiries back by the same time."""
         clock = self.zoho.clock
-        self.zoho.clock = lambda: clock() + HOUR
+        self.zoho.clock = lambda: clock() + HOUR_SECONDS
         with CustomStoreSQLite(self.database) as store:
             for token in store.get_tokens():
-                token.set_expires_in(str(int(token.get_expires_in()) - int(HOUR * 1000)))
+                token.set_expires_in(str(int(token.get_expires_in()) - int(HOUR_SECONDS * 1000)))
                 store.save_token(token)
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return each row's id and user."""
+        """Return the id and user name of each row."""
         with CustomStoreSQLite(self.database) as store:
             return [(token.get_id(), token.get_user_signature().get_name()) for token in store.get_tokens()]
 
 
 @pytest.fixture
-def stage(zoho: ZohoStandIn, tmp_path: Path) -> Iterator[Stage]:
-    made = Stage(zoho, tmp_path)
-    yield made
-    made.close()
+def workspace(zoho: ZohoStandIn, tmp_path: Path) -> Iterator[Workspace]:
+    workspace = Workspace(zoho, tmp_path)
+    yield workspace
+    workspace.close()

@@ -1,4 +1,4 @@
-"""The examples that serve: several users of a web application, and several workers of one user."""
+"""The examples that are servers: a web application with several users, and one with several workers."""
 
 import html
 import re
@@ -9,13 +9,13 @@ from urllib.parse import urljoin, urlsplit
 import pytest
 import requests
 
-from .conftest import EXAMPLES, WITHIN
+from .conftest import EXAMPLES, TIMEOUT_SECONDS
 
 FLASK = ("-m", "flask", "--app", EXAMPLES / "flask_login.py", "run", "--port")
 
 
 class Browser:
-    """A window with cookies of its own: it follows redirects, links by their id, and buttons by their label."""
+    """A minimal browser with its own cookies. It follows links by their id and presses buttons by their label."""
 
     def __init__(self, url):
         self.session = requests.Session()
@@ -24,34 +24,34 @@ class Browser:
         self.page = None
 
     def open(self, path="/"):
-        self._show(self.session.get(urljoin(self.url, path), timeout=WITHIN))
+        self._show(self.session.get(urljoin(self.url, path), timeout=TIMEOUT_SECONDS))
 
     def follow(self, link):
         [target] = re.findall(rf'<a id="{link}" href="([^"]+)"', self.page.text)
-        self._show(self.session.get(urljoin(self.page.url, html.unescape(target)), timeout=WITHIN))
+        self._show(self.session.get(urljoin(self.page.url, html.unescape(target)), timeout=TIMEOUT_SECONDS))
 
     def press(self, label):
-        """Press a button of the page's form. Its name and value go along if it has them."""
+        """Press a button of the page's form. If the button has a name and a value, they are sent."""
         [(attributes, value)] = re.findall(
             rf'<button(?: id="\w+")?( name="user" value="([^"]+)")?>{label}<', self.page.text
         )
         form = re.search(r'<form method="post"(?: action="([^"]+)")?>', self.page.text)
         target = urljoin(self.page.url, form[1] or "")
-        self._show(self.session.post(target, data={"user": value} if attributes else None, timeout=WITHIN))
+        self._show(self.session.post(target, data={"user": value} if attributes else None, timeout=TIMEOUT_SECONDS))
 
     def user(self):
-        """Who the application says is logged in, and in which organisation."""
-        return who(self.page)
+        """Return the user and organisation on the current page, or `None`."""
+        return logged_in_user(self.page)
 
-    def look(self):
-        """Open the first page beside what the window shows; return who it says is logged in."""
-        return who(self.session.get(self.url, timeout=WITHIN))
+    def fetch_user(self):
+        """Fetch the first page without changing the current page. Return its user and organisation, or `None`."""
+        return logged_in_user(self.session.get(self.url, timeout=TIMEOUT_SECONDS))
 
     def _show(self, response):
         self.page = response
 
 
-def who(page):
+def logged_in_user(page):
     found = re.search(r'<b id="user">(.*?)</b> of <b id="organisation">(.*?)</b>', page.text)
     return found and found.groups()
 
@@ -76,40 +76,40 @@ def log_in(window, user):
     assert window.user() == (user.name, user.org_id)
 
 
-def test_login_with_zoho(stage, zoho, ada, windows):
-    """Two users log in, stay so over a restart, are never taken for each other, and one's logout is theirs alone."""
+def test_login_with_zoho(workspace, zoho, ada, windows):
+    """Two users stay logged in over a restart and are never confused. A logout affects only its user."""
     bob = zoho.add_user("bob@example.com", "1002")
-    server, url = stage.serve(*FLASK, 0)
+    server, url = workspace.serve(*FLASK, 0)
     port = urlsplit(url).port
-    hers, his = windows(url), windows(url)
-    log_in(hers, ada)
-    log_in(his, bob)
-    assert stage.rows() == [("1", ada.name), ("2", bob.name)]
+    ada_window, bob_window = windows(url), windows(url)
+    log_in(ada_window, ada)
+    log_in(bob_window, bob)
+    assert workspace.rows() == [("1", ada.name), ("2", bob.name)]
 
-    stage.end(server)
-    stage.serve(*FLASK, port)
+    workspace.stop(server)
+    workspace.serve(*FLASK, port)
     with ThreadPoolExecutor(8) as pool:
-        seen = list(pool.map(Browser.look, [hers, his] * 8))
+        seen = list(pool.map(Browser.fetch_user, [ada_window, bob_window] * 8))
     assert seen == [(ada.name, "1001"), (bob.name, "1002")] * 8
     assert zoho.logins == zoho.token_calls == 2
 
-    stage.let_an_hour_pass()
-    hers.open()
+    workspace.let_an_hour_pass()
+    ada_window.open()
     assert zoho.refreshes == 1
 
-    hers.press("Log out")
-    assert hers.user() is None
-    assert stage.rows() == [("2", bob.name)]
+    ada_window.press("Log out")
+    assert ada_window.user() is None
+    assert workspace.rows() == [("2", bob.name)]
     assert zoho.revocations == 1
-    his.open()
-    assert his.user() == (bob.name, "1002")
-    log_in(hers, ada)
-    assert stage.rows() == [("2", bob.name), ("3", ada.name)]
+    bob_window.open()
+    assert bob_window.user() == (bob.name, "1002")
+    log_in(ada_window, ada)
+    assert workspace.rows() == [("2", bob.name), ("3", ada.name)]
 
 
-def test_logins_that_are_none(stage, zoho, ada, windows):
-    """Nobody is logged in who refuses, whose login was begun elsewhere, or who has revoked it at Zoho."""
-    _, url = stage.serve(*FLASK, 0)
+def test_rejected_logins(workspace, zoho, ada, windows):
+    """A refused consent, a foreign `state` and a revoked token do not log a user in."""
+    _, url = workspace.serve(*FLASK, 0)
     window = windows(url)
     window.follow("login")
     window.press("No")
@@ -121,35 +121,35 @@ def test_logins_that_are_none(stage, zoho, ada, windows):
     window.open()
     log_in(window, ada)
     zoho.revoke_user(ada)
-    stage.let_an_hour_pass()
+    workspace.let_an_hour_pass()
     window.open()
-    assert "Zoho does not know you any more" in window.page.text
+    assert "Your login is no longer valid." in window.page.text
     log_in(window, ada)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs fork")
-def test_gunicorn(stage, zoho, ada):
-    """Four preloaded workers log in once, and at an expiry one of them refreshes for all."""
+def test_gunicorn(workspace, zoho, ada):
+    """Four preloaded workers together make one token call at the start and one after an expiry."""
     refresh_token = {"ZOHO_REFRESH_TOKEN": zoho.refresh_token(ada)}
-    _, url = stage.serve(
+    _, url = workspace.serve(
         *("-m", "gunicorn", "--workers", 4, "--preload", "--bind", "127.0.0.1:0", "--no-control-socket"),
         *("--pythonpath", EXAMPLES, "gunicorn_app:app"),
         **refresh_token,
     )
 
-    def ask(_number):
+    def call(_number):
         with requests.Session() as session:
             session.trust_env = False
-            return session.get(url, timeout=WITHIN).text
+            return session.get(url, timeout=TIMEOUT_SECONDS).text
 
     zoho.latency = zoho.api_latency = 0.1
     with ThreadPoolExecutor(8) as pool:
         seen = set()
-        while len(seen) < 4:  # each of them is up; the test's time limit bounds it
-            seen |= {answer.split()[-1] for answer in pool.map(ask, range(8))}
+        while len(seen) < 4:  # until each worker has answered; pytest's timeout ends a loop that never does
+            seen |= {answer.split()[-1] for answer in pool.map(call, range(8))}
         assert zoho.token_calls == 1
-        stage.let_an_hour_pass()
-        answers = list(pool.map(ask, range(32)))
+        workspace.let_an_hour_pass()
+        answers = list(pool.map(call, range(32)))
     assert {answer.split(",")[0] for answer in answers} == {"organisation 1001"}
     assert {answer.split()[-1] for answer in answers} == seen
     assert zoho.token_calls == 2

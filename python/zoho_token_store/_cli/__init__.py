@@ -1,6 +1,6 @@
-"""The command line: what the arguments mean, how things look, and when to ask.
+"""The command line: argument parsing, output formats and confirmation prompts.
 
-What is done to a file is done by ``Administration`` in the native half; nothing here imports the SDK.
+The native class ``Administration`` does the work on the database. This package does not import the SDK.
 """
 
 from ._run import run

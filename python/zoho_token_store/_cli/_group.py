@@ -1,4 +1,4 @@
-"""What all commands share: the group with its options, the database, ids, errors."""
+"""The command group, and what the commands share: options, opening the database, error reports."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -7,66 +7,71 @@ from typing import Any
 
 import click
 
-from zoho_token_store._native import Administration, Record, StoreError, __version__
+from zoho_token_store._native import Administration, StoreError, __version__
 
 from . import _terminal
 
 PROGRAM = "zoho-token-store"
+_DB_VARIABLE = "ZOHO_TOKEN_STORE_DB"
+_DB_DEFAULT = "zohooauth.db"
 _CHECK = "check"
-_LONGEST_ID = 24
 
 
-# A monitor takes exit status 2 of `check` for an error in the database: it has one of its own for "could not look".
-class _CouldNotLook(_terminal.Failure):
+# `check` returns 2 for errors in the database, so "the check could not run" needs a status of its own.
+class _CheckFailure(_terminal.Failure):
     exit_code = 3
 
 
-class _MisusedCheck(click.UsageError):
-    exit_code = _CouldNotLook.exit_code
-
-
-_FAILURES: dict[str | None, type[_terminal.Failure]] = {_CHECK: _CouldNotLook}
-_MISUSES: dict[str | None, type[click.UsageError]] = {_CHECK: _MisusedCheck}
+class _CheckUsageError(click.UsageError):
+    exit_code = _CheckFailure.exit_code
 
 
 class _Group(click.Group):
-    """Keeps the commands in the order in which they are declared, and turns failures into sentences."""
+    """List the commands in the order of their declaration, and report failures without a traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.commands)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # Here click prints the help and the version.
-        with _reporting_output(ctx):
+        # click prints the help and the version while it parses.
+        with _report_output_errors(ctx):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
         try:
-            with _reporting_output(ctx):
+            with _report_output_errors(ctx):
                 return super().invoke(ctx)
         except StoreError as error:
-            failure = _FAILURES.get(ctx.invoked_subcommand, _terminal.Failure)
-            raise failure(str(error)) from None
+            raise _store_failure(ctx, error) from None
         except click.UsageError as error:
-            misuse = _MISUSES.get(ctx.invoked_subcommand, click.UsageError)
-            raise misuse(_hinted(error, ctx), error.ctx) from None
+            usage_error = _CheckUsageError if ctx.invoked_subcommand == _CHECK else click.UsageError
+            raise usage_error(_usage_message(error, ctx), error.ctx) from None
+
+
+def _failure_class(ctx: click.Context) -> type[_terminal.Failure]:
+    return _CheckFailure if ctx.invoked_subcommand == _CHECK else _terminal.Failure
+
+
+def _store_failure(ctx: click.Context, error: StoreError) -> _terminal.Failure:
+    # The message of a StoreError ends with its hint. The command line prints the hint on a line of its own.
+    return _failure_class(ctx)(str(error).removesuffix(f" {error.hint}"), error.hint)
 
 
 @contextmanager
-def _reporting_output(ctx: click.Context) -> Iterator[None]:
+def _report_output_errors(ctx: click.Context) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        # Not left to click, which takes it for exit status 1: that of `check` has a meaning.
-        _terminal.give_up_output()
-        ctx.exit(_terminal.NOBODY_READS)
+        # click would exit with status 1, which `check` uses for warnings.
+        _terminal.discard_unwritten_output()
+        ctx.exit(_terminal.EXIT_BROKEN_PIPE)
     except OSError as error:
-        # The native half reports its own as StoreErrors: what is left is the output.
-        failure = _FAILURES.get(ctx.invoked_subcommand, _terminal.Failure)
-        raise failure(f"the output cannot be written: {error.strerror}") from None
+        # The native module reports I/O errors as StoreError, so this one comes from the output.
+        message = f"The output cannot be written: {error.strerror}."
+        raise _failure_class(ctx)(message, "Check the disk or device that the output goes to.") from None
 
 
-def _hinted(error: click.UsageError, ctx: click.Context) -> str:
+def _usage_message(error: click.UsageError, ctx: click.Context) -> str:
     if isinstance(error, click.NoSuchOption) and error.option_name == "--db":
         return f'--db goes before the command: "{PROGRAM} --db PATH {ctx.invoked_subcommand}".'
     return error.format_message()
@@ -80,21 +85,21 @@ def _hinted(error: click.UsageError, ctx: click.Context) -> str:
 @click.option(
     "--db",
     metavar="PATH",
-    default="zohooauth.db",
+    default=_DB_DEFAULT,
     show_default=True,
-    envvar="ZOHO_TOKEN_STORE_DB",
+    envvar=_DB_VARIABLE,
     show_envvar=True,
-    # Not for click to look at: it would make a file that may not be read a matter of wrong usage, and of exit status 2.
+    # With `readable=True` click would report an unreadable file as wrong usage, with exit status 2.
     type=click.Path(readable=False),
     help="The token database.",
 )
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, db: str) -> None:
-    """Look after a token database of the Zoho CRM Python SDK.
+    """Manage a token database of the Zoho CRM Python SDK.
 
-    It may be in use: whatever a command does to it, programs that find and save tokens in it go on. Secrets are masked
-    everywhere but in `show --reveal` and in the file that `export` writes.
+    Programs can use the database while a command runs. Secrets are masked, except in the output of `show --reveal` and
+    in the file that `export` writes.
 
     \b
     Examples:
@@ -103,22 +108,26 @@ def cli(ctx: click.Context, db: str) -> None:
       zoho-token-store import sdk_tokens.txt
 
     \b
-    Exit status: 0 done; 1 failed, or answered "no"; 2 wrong usage; 130 stopped
-    by Ctrl-C. That of "check" is another: see there.
+    Exit status:
+      0    success
+      1    failure, or a question was not answered with "yes"
+      2    wrong usage
+      130  interrupted by Ctrl-C
+    "check" has exit statuses of its own: see "zoho-token-store check --help".
 
     \b
-    To complete commands and ids by the Tab key:
-      eval "$(_ZOHO_TOKEN_STORE_COMPLETE=bash_source zoho-token-store)"
-    and likewise with zsh_source; in fish:
-      _ZOHO_TOKEN_STORE_COMPLETE=fish_source zoho-token-store | source
-    """  # noqa: D301 - \b is click's sign for lines that stay as they are
+    To complete commands and IDs with the Tab key, run in your shell:
+      bash  eval "$(_ZOHO_TOKEN_STORE_COMPLETE=bash_source zoho-token-store)"
+      zsh   eval "$(_ZOHO_TOKEN_STORE_COMPLETE=zsh_source zoho-token-store)"
+      fish  _ZOHO_TOKEN_STORE_COMPLETE=fish_source zoho-token-store | source
+    """  # noqa: D301 - click does not rewrap a paragraph that begins with \b
     ctx.obj = db
-    ctx.color = _terminal.colours()
+    ctx.color = _terminal.color_setting()
 
 
 @contextmanager
 def administration(db: str, *, make: bool = False) -> Iterator[Administration]:
-    """Open the database for as long as a command needs it."""
+    """Open the database for the duration of a command."""
     opened = Administration(db, make=make)
     try:
         yield opened
@@ -126,30 +135,17 @@ def administration(db: str, *, make: bool = False) -> Iterator[Administration]:
         opened.close()
 
 
-def row(opened: Administration, db: str, wanted: str) -> Record:
-    """Return the row with this id, or say where to find the ids that there are."""
-    try:
-        return opened.record(wanted)
-    except StoreError:
-        if any(record.id == wanted for record in opened.records()):
-            raise
-    # Nor is what may be a token in the wrong place repeated by the native half.
-    shown = f"the id {wanted}" if len(wanted) <= _LONGEST_ID and "." not in wanted else "that id"
-    message = f'{db} has no row with {shown}: "{PROGRAM} list" shows the ids'
-    raise _terminal.Failure(message) from None
+def _complete_id(ctx: click.Context, _parameter: click.Parameter, prefix: str) -> list[Any]:
+    """Complete an ID from the database. After any failure there are no completions and no error message."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only shell completion needs it
 
-
-def _known_ids(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[Any]:
-    """Complete an id from the database. Whatever goes wrong there, the shell gets no trouble of it."""
-    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only a shell asks for it
-
-    db = ctx.find_root().params.get("db") or os.environ.get("ZOHO_TOKEN_STORE_DB") or "zohooauth.db"
+    db = ctx.find_root().params.get("db") or os.environ.get(_DB_VARIABLE) or _DB_DEFAULT
     try:
         with administration(db) as opened:
             return [
-                CompletionItem(record.id, help=_terminal.escaped(record.user_name or ""))
+                CompletionItem(record.id, help=_terminal.escape_lines(record.user_name or ""))
                 for record in opened.records()
-                if record.id.startswith(begun) and record.id.isprintable()
+                if record.id.startswith(prefix) and record.id.isprintable()
             ]
     except StoreError:
         return []
@@ -157,12 +153,10 @@ def _known_ids(ctx: click.Context, _parameter: click.Parameter, begun: str) -> l
 
 Command = Callable[..., None]
 
-id_argument: Callable[[Command], Command] = click.argument("wanted", metavar="ID", shell_complete=_known_ids)
-json_option: Callable[[Command], Command] = click.option(
-    "--json", "in_json", is_flag=True, help="Print JSON, for programs."
-)
+id_argument: Callable[[Command], Command] = click.argument("row_id", metavar="ID", shell_complete=_complete_id)
+json_option: Callable[[Command], Command] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def yes_option(what: str) -> Callable[[Command], Command]:
-    """Make the option that skips the question."""
-    return click.option("--yes", "-y", "sure", is_flag=True, help=f"{what} without asking.")
+def yes_option(action: str) -> Callable[[Command], Command]:
+    """Return the option `--yes`, which skips the confirmation prompt."""
+    return click.option("--yes", "-y", "assume_yes", is_flag=True, help=f"{action} without asking.")

@@ -1,41 +1,42 @@
-"""One run of the command line: from arguments to an exit status, whatever happens on the way."""
+"""Run the command line once and turn every outcome into an exit status."""
 
 from collections.abc import Sequence
 from contextlib import suppress
 
 import click
 
-from . import _change, _look, _move, _terminal
+from . import _delete, _inspect, _terminal, _transfer
 from ._group import PROGRAM, cli
 
+# The help lists the commands in this order.
 for _command in (
-    _look.list_,
-    _look.show,
-    _look.check_,
-    _change.delete,
-    _change.purge,
-    _move.import_,
-    _move.export,
-    _move.backup,
-    _move.restore,
+    _inspect.list_,
+    _inspect.show,
+    _inspect.check_,
+    _delete.delete,
+    _delete.purge,
+    _transfer.import_,
+    _transfer.export,
+    _transfer.backup,
+    _transfer.restore,
 ):
     cli.add_command(_command)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return the exit status."""
+    """Run one command and return the exit status."""
     try:
         status = cli.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
-        return _told(error)
+        return _report(error)
     except (click.Abort, KeyboardInterrupt):
-        return _terminal.INTERRUPTED
+        return _terminal.EXIT_INTERRUPTED
     return status if isinstance(status, int) else 0
 
 
-def _told(error: click.ClickException) -> int:
-    # The exit status holds even if nobody can be told: that of `check` has a meaning.
+def _report(error: click.ClickException) -> int:
+    # A failing stderr does not change the exit status: monitors rely on that of `check`.
     with suppress(OSError):
         error.show()
-    _terminal.give_up_output()
+    _terminal.discard_unwritten_output()
     return error.exit_code

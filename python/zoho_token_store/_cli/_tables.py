@@ -1,140 +1,143 @@
-"""Rows of a token database as a table, as fields, and as JSON."""
+"""Format rows of a token database as a table, as a list of fields, and as JSON."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from zoho_token_store._native import Record
 
-from . import _terminal, _words
+from . import _format, _terminal
 
-_GAP = "  "
-_LEAST = 3  # columns that anything but an id keeps on the narrowest terminal
-_LEGIBLE = 12  # columns that a user or client keeps while others can give way
+_SEPARATOR = "  "
+_MIN_WIDTH = 3  # of every column except ID, which is never cut
+_PREFERRED_WIDTH = 12  # of the columns USER and CLIENT: at this width, the other columns begin to shrink, too
 _ID = "ID"
-_RENEWABLE = "REFRESH TOKEN"
+_REFRESH_TOKEN = "REFRESH TOKEN"  # noqa: S105 - a heading
 _NO = "no"
-_NARROW_FIRST = {"USER", "CLIENT"}
+_SHRINK_FIRST = {"USER", "CLIENT"}
 
 Table = dict[str, list[str]]
+"""The cells of each column, by its heading."""
 
 
-def of_rows(records: Sequence[Record], now: int, *, with_age: bool = False) -> Table:
-    """Make the columns of a table of rows."""
-    columns: Table = {
-        _ID: [_text(record.id) for record in records],
-        "USER": [_text(record.user_name) for record in records],
-        "CLIENT": [_text(record.client_id) for record in records],
-        "DATA CENTRE": [data_centre(record) for record in records],
-        "EXPIRES": [_words.relative(record.expires_at, now) for record in records],
-        _RENEWABLE: ["yes" if record.has_refresh_token else _NO for record in records],
+def columns(records: Sequence[Record], now_ms: int, *, with_last_saved: bool = False) -> Table:
+    """Return the columns of a table of rows."""
+    table: Table = {
+        _ID: [_value(record.id) for record in records],
+        "USER": [_value(record.user_name) for record in records],
+        "CLIENT": [_value(record.client_id) for record in records],
+        "DATA CENTRE": [_data_centre(record) for record in records],
+        "EXPIRES": [_format.relative_time(record.expires_at, now_ms) for record in records],
+        _REFRESH_TOKEN: ["yes" if record.has_refresh_token else _NO for record in records],
     }
-    if with_age:
-        columns["LAST SAVED"] = [_words.relative(record.last_saved, now) for record in records]
-    return columns
+    if with_last_saved:
+        table["LAST SAVED"] = [_format.relative_time(record.last_saved, now_ms) for record in records]
+    return table
 
 
-def render(columns: Table, room: int | None) -> str:
-    """Write a table, cut to fit into so many columns of a terminal, or whole.
+def render(table: Table, max_width: int | None) -> str:
+    """Return the lines of a table. With `max_width`, cut cells so that a line fits into that many terminal columns.
 
-    Not by a library. Where a whole run takes 110 ms, importing one of the kept ones takes 45 (prettytable), 60 (rich)
-    or 110 (tabulate) more. What is hard about a table, how many columns a text takes, is a library's here, too.
+    It uses no table library because their imports are slow. prettytable takes 45 ms, rich 60 ms and tabulate 110 ms. A
+    whole run takes 110 ms without them. The library wcwidth provides the width of a text on a terminal.
     """
-    heads = list(columns)
-    widths = [max(map(_width, [head, *cells])) for head, cells in columns.items()]
-    if room is not None:
-        room -= len(_GAP) * (len(heads) - 1)
-        for narrow, least in ((_NARROW_FIRST, _LEGIBLE), (set(heads) - {_ID}, _LEAST)):
-            floors = [min(width, least) if head in narrow else width for head, width in zip(heads, widths, strict=True)]
-            widths = _words.fit(widths, floors, room)
+    heads = list(table)
+    widths = [max(map(_display_width, [head, *cells])) for head, cells in table.items()]
+    if max_width is not None:
+        max_width -= len(_SEPARATOR) * (len(heads) - 1)
+        for shrinking, minimum in ((_SHRINK_FIRST, _PREFERRED_WIDTH), (set(heads) - {_ID}, _MIN_WIDTH)):
+            minimums = [
+                min(width, minimum) if head in shrinking else width for head, width in zip(heads, widths, strict=True)
+            ]
+            widths = _format.shrink_columns(widths, minimums, max_width)
     lines = [_line([_terminal.bold] * len(heads), heads, widths)]
-    paints = [_renewable if head == _RENEWABLE else str for head in heads]
-    lines += [_line(paints, cells, widths) for cells in zip(*columns.values(), strict=True)]
+    styles = [_highlight_no if head == _REFRESH_TOKEN else str for head in heads]
+    lines += [_line(styles, cells, widths) for cells in zip(*table.values(), strict=True)]
     return "\n".join(lines)
 
 
-def _line(paints: Sequence[_terminal.Paint], cells: Sequence[str], widths: Sequence[int]) -> str:
-    painted = []
-    for paint, cell, width in zip(paints, cells, widths, strict=True):
+def _line(styles: Sequence[_terminal.Style], cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = []
+    for style, cell, width in zip(styles, cells, widths, strict=True):
         text = _cut(cell, width)
-        painted.append(paint(text) + " " * (width - _width(text)))
-    return _GAP.join(painted).rstrip(" ")
+        padded.append(style(text) + " " * (width - _display_width(text)))
+    return _SEPARATOR.join(padded).rstrip(" ")
 
 
-def _renewable(cell: str) -> str:
+def _highlight_no(cell: str) -> str:
     return _terminal.yellow(cell) if cell == _NO else cell
 
 
-def _width(text: str) -> int:
-    """Return how many columns of a terminal a text without control characters takes."""
-    if _words.plain(text).isascii():
+def _display_width(text: str) -> int:
+    """Return the number of terminal columns that a text takes. It must not contain control characters."""
+    if _format.ascii_symbols(text).isascii():
         return len(text)
-    # Imported here: most tables do without, and it takes a third of a run.
+    # Imported here: it takes a third of a run's time, and most tables do not need it.
     import wcwidth  # noqa: PLC0415
 
     return sum(max(wcwidth.wcwidth(character), 0) for character in text)
 
 
 def _cut(text: str, width: int) -> str:
-    if _width(text) <= width:
+    if _display_width(text) <= width:
         return text
     end = min(len(text), width)
-    while end and _width(text[:end]) >= width:
+    while end and _display_width(text[:end]) >= width:
         end -= 1
-    return text[:end] + _words.MORE
+    return text[:end] + _format.ELLIPSIS
 
 
-def _text(value: str | None) -> str:
-    return _words.visible(value) if value else _words.NOTHING
+def _value(value: str | None) -> str:
+    return _format.escape_unprintable(value) if value else _format.ABSENT
 
 
-def data_centre(record: Record) -> str:
-    """Name the data centre, or the API domain that is none of Zoho's known ones."""
-    return _text(record.data_centre or record.api_domain)
+def _data_centre(record: Record) -> str:
+    """Return the name of the data centre, or the API domain if it is none of Zoho's known ones."""
+    return _value(record.data_centre or record.api_domain)
 
 
-def name(record: Record) -> str:
-    """Name a row in a sentence, without secrets."""
-    known = [_words.visible(value) for value in (record.user_name, record.client_id) if value]
-    known += [data_centre(record)] if record.api_domain else []
-    return f"row {_words.visible(record.id)}" + (f" ({', '.join(known)})" if known else "")
+def label(record: Record) -> str:
+    """Return a short name of a row for messages. It contains no secrets."""
+    known = [_format.escape_unprintable(value) for value in (record.user_name, record.client_id) if value]
+    known += [_data_centre(record)] if record.api_domain else []
+    return f"row {_format.escape_unprintable(record.id)}" + (f" ({', '.join(known)})" if known else "")
 
 
 SECRETS = ("client_secret", "refresh_token", "access_token", "grant_token")
 
 
-def fields(record: Record, secrets: dict[str, str] | None, now: int) -> str:
-    """Write all fields of a row, one in a line, its secrets masked unless they are given."""
+def render_fields(record: Record, secrets: dict[str, str] | None, now_ms: int) -> str:
+    """Return all fields of a row, one per line. Secrets are masked if `secrets` is `None`."""
 
     def secret(column: str) -> str:
         if not getattr(record, f"has_{column}"):
-            return _words.NOTHING
-        return _words.MASK if secrets is None else _text(secrets.get(column))
+            return _format.ABSENT
+        return _format.MASK if secrets is None else _value(secrets.get(column))
 
-    shown = {
-        _ID: _text(record.id),
-        "User": _text(record.user_name),
-        "Client": _text(record.client_id),
-        "Data centre": _text(record.data_centre),
-        "API domain": _text(record.api_domain),
-        "Redirect URL": _text(record.redirect_url),
-        "Expires": _moment(record.expires_at, record.expiry_time, now),
-        "Last saved": _moment(record.last_saved, None, now),
+    fields = {
+        _ID: _value(record.id),
+        "User": _value(record.user_name),
+        "Client": _value(record.client_id),
+        "Data centre": _value(record.data_centre),
+        "API domain": _value(record.api_domain),
+        "Redirect URL": _value(record.redirect_url),
+        "Expires": _time(record.expires_at, record.expiry_time, now_ms),
+        "Last saved": _time(record.last_saved, None, now_ms),
         "Client secret": secret("client_secret"),
         "Refresh token": secret("refresh_token"),
         "Access token": secret("access_token"),
         "Grant token": secret("grant_token"),
     }
-    return "\n".join(f"{_terminal.bold(f'{head:<13}')}  {value}" for head, value in shown.items())
+    return "\n".join(f"{_terminal.bold(f'{name:<13}')}  {value}" for name, value in fields.items())
 
 
-def _moment(moment: int | None, stored: str | None, now: int) -> str:
-    if moment is None:
-        return f"{_words.visible(stored)} (not a time)" if stored else _words.NOTHING
-    return f"{_words.relative(moment, now)} ({_words.iso(moment) or f'{moment} ms'})"
+def _time(time_ms: int | None, stored: str | None, now_ms: int) -> str:
+    if time_ms is None:
+        return f"{_format.escape_unprintable(stored)} (not a time)" if stored else _format.ABSENT
+    return f"{_format.relative_time(time_ms, now_ms)} ({_format.iso_time(time_ms) or f'{time_ms} ms'})"
 
 
-def as_data(record: Record, secrets: dict[str, str] | None = None) -> dict[str, object]:
-    """Make what `--json` prints of a row."""
+def json_object(record: Record, secrets: dict[str, str] | None = None) -> dict[str, object]:
+    """Return the object that `--json` prints for a row."""
     data: dict[str, object] = {
         "id": record.id,
         "user_name": record.user_name,
@@ -142,9 +145,9 @@ def as_data(record: Record, secrets: dict[str, str] | None = None) -> dict[str, 
         "data_centre": record.data_centre,
         "api_domain": record.api_domain,
         "redirect_url": record.redirect_url,
-        "expires_at": _words.iso(record.expires_at),
+        "expires_at": _format.iso_time(record.expires_at),
         "expiry_time": record.expiry_time,
-        "last_saved": _words.iso(record.last_saved),
+        "last_saved": _format.iso_time(record.last_saved),
         **{f"has_{column}": getattr(record, f"has_{column}") for column in SECRETS},
     }
     if secrets is not None:
@@ -152,8 +155,8 @@ def as_data(record: Record, secrets: dict[str, str] | None = None) -> dict[str, 
     return data
 
 
-def as_json(data: Any) -> str:  # noqa: ANN401 - whatever JSON can hold
-    """Write JSON in ASCII, without control characters: DEL is the one that JSON itself would let through."""
-    import json  # noqa: PLC0415 - only programs ask for it
+def to_json(data: Any) -> str:  # noqa: ANN401 - any JSON value
+    """Return JSON in printable ASCII. The `json` module escapes everything else, but not DEL."""
+    import json  # noqa: PLC0415 - only `--json` needs it
 
     return json.dumps(data, indent=2).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""Where the words go: output, colours, questions."""
+"""Output to stdout and stderr, colours, and confirmation prompts."""
 
 import os
 import sys
@@ -8,118 +8,129 @@ from typing import Any, TextIO
 
 import click
 
-from . import _words
+from . import _format
 
-Paint = Callable[[str], str]
+Style = Callable[[str], str]
 
-INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
-NOBODY_READS = 141  # 128 + SIGPIPE
+# Exit statuses by the shell convention: 128 + the number of the signal.
+EXIT_INTERRUPTED = 130  # SIGINT
+EXIT_BROKEN_PIPE = 141  # SIGPIPE
 
 
 class Failure(click.ClickException):
-    """What went wrong, in a sentence for stderr."""
+    """A failed command: what failed, and a hint about what to do."""
 
     exit_code = 1
 
-    def show(self, file: Any = None) -> None:  # noqa: ANN401 - as click has it
-        """Print the sentence."""
-        _put(f"Error: {escaped(self.message)}", file or sys.stderr)
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        """Take the message and the hint. Both are complete sentences."""
+        super().__init__(message)
+        self.hint = hint
+
+    def show(self, file: Any = None) -> None:  # noqa: ANN401 - click's signature
+        """Print the message and the hint, each on a line of its own."""
+        hint = f"\nFix: {self.hint}" if self.hint else ""
+        _write(escape_lines(f"Error: {self.message}{hint}"), file or sys.stderr)
 
 
-def say(text: str) -> None:
-    """Print to stdout."""
-    _put(text, sys.stdout)
+def print_result(text: str) -> None:
+    """Print a command's result to stdout."""
+    _write(text, sys.stdout)
 
 
 def note(text: str) -> None:
-    """Print to stderr: what is not a command's result."""
-    _put(text, sys.stderr)
+    """Print a message that is not part of the result to stderr."""
+    _write(text, sys.stderr)
 
 
-def give_up_output() -> None:
-    """Let nothing of what is left to print fail again, with a traceback, when the interpreter ends."""
+def discard_unwritten_output() -> None:
+    """Discard buffered output that cannot be written. Otherwise the interpreter would print a traceback at its exit."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            _give_up(stream)
+            _flush_or_discard(stream)
 
 
-def _give_up(stream: TextIO) -> None:
+def _flush_or_discard(stream: TextIO) -> None:
     try:
         stream.flush()
     except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
-def escaped(text: str) -> str:
-    """Escape the unprintable of a text that may have several lines."""
-    return "\n".join(_words.visible(line) for line in text.split("\n"))
+def escape_lines(text: str) -> str:
+    """Escape unprintable characters, but keep line breaks."""
+    return "\n".join(_format.escape_unprintable(line) for line in text.split("\n"))
 
 
-def colours() -> bool | None:
-    """Tell click about colours: `False` for none, `None` to look whether an output is a terminal."""
+def color_setting() -> bool | None:
+    """Return click's color setting: `False` for no colours, `None` for colours on a terminal only."""
     return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
 
 
-def width() -> int | None:
-    """Return how many columns there are to fill; `None` if stdout is no terminal: then nothing is to be cut."""
+def stdout_width() -> int | None:
+    """Return the width of the terminal, or `None` if stdout is not a terminal and text must not be cut."""
     if sys.stdout is None or not sys.stdout.isatty():
         return None
-    # As `shutil.get_terminal_size`, which costs a twentieth of a run to import.
-    told = os.environ.get("COLUMNS", "")
-    if told.isdecimal() and int(told) > 0:
-        return int(told)
+    # The rules of `shutil.get_terminal_size`. The import of shutil takes a twentieth of a run's time.
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or None
     except OSError:
         return None
 
 
-def errors_are_seen() -> bool:
-    """Tell whether stderr is a terminal."""
+def stderr_is_terminal() -> bool:
+    """Return whether stderr is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def now() -> int:
+def now_ms() -> int:
     """Return the milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
 
 
-def ask(question: str, *, sure: bool) -> None:
-    """Go on if the answer is yes, otherwise end with exit status 1.
+def confirm(question: str, *, assume_yes: bool) -> None:
+    """Ask a question, and return if the answer is yes.
 
-    An answer may come through a pipe (`yes |`). Not by `click.confirm`: that reads the end of a file as Ctrl-C, and
-    prints to stdout, where `--json` may have nothing else.
+    The answer may come through a pipe (`yes |`). `click.confirm` does not fit: it handles the end of stdin like Ctrl-C,
+    and it prints the question to stdout, which `--json` reserves for JSON.
+
+    Raises:
+        Failure: The answer is not yes, or stdin has no answer.
     """
-    if sure:
+    if assume_yes:
         return
-    _put(f"{escaped(question)} [y/N] ", sys.stderr, end=False)
+    _write(f"{escape_lines(question)} [y/N] ", sys.stderr, newline=False)
+    is_terminal = sys.stdin is not None and sys.stdin.isatty()
     answer = sys.stdin.readline() if sys.stdin is not None else ""
-    if sys.stdin is None or not sys.stdin.isatty():
-        note("")  # what the Enter key does where there is one
-    if not answer:
-        raise Failure("nobody is there to answer, so nothing was done. To go ahead without being asked: --yes")
+    if not is_terminal:
+        note("")  # on a terminal, the Enter key ends the line
+    if not answer and not is_terminal:
+        raise Failure("Confirmation needed, but stdin is not a terminal. Nothing was changed.", "Pass --yes.")
     if answer.strip().lower() not in {"y", "yes"}:
-        raise Failure("nothing was done")
+        raise Failure("Not confirmed. Nothing was changed.")
 
 
-def _put(text: str, stream: TextIO | None, *, end: bool = True) -> None:
-    if stream is None:  # closed by whoever started us
+def _write(text: str, stream: TextIO | None, *, newline: bool = True) -> None:
+    if stream is None:  # the parent process closed it
         return
-    click.echo(_words.encodable(text, stream.encoding or "ascii"), file=stream, nl=end)
+    click.echo(_format.encodable(text, stream.encoding or "ascii"), file=stream, nl=newline)
 
 
 def bold(text: str) -> str:
-    """Make a heading."""
+    """Style a heading."""
     return click.style(text, bold=True)
 
 
 def red(text: str) -> str:
-    """Make what cannot go on."""
+    """Style an error."""
     return click.style(text, fg="red")
 
 
 def yellow(text: str) -> str:
-    """Make what may need a look."""
+    """Style a warning."""
     return click.style(text, fg="yellow")

@@ -1,6 +1,6 @@
-"""A stand-in for Zoho on this machine, for tests and demonstrations.
+"""A local stand-in for Zoho, for tests and demonstrations.
 
-Needs the extra: ``pip install "zoho-token-store[testing]"``.
+It needs the extra ``testing``: ``pip install "zoho-token-store[testing]"``.
 
 >>> from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 >>> from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
@@ -12,14 +12,15 @@ Needs the extra: ``pip install "zoho-token-store[testing]"``.
 ...     zoho.token_calls
 1
 
-pytest has it as the fixture `zoho_stand_in`, beside others (``pytest --fixtures``): the plugin comes with the library.
+The library has a pytest plugin. Its fixture `zoho_stand_in` is a running stand-in; ``pytest --fixtures`` lists the
+others.
 
-It listens on 127.0.0.1 alone, knows Zoho's limits, fails when told to, and keeps a record of every call.
-What it answers is what the SDKs 5 to 8 read, not all that Zoho answers.
+The stand-in listens on 127.0.0.1 only. It applies Zoho's limits, injects failures on request, and records every call.
+Its answers contain the fields that the SDKs 5 to 8 read, not every field of Zoho's answers.
 """
 
 try:
-    import werkzeug as _werkzeug  # noqa: F401 - only to say early, and clearly, what is missing
+    import werkzeug as _werkzeug  # noqa: F401 - fails with a clear message if the extra is not installed
 except ImportError as _error:
     raise ImportError('zoho_token_store.testing needs Werkzeug: pip install "zoho-token-store[testing]"') from _error
 

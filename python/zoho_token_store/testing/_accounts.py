@@ -1,7 +1,6 @@
-"""Zoho's rules for codes and tokens: who gets which, how many, and for how long.
+"""Zoho's rules for grant codes and tokens: who gets one, how many, and for how long.
 
-No HTTP here, no threads and no clock of its own: the stand-in's lock is held around every call, and time
-comes from the settings.
+This module knows no HTTP. It is not thread-safe: the caller holds the stand-in's lock. Time comes from the settings.
 """
 
 import itertools
@@ -13,17 +12,17 @@ from ._failures import ACCESS_DENIED
 from ._records import Client, User
 from ._settings import Settings
 
-# One count for all stand-ins of the process: a value that turns up in the wrong place is then nobody else's.
+# Shared by all stand-ins of the process, so that each generated value is unique and can be traced to its origin.
 _numbers = itertools.count(1)
 
 
-def _made_up(what: str) -> str:
-    return f"1000.{what}.made-up.{next(_numbers):04}"
+def _generate(kind: str) -> str:
+    return f"1000.{kind}.made-up.{next(_numbers):04}"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an endpoint answers, and what the record of the call says about it."""
+    """The answer of an endpoint, with the outcome and user for the record of the call."""
 
     body: Mapping[str, object]
     outcome: str = "ok"
@@ -32,26 +31,26 @@ class Answer:
 
 
 @dataclass(eq=False)
-class _Access:
+class _AccessToken:
     token: str
     expires_at: float
-    ended: bool = False
+    revoked: bool = False
 
 
 @dataclass(eq=False)
 class _Authorization:
-    """A refresh token and what was issued with it."""
+    """A refresh token and the access tokens issued with it."""
 
     user: User
     client: Client
     refresh_token: str
     revoked: bool = False
-    asked_at: deque[float] = field(default_factory=deque)
-    access: list[_Access] = field(default_factory=list)
+    refreshed_at: deque[float] = field(default_factory=deque)
+    access_tokens: list[_AccessToken] = field(default_factory=list)
 
 
 def _refuse(error: str, user: User | None = None) -> Answer:
-    # HTTP 200, as Zoho has it: the SDK looks at the body alone.
+    # Zoho sends HTTP 200 here, too. The SDK reads only the body.
     return Answer({"error": error}, error, user)
 
 
@@ -59,72 +58,72 @@ class Accounts:
     """The clients, users, codes and tokens of one stand-in."""
 
     def __init__(self, settings: Settings) -> None:
-        """Know nobody yet."""
-        # In each answer with a token. The stand-in sets it, once it has a URL.
+        """Start without clients and users."""
+        # Part of each token answer. The stand-in sets it as soon as it has a URL.
         self.api_domain = ""
         self._settings = settings
         self._clients: dict[str, Client] = {}
         self._users: list[User] = []
         self._codes: dict[str, tuple[User, Client]] = {}
         self._by_refresh: dict[str, _Authorization] = {}
-        self._by_access: dict[str, tuple[_Authorization, _Access]] = {}
+        self._by_access: dict[str, tuple[_Authorization, _AccessToken]] = {}
 
     def add_client(self, redirect_url: str | None) -> Client:
-        """Register a client. With a redirect URL, a login has to name the same one."""
-        client = Client(_made_up("client"), _made_up("secret"), redirect_url)
+        """Register a new client. If it has a redirect URL, each login must send the same one."""
+        client = Client(_generate("client"), _generate("secret"), redirect_url)
         self.know_client(client)
         return client
 
     def know_client(self, client: Client) -> None:
-        """Register a client that has an id and a secret already."""
+        """Register a client that already has an id and a secret."""
         self._clients[client.id] = client
 
     def client(self, client_id: str) -> Client | None:
-        """Return the client with this id, if there is one."""
+        """Return the client with this id, or `None`."""
         return self._clients.get(client_id)
 
     def users(self) -> list[User]:
-        """Return all users, in the order in which they were registered."""
+        """Return all users in the order of their registration."""
         return list(self._users)
 
     def add_user(self, email: str, org_id: str | None) -> User:
-        """Register a user, in an organisation of their own unless one is named."""
+        """Register a user. Without `org_id` the user gets a new organisation."""
         user = User(email, org_id if org_id is not None else str(700_000_000 + next(_numbers)))
         if user not in self._users:
             self._users.append(user)
         return user
 
     def user(self, user: User | str) -> User:
-        """Return a user as given, or the first one with that e-mail address, who is registered if need be."""
+        """Return this user, or the first user with this e-mail address. Register the user if there is none."""
         if isinstance(user, User):
             return self.add_user(user.email, user.org_id)
         known = next((known for known in self._users if known.email == user), None)
         return known or self.add_user(user, None)
 
     def grant_code(self, user: User | str, client: Client) -> str:
-        """Let a user agree to what a client wants: a code that is good for one login."""
-        code = _made_up("code")
+        """Issue a grant code, as after a user's consent. It is valid for one login."""
+        code = _generate("code")
         self._codes[code] = (self.user(user), client)
         return code
 
     def authorize(self, user: User | str, client: Client) -> str:
-        """Issue a refresh token, as a login elsewhere would have done."""
+        """Issue a refresh token without a login."""
         return self._authorize(self.user(user), client).refresh_token
 
     def access_token(self, user: User | str, client: Client) -> str:
-        """Issue an access token, as a login elsewhere would have done."""
+        """Issue an access token without a login."""
         return str(self._issue(self._authorize(self.user(user), client))["access_token"])
 
     def revoke_user(self, user: User | str) -> int:
-        """Revoke all that was issued to a user; how many refresh tokens that were."""
-        named = self.user(user)
-        theirs = [one for one in self._by_refresh.values() if one.user == named and not one.revoked]
-        for authorization in theirs:
-            self._end(authorization)
-        return len(theirs)
+        """Revoke all tokens of a user, and return the number of revoked refresh tokens."""
+        owner = self.user(user)
+        authorizations = [each for each in self._by_refresh.values() if each.user == owner and not each.revoked]
+        for authorization in authorizations:
+            self._revoke(authorization)
+        return len(authorizations)
 
     def token(self, form: Mapping[str, str]) -> Answer:
-        """Answer a call of the token endpoint."""
+        """Answer a request to the token endpoint."""
         client = self._clients.get(form.get("client_id", ""))
         if client is None or form.get("client_secret") != client.secret:
             return _refuse("invalid_client")
@@ -136,22 +135,22 @@ class Accounts:
         return _refuse("unsupported_grant_type")
 
     def revoke(self, form: Mapping[str, str]) -> Answer:
-        """Answer a call of the revoke endpoint. A refresh token takes its access tokens with it."""
+        """Answer a request to the revoke endpoint. Revoking a refresh token also revokes its access tokens."""
         token = form.get("token", "")
         authorization = self._by_refresh.get(token)
         if authorization is not None and not authorization.revoked:
-            self._end(authorization)
+            self._revoke(authorization)
             return Answer({"status": "success"}, user=authorization.user)
         found, access = self._by_access.get(token, (None, None))
-        if found is not None and access is not None and self._lives(access):
-            access.ended = True
+        if found is not None and access is not None and self._is_valid(access):
+            access.revoked = True
             return Answer({"status": "success"}, user=found.user)
         return Answer({"status": "error", "error": "invalid_code"}, "invalid_code")
 
-    def whose(self, access_token: str) -> User | None:
-        """Whom an access token speaks for; nobody if it is unknown, expired or ended."""
+    def user_of(self, access_token: str) -> User | None:
+        """Return the user of an access token, or `None` if the token is unknown, expired or revoked."""
         authorization, access = self._by_access.get(access_token, (None, None))
-        if authorization is None or access is None or not self._lives(access):
+        if authorization is None or access is None or not self._is_valid(access):
             return None
         return authorization.user
 
@@ -172,26 +171,27 @@ class Accounts:
         if authorization is None or authorization.revoked or authorization.client != client:
             return _refuse("invalid_code")
         now = self._settings.clock()
-        asked_at = authorization.asked_at
-        while asked_at and now - asked_at[0] >= self._settings.window:
-            asked_at.popleft()
-        if len(asked_at) >= self._settings.tokens_per_window:
+        refreshed_at = authorization.refreshed_at
+        while refreshed_at and now - refreshed_at[0] >= self._settings.window:
+            refreshed_at.popleft()
+        if len(refreshed_at) >= self._settings.tokens_per_window:
             return Answer(ACCESS_DENIED, "Access Denied", authorization.user)
-        asked_at.append(now)
+        refreshed_at.append(now)
         return Answer(self._issue(authorization), user=authorization.user)
 
     def _authorize(self, user: User, client: Client) -> _Authorization:
-        authorization = _Authorization(user, client, _made_up("refresh"))
+        authorization = _Authorization(user, client, _generate("refresh"))
         self._by_refresh[authorization.refresh_token] = authorization
         return authorization
 
     def _issue(self, authorization: _Authorization) -> dict[str, object]:
         lifetime = self._settings.expires_in
-        access = _Access(_made_up("access"), self._settings.clock() + lifetime)
-        authorization.access = [one for one in authorization.access if self._lives(one)] + [access]
-        too_many = max(0, len(authorization.access) - self._settings.live_tokens)
-        for oldest in authorization.access[:too_many]:
-            oldest.ended = True
+        access = _AccessToken(_generate("access"), self._settings.clock() + lifetime)
+        valid = [each for each in authorization.access_tokens if self._is_valid(each)]
+        authorization.access_tokens = [*valid, access]
+        surplus = max(0, len(authorization.access_tokens) - self._settings.live_tokens)
+        for oldest in authorization.access_tokens[:surplus]:
+            oldest.revoked = True
         self._by_access[access.token] = (authorization, access)
         return {
             "access_token": access.token,
@@ -200,11 +200,11 @@ class Accounts:
             "expires_in": lifetime,
         }
 
-    def _lives(self, access: _Access) -> bool:
-        return not access.ended and self._settings.clock() < access.expires_at
+    def _is_valid(self, access: _AccessToken) -> bool:
+        return not access.revoked and self._settings.clock() < access.expires_at
 
     @staticmethod
-    def _end(authorization: _Authorization) -> None:
+    def _revoke(authorization: _Authorization) -> None:
         authorization.revoked = True
-        for access in authorization.access:
-            access.ended = True
+        for access in authorization.access_tokens:
+            access.revoked = True

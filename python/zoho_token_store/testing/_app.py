@@ -1,4 +1,7 @@
-"""The HTTP side: URLs to rules, answers to responses. A call is decided and recorded when it arrives."""
+"""The WSGI application: it routes requests to `Accounts` and turns answers into responses.
+
+A call is decided and recorded when it arrives, before any delay.
+"""
 
 import json
 import logging
@@ -39,9 +42,9 @@ _GRANTS: Mapping[str | None, str] = {"authorization_code": "login", "refresh_tok
 
 
 class QuietHandler(WSGIRequestHandler):
-    """Says nothing on its own: the app logs each call, without its query and body."""
+    """Write no log. `App` logs each call itself, without the query and the body: they may contain secrets."""
 
-    # One request per connection: a connection that was dropped must not wait for the next request.
+    # One request per connection. With keep-alive, a dropped connection would wait for the next request.
     protocol_version = "HTTP/1.0"
 
     def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - Werkzeug's name
@@ -52,7 +55,7 @@ class App:
     """The WSGI application of one stand-in."""
 
     def __init__(self, state: State, stopping: threading.Event) -> None:
-        """Answer from `state`. Once `stopping` is set, nothing waits any more."""
+        """Answer from `state`. Once `stopping` is set, all delays end."""
         self._state = state
         self._stopping = stopping
 
@@ -60,11 +63,11 @@ class App:
         """Answer one request.
 
         Raises:
-            ConnectionAbortedError: the connection is to be dropped; Werkzeug then closes it in silence.
+            ConnectionAbortedError: A failure was injected that drops the connection. Werkzeug closes it without a log.
 
         """
         request = Request(environ)
-        kind, target = self._what(request)
+        kind, target = self._classify(request)
         if kind == "consent":
             return self._consent(request)(environ, start_response)
         failure, answer = self._decide(request, kind, target)
@@ -74,13 +77,14 @@ class App:
             return _json(answer.body, answer.status)(environ, start_response)
         if failure.drop or failure.hang > 0:
             self._stopping.wait(failure.hang)
-            raise ConnectionAbortedError("dropped as ordered")
+            raise ConnectionAbortedError("connection dropped by fail_next()")
         if isinstance(failure.body, str):
             return Response(failure.body, failure.status, mimetype="text/html")(environ, start_response)
         return _json(failure.body, failure.status)(environ, start_response)
 
     @staticmethod
-    def _what(request: Request) -> tuple[str, str]:
+    def _classify(request: Request) -> tuple[str, str]:
+        """Return the kind of the call, for the record, and its target, for injected failures."""
         try:
             endpoint, _ = _URLS.bind_to_environ(request.environ).match()
         except HTTPException:
@@ -92,11 +96,11 @@ class App:
         return str(endpoint), "api"
 
     def _decide(self, request: Request, kind: str, target: str) -> tuple[Failure | None, Answer]:
-        # Read before the lock is taken: a slow sender holds up nobody else.
+        # Read the body before the lock is acquired. A slow sender then blocks no other call.
         form = request.values.to_dict()
         state = self._state
         with state.lock:
-            failure = state.failures.take(target)
+            failure = state.failures.pop(target)
             if failure is not None:
                 answer = Answer({}, failure.outcome)
             elif target == "token":
@@ -116,7 +120,7 @@ class App:
         return response
 
     def _record(self, request: Request, kind: str, user: User | None, outcome: str) -> None:
-        # Under the lock: the order of the record is the order of the decisions.
+        # The caller holds the lock, so calls are recorded in the order of their decisions.
         name = None if user is None else user.name
         self._state.calls.append(Call(self._state.settings.clock(), kind, name, outcome, request.path))
         logger.debug("%s for %s: %s (%s %s)", kind, name, outcome, request.method, request.path)
@@ -124,9 +128,9 @@ class App:
 
 def _api(accounts: Accounts, kind: str, request: Request) -> Answer:
     if kind == "other":
-        return _api_error(HTTPStatus.NOT_FOUND, "INVALID_URL_PATTERN", "no such URL here")
+        return _api_error(HTTPStatus.NOT_FOUND, "INVALID_URL_PATTERN", "the stand-in has no such URL")
     header = request.headers.get("Authorization", "")
-    user = accounts.whose(header.removeprefix(_BEARER)) if header.startswith(_BEARER) else None
+    user = accounts.user_of(header.removeprefix(_BEARER)) if header.startswith(_BEARER) else None
     if user is None:
         return _api_error(HTTPStatus.UNAUTHORIZED, "INVALID_TOKEN", "invalid oauth token")
     if kind == "user":

@@ -1,7 +1,7 @@
-"""The page where a user agrees to what a client wants: whom it lets choose, and where it sends the browser.
+"""The consent page: the user logs in and grants a client access, and the browser returns to the client.
 
-Whoever opens it counts as nobody yet and chooses whom to be: there are no passwords here. Every consent brings a
-refresh token, as with ``access_type=offline`` and ``prompt=consent`` at Zoho.
+There are no passwords: the page lets the browser choose any registered user. Each login with the issued grant code
+gets a refresh token, as at Zoho with ``access_type=offline`` and ``prompt=consent``.
 """
 
 from collections.abc import Mapping
@@ -23,19 +23,22 @@ _REFUSE = "refuse"
 
 
 def consent(accounts: Accounts, form: Mapping[str, str], *, chosen: bool) -> tuple[Response, User | None, str]:
-    """Answer with the page, or, once a user has `chosen`, with the way back; and say for whom, and what came of it."""
+    """Return the response, the user and the outcome.
+
+    The response is the page, or, once a user is `chosen`, a redirect to the client.
+    """
     client = accounts.client(form.get("client_id", ""))
-    back = form.get("redirect_uri", "")
-    # What is wrong is not answered by a redirect: the URL is not to be trusted.
+    redirect_url = form.get("redirect_uri", "")
+    # No redirect after an error: an unchecked redirect URL is not safe to follow.
     if client is None:
         return _error("invalid_client")
-    wrong = _what_is_wrong(client, back, form)
-    if wrong is not None:
-        return _error(wrong)
+    error = _validate(client, redirect_url, form)
+    if error is not None:
+        return _error(error)
     if not chosen:
         return _page(accounts.users()), None, "ok"
     if form.get("user") == _REFUSE:
-        return _redirect(back, {"error": "access_denied"}, form), None, "access_denied"
+        return _redirect(redirect_url, {"error": "access_denied"}, form), None, "access_denied"
     user = next((user for user in accounts.users() if user.name == form.get("user")), None)
     if user is None:
         return _error("invalid_user")
@@ -44,17 +47,17 @@ def consent(accounts: Accounts, form: Mapping[str, str], *, chosen: bool) -> tup
         "location": "us",
         "accounts-server": accounts.api_domain,
     }
-    return _redirect(back, answer, form), user, "ok"
+    return _redirect(redirect_url, answer, form), user, "ok"
 
 
-def _what_is_wrong(client: Client, back: str, form: Mapping[str, str]) -> str | None:
-    if not back.startswith(("http://", "https://")) or client.redirect_url not in (None, back):
+def _validate(client: Client, redirect_url: str, form: Mapping[str, str]) -> str | None:
+    if not redirect_url.startswith(("http://", "https://")) or client.redirect_url not in (None, redirect_url):
         return "invalid_redirect_uri"
     return None if form.get("response_type") == "code" else "unsupported_response_type"
 
 
 def _page(users: list[User]) -> Response:
-    # The form goes to the page's own URL, and so carries the client's query along.
+    # The form has no `action`, so the browser sends it to the page's own URL, with the client's query.
     buttons = "\n".join(
         f'<p><button name="user" value="{escape(user.name)}">{escape(user.name)}</button></p>' for user in users
     )
@@ -62,11 +65,11 @@ def _page(users: list[User]) -> Response:
     return Response(_PAGE.format(title="Log in as", body=body), mimetype="text/html")
 
 
-def _redirect(back: str, answer: dict[str, str], form: Mapping[str, str]) -> Response:
+def _redirect(redirect_url: str, answer: dict[str, str], form: Mapping[str, str]) -> Response:
     if "state" in form:
         answer["state"] = form["state"]
-    separator = "&" if "?" in back else "?"
-    return Response(status=HTTPStatus.FOUND, headers={"Location": f"{back}{separator}{urlencode(answer)}"})
+    separator = "&" if "?" in redirect_url else "?"
+    return Response(status=HTTPStatus.FOUND, headers={"Location": f"{redirect_url}{separator}{urlencode(answer)}"})
 
 
 def _error(error: str) -> tuple[Response, None, str]:

@@ -1,17 +1,17 @@
-"""Failures to order: which calls fail next, and how."""
+"""Injected failures: which calls fail next, and how."""
 
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# The token endpoint, the revoke endpoint, and the CRM's API with the look-ups after a login.
+# The token endpoint, the revoke endpoint, and the CRM's API, which includes the user look-ups after a login.
 TARGETS = ("token", "revoke", "api")
 
-# Zoho's servers, when in trouble, answer with a page and no JSON: the SDK must survive that, too.
-ERROR_PAGE = "<html><body>Made-up trouble</body></html>"
+# Zoho's servers can answer an internal error with an HTML page instead of JSON.
+ERROR_PAGE = "<html><body>Made-up server error</body></html>"
 ACCESS_DENIED: Mapping[str, object] = {
     "error": "Access Denied",
-    "error_description": "Too many access tokens were asked for with one refresh token.",
+    "error_description": "Too many access tokens were requested with one refresh token.",
     "status": "failure",
 }
 
@@ -22,9 +22,10 @@ class Failure:
 
     Attributes:
         status: the HTTP status of the answer.
-        body: the answer: a mapping is sent as JSON, a string as HTML.
-        drop: close the connection without an answer instead.
-        hang: seconds of silence before that (they end early when the stand-in stops); implies `drop`.
+        body: the body of the answer. A mapping is sent as JSON, a string as HTML.
+        drop: close the connection without an answer.
+        hang: seconds to wait before the connection is closed without an answer. It implies `drop`. The wait ends
+            early when the stand-in stops.
 
     """
 
@@ -35,7 +36,7 @@ class Failure:
 
     @property
     def outcome(self) -> str:
-        """What the record of the call says."""
+        """The outcome in the record of the call."""
         if self.hang > 0:
             return "hung"
         if self.drop:
@@ -46,14 +47,14 @@ class Failure:
 
 
 class Failures:
-    """What is still to fail, first ordered first. Not thread-safe: the stand-in's lock is held around it."""
+    """A queue of injected failures for each target. Not thread-safe: the caller holds the stand-in's lock."""
 
     def __init__(self) -> None:
-        """Nothing fails until it is ordered to."""
-        self._next: dict[str, deque[Failure]] = {target: deque() for target in TARGETS}
+        """Start with empty queues."""
+        self._queues: dict[str, deque[Failure]] = {target: deque() for target in TARGETS}
 
-    def order(self, count: int, failure: Failure, target: str) -> None:
-        """Let the next `count` calls of `target` fail, after those ordered before.
+    def inject(self, count: int, failure: Failure, target: str) -> None:
+        """Make the next `count` calls of `target` fail, after the failures that are already in the queue.
 
         Raises:
             ValueError: `count` is below 1, `hang` is negative or `target` is unknown.
@@ -63,16 +64,16 @@ class Failures:
             raise ValueError(f"count must be at least 1, not {count}")
         if failure.hang < 0:
             raise ValueError(f"hang must not be negative: {failure.hang}")
-        if target not in self._next:
-            raise ValueError(f"no such target: {target!r}; there are {', '.join(self._next)}")
-        self._next[target].extend([failure] * count)
+        if target not in self._queues:
+            raise ValueError(f"unknown target {target!r}: use one of {', '.join(self._queues)}")
+        self._queues[target].extend([failure] * count)
 
-    def take(self, target: str) -> Failure | None:
-        """Use up the next failure of `target`, if there is one."""
-        queue = self._next[target]
+    def pop(self, target: str) -> Failure | None:
+        """Remove and return the next failure of `target`, or return `None`."""
+        queue = self._queues[target]
         return queue.popleft() if queue else None
 
     def clear(self) -> None:
-        """Forget what was ordered and has not happened yet."""
-        for queue in self._next.values():
+        """Remove all failures that have not happened yet."""
+        for queue in self._queues.values():
             queue.clear()

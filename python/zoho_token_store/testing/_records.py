@@ -1,11 +1,11 @@
-"""What the stand-in knows by name: clients, users, and the calls it was sent."""
+"""The data types of the stand-in: clients, users and recorded calls."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Client:
-    """A registered OAuth client. Its secret stays out of `repr`."""
+    """A registered OAuth client. Its `repr` does not contain the secret."""
 
     id: str
     secret: str = field(repr=False)
@@ -14,31 +14,36 @@ class Client:
 
 @dataclass(frozen=True)
 class User:
-    """A person in one organisation: the same person in two of them is two users."""
+    """A person in one organisation. The same person in two organisations is two users."""
 
     email: str
     org_id: str
 
     @property
     def name(self) -> str:
-        """The user name that the SDKs 6 to 8 make: ``email:org_id``."""
+        """The user name as the SDKs 6 to 8 build it: ``email:org_id``."""
         return f"{self.email}:{self.org_id}"
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call, as it arrived. Holds no secret.
+    """The record of one call. It contains no secret.
 
     Attributes:
-        at: the stand-in's clock at its arrival, in seconds.
-        kind: what was asked for. Of the token endpoint ``"login"`` and ``"refresh"``, its two grants, or
-            ``"token"``, neither of them; ``"revoke"``; ``"consent"``, the page where a user agrees; ``"user"``
-            and ``"org"``, the look-ups that the SDKs 6 to 8 make after a login; ``"api"``, the rest of the CRM's
-            API; ``"other"``, no URL of Zoho's.
-        user: the name of the user it was for, if that came out.
-        outcome: ``"ok"``, the error that was answered (``"Access Denied"``), or the failure that was injected
-            (``"HTTP 500"``, ``"dropped"``).
-        path: the URL's path, without its query.
+        at: the arrival time in seconds, by the stand-in's clock.
+        kind: what the call was for.
+
+            - ``"login"``, ``"refresh"``: the token endpoint, with a grant code or with a refresh token.
+            - ``"token"``: the token endpoint, with any other grant type.
+            - ``"revoke"``: the revoke endpoint.
+            - ``"consent"``: the consent page.
+            - ``"user"``, ``"org"``: the look-ups that the SDKs 6 to 8 make after a login.
+            - ``"api"``: any other part of the CRM's API.
+            - ``"other"``: a URL that the stand-in does not have.
+        user: the name of the user, if the call could be matched to one.
+        outcome: ``"ok"``, the error in the answer (``"Access Denied"``), or the injected failure (``"HTTP 500"``,
+            ``"dropped"``).
+        path: the path of the URL, without the query.
 
     """
 

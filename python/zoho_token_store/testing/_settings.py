@@ -1,4 +1,4 @@
-"""What can be set on the stand-in, before it starts or while it runs."""
+"""The settings of the stand-in, for use before it starts or while it runs."""
 
 import time
 from collections.abc import Callable
@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Settings:
-    """The stand-in's settings. Each can be assigned to at any time and counts from the next call on.
+    """The stand-in's settings. Each can be assigned at any time, and applies from the next call on.
 
     Attributes:
-        latency: seconds between a token or revoke call's arrival and its answer.
-        api_latency: the same for calls of the CRM's API.
-        expires_in: seconds an access token lives, from its issue on. The SDK takes one with less than 5 s
-            left for expired, so 1 makes tokens that it will refresh at their next use.
-        tokens_per_window: access tokens that one refresh token may ask for within `window`.
-        window: seconds.
-        live_tokens: access tokens of one refresh token that may live at once; one more ends the oldest.
-        clock: seconds from any start, never falling. Tests inject one and so need not wait for anything.
+        latency: seconds between the arrival of a token or revoke call and its answer.
+        api_latency: seconds between the arrival of a call of the CRM's API and its answer.
+        expires_in: lifetime of an access token in seconds. The SDK treats a token with less than 5 s left as expired,
+            so it refreshes a token with a lifetime of 1 s at its next use.
+        tokens_per_window: maximum number of refreshes with one refresh token within `window`.
+        window: length of that period in seconds.
+        live_tokens: maximum number of valid access tokens per refresh token. A new one beyond it invalidates the
+            oldest.
+        clock: a monotonic clock in seconds. A test can replace it to let time pass without waiting.
 
     """
 

@@ -1,4 +1,4 @@
-"""The stand-in itself: a server in a thread of this process, and what a test says to it."""
+"""The stand-in: a server in a thread of this process, and the methods that control it."""
 
 import inspect
 import threading
@@ -17,27 +17,26 @@ from ._settings import Settings
 from ._state import State
 
 if TYPE_CHECKING:
-    from typing_extensions import Self  # typing's from Python 3.11 on
+    from typing_extensions import Self  # `typing` has it from Python 3.11 on
     from werkzeug.serving import BaseWSGIServer
 
 HOST = "127.0.0.1"
-# Seconds: how often the server looks whether it is to stop, and how long stopping may take.
-_POLL = 0.02
-_STOP_WITHIN = 5.0
+_POLL_SECONDS = 0.02  # how often the server checks whether to stop
+_STOP_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class ZohoStandIn(Settings):
-    """Zoho on this machine: ``with ZohoStandIn(latency=0.2) as zoho: ...``.
+    """A local stand-in for Zoho: ``with ZohoStandIn(latency=0.2) as zoho: ...``.
 
-    Any number of threads and processes may call it, and every method may be used from any thread. What it
-    issued stays good while it is stopped, and it comes back at the same URL.
+    Any number of threads and processes may send it requests. All methods are thread-safe. While it is stopped, the
+    tokens that it issued stay valid. After a restart it has the same URL.
 
     Args: the attributes of `Settings`, by name.
     """
 
     def __post_init__(self) -> None:
-        """Know one client, and nobody else; listen to nothing yet."""
+        """Register one client. The server does not listen yet."""
         self._state = State(self, Accounts(self))
         self._server: BaseWSGIServer | None = None
         self._thread: threading.Thread | None = None
@@ -48,39 +47,41 @@ class ZohoStandIn(Settings):
     # Running
 
     def start(self) -> "Self":
-        """Listen, on a free port the first time and on the same one after a `stop`; on 127.0.0.1 alone.
+        """Listen on 127.0.0.1: on a free port at the first start, and on the same port after a `stop`.
 
         Raises:
-            RuntimeError: it is running already.
-            OSError: another program has taken the port since the `stop`.
+            RuntimeError: The stand-in is running already.
+            OSError: Another program has taken the port since the `stop`.
 
         """
         if self._server is not None:
             raise RuntimeError("the stand-in is running already")
-        # An event per run: calls that still hang from the run before stay released.
+        # A new event for each run. Calls of the previous run keep the old one, which stays set and ends their delays.
         self._stopping = threading.Event()
         app = App(self._state, self._stopping)
         try:
             server = make_server(HOST, self._port, app, threaded=True, request_handler=QuietHandler)
-        except SystemExit as error:  # what Werkzeug makes of a port that is taken
+        except SystemExit as error:  # Werkzeug exits if the port is taken
             raise OSError(f"cannot listen on {HOST}:{self._port}") from error
         self._port = server.port
         with self._state.lock:
             self._state.accounts.api_domain = self.url
         self._server = server
-        self._thread = threading.Thread(target=server.serve_forever, args=(_POLL,), name="zoho-stand-in", daemon=True)
+        self._thread = threading.Thread(
+            target=server.serve_forever, args=(_POLL_SECONDS,), name="zoho-stand-in", daemon=True
+        )
         self._thread.start()
         return self
 
     def stop(self) -> None:
-        """Stop listening, and let calls that wait for their answer have it. A second `stop` does nothing."""
+        """Stop listening, and end the delay of all waiting calls. A second `stop` does nothing."""
         server, thread = self._server, self._thread
         if server is None or thread is None:
             return
         self._server = self._thread = None
         self._stopping.set()
         server.shutdown()
-        thread.join(_STOP_WITHIN)
+        thread.join(_STOP_TIMEOUT_SECONDS)
 
     def __enter__(self) -> "Self":
         """Start."""
@@ -96,16 +97,16 @@ class ZohoStandIn(Settings):
         self.stop()
 
     def __repr__(self) -> str:
-        """Where it listens, and how often it was asked for tokens."""
+        """Return the URL and the number of token calls."""
         where = "not started" if self._port == 0 else self.url
         return f"<ZohoStandIn {where}, token_calls={self.token_calls}>"
 
     @property
     def url(self) -> str:
-        """The base URL, ``http://127.0.0.1:<port>``: the API's, and the API domain that logins answer with.
+        """The base URL, ``http://127.0.0.1:<port>``. It is also the API domain in the answers to logins.
 
         Raises:
-            RuntimeError: it was never started.
+            RuntimeError: The stand-in was never started.
 
         """
         if self._port == 0:
@@ -114,28 +115,28 @@ class ZohoStandIn(Settings):
 
     @property
     def accounts_url(self) -> str:
-        """The token endpoint's URL; ``/revoke`` behind it is the revoke endpoint's."""
+        """The URL of the token endpoint. The URL of the revoke endpoint is this one with ``/revoke`` at the end."""
         return f"{self.url}/oauth/v2/token"
 
     @property
     def consent_url(self) -> str:
-        """The URL of the page where users log in and agree to what a client wants: Zoho's ``/oauth/v2/auth``.
+        """The URL of the consent page, as Zoho's ``/oauth/v2/auth``.
 
-        A program sends its user's browser there, with ``client_id``, ``redirect_uri`` and ``state``. The page has a
-        button for each registered user; the browser comes back with a grant code.
+        A program sends its user's browser there with ``client_id``, ``redirect_uri`` and ``state``. The page has a
+        button for each registered user. The browser returns to the program with a grant code.
         """
         return f"{self.url}/oauth/v2/auth"
 
     def environment(self) -> object:
-        """Make a `DataCenter.Environment` of the installed SDK that points here alone.
+        """Return a `DataCenter.Environment` of the installed SDK with only URLs of this stand-in.
 
         Raises:
-            ImportError: no SDK is installed.
-            RuntimeError: the stand-in was never started.
+            ImportError: No SDK is installed.
+            RuntimeError: The stand-in was never started.
 
         """
         try:
-            from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter  # noqa: PLC0415 - it is slow
+            from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter  # noqa: PLC0415 - a slow import
         except ImportError as error:
             raise ImportError("environment() needs a Zoho CRM SDK: pip install zohocrmsdk8_0") from error
         urls = {"url": self.url, "accounts_url": self.accounts_url, "file_upload_url": self.url}
@@ -144,59 +145,59 @@ class ZohoStandIn(Settings):
         environment: object = DataCenter.Environment(**urls)
         return environment
 
-    # Who is known, and what they were given
+    # Clients, users and their credentials
 
     @property
     def client_id(self) -> str:
-        """The id of the client that is registered from the beginning."""
+        """The id of the client that the stand-in registers at its creation."""
         return self._client.id
 
     @property
     def client_secret(self) -> str:
-        """Its secret."""
+        """The secret of that client."""
         return self._client.secret
 
     def add_client(self, redirect_url: str | None = None) -> Client:
-        """Register one more client. With a redirect URL, its logins must name the same one."""
+        """Register another client. If it has a redirect URL, each login must send the same one."""
         with self._state.lock:
             return self._state.accounts.add_client(redirect_url)
 
     def know_client(self, client: Client) -> None:
-        """Register a client of another stand-in's, as production and the sandbox know the same ones."""
+        """Register a client of another stand-in. At Zoho, too, production and the sandbox share their clients."""
         with self._state.lock:
             self._state.accounts.know_client(client)
 
     def add_user(self, email: str, org_id: str | None = None) -> User:
-        """Register a user, in an organisation of their own unless one is named."""
+        """Register a user. Without `org_id` the user gets a new organisation."""
         with self._state.lock:
             return self._state.accounts.add_user(email, org_id)
 
     def grant_code(self, user: User | str, client: Client | None = None) -> str:
-        """Issue a grant code: good for one login of this user by this client.
+        """Issue a grant code, valid for one login of this user with this client.
 
-        A string is an e-mail address: the first user with it, who is registered if there is none.
+        A string is an e-mail address and means the first user with it. If there is none, the user is registered.
         """
         with self._state.lock:
             return self._state.accounts.grant_code(user, client or self._client)
 
     def refresh_token(self, user: User | str, client: Client | None = None) -> str:
-        """Issue a refresh token, as a login elsewhere would have brought. It counts as no call."""
+        """Issue a refresh token without a login. It is not recorded as a call."""
         with self._state.lock:
             return self._state.accounts.authorize(user, client or self._client)
 
     def access_token(self, user: User | str, client: Client | None = None) -> str:
-        """Issue an access token in the same way, with a refresh token of its own that nobody gets to know."""
+        """Issue an access token without a login. Its refresh token is not returned."""
         with self._state.lock:
             return self._state.accounts.access_token(user, client or self._client)
 
     def revoke_user(self, user: User | str) -> int:
-        """Revoke all a user was issued, as the user can on Zoho's site. Returns how many refresh tokens."""
+        """Revoke all tokens of a user, as the user can on Zoho's site. Return the number of refresh tokens."""
         with self._state.lock:
             return self._state.accounts.revoke_user(user)
 
     # Failures
 
-    def fail_next(  # noqa: PLR0913 - all but the first by name
+    def fail_next(  # noqa: PLR0913 - all but the first are keyword-only
         self,
         count: int = 1,
         *,
@@ -206,20 +207,20 @@ class ZohoStandIn(Settings):
         hang: float = 0.0,
         target: Literal["token", "revoke", "api"] = "token",
     ) -> None:
-        """Let the next `count` calls of `target` fail; `Failure` says what the other arguments mean.
+        """Make the next `count` calls of `target` fail. `Failure` describes the other arguments.
 
-        The targets are the token endpoint, the revoke endpoint, and the CRM's API with the look-ups after a
-        login.
+        The targets are the token endpoint, the revoke endpoint and the CRM's API. The API includes the user look-ups
+        after a login.
 
         Raises:
             ValueError: `count` is below 1, `hang` is negative or `target` is unknown.
 
         """
         with self._state.lock:
-            self._state.failures.order(count, Failure(status, body, drop, hang), target)
+            self._state.failures.inject(count, Failure(status, body, drop, hang), target)
 
     def deny_next(self, count: int = 1) -> None:
-        """Answer the next `count` token calls with "Access Denied", as beyond the limit.
+        """Answer the next `count` token calls with "Access Denied", as Zoho does above its limit.
 
         Raises:
             ValueError: `count` is below 1.
@@ -228,7 +229,7 @@ class ZohoStandIn(Settings):
         self.fail_next(count, status=200, body=ACCESS_DENIED)
 
     def clear_failures(self) -> None:
-        """Forget the failures that were ordered and have not happened yet."""
+        """Remove the injected failures that have not happened yet."""
         with self._state.lock:
             self._state.failures.clear()
 
@@ -236,43 +237,43 @@ class ZohoStandIn(Settings):
 
     @property
     def calls(self) -> list[Call]:
-        """Every call since the start or the last `clear_calls`, in the order of arrival: a copy."""
+        """A copy of the record: every call since the last `clear_calls`, in the order of arrival."""
         with self._state.lock:
             return list(self._state.calls)
 
     def clear_calls(self) -> None:
-        """Begin the record anew."""
+        """Clear the record."""
         with self._state.lock:
             self._state.calls.clear()
 
     @property
     def logins(self) -> int:
-        """Calls for tokens with a grant code, whatever came of them."""
+        """The number of logins: token calls with a grant code, successful or not."""
         return self._count("login")
 
     @property
     def refreshes(self) -> int:
-        """Calls for an access token with a refresh token, whatever came of them."""
+        """The number of refreshes: token calls with a refresh token, successful or not."""
         return self._count("refresh")
 
     @property
     def token_calls(self) -> int:
-        """All calls of the token endpoint, whatever came of them."""
+        """The number of calls of the token endpoint, successful or not."""
         return self._count("login", "refresh", "token")
 
     @property
     def denials(self) -> int:
-        """Token calls answered with "Access Denied"."""
+        """The number of calls answered with "Access Denied"."""
         return sum(call.outcome == "Access Denied" for call in self.calls)
 
     @property
     def revocations(self) -> int:
-        """Calls of the revoke endpoint that did revoke something."""
+        """The number of successful revocations."""
         return sum(call.kind == "revoke" and call.outcome == "ok" for call in self.calls)
 
     @property
     def api_calls(self) -> int:
-        """Calls of the CRM's API, the look-ups after a login among them, whatever came of them."""
+        """The number of calls of the CRM's API, successful or not, including the user look-ups after a login."""
         return self._count("user", "org", "api")
 
     def _count(self, *kinds: str) -> int:

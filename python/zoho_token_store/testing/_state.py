@@ -1,4 +1,4 @@
-"""What the threads of one stand-in share, under one lock."""
+"""The state that the threads of one stand-in share."""
 
 import threading
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from ._settings import Settings
 
 @dataclass(eq=False, repr=False)
 class State:
-    """All of it but `settings` is touched only by who holds `lock`."""
+    """The shared state. Hold `lock` to use any of it except `settings`."""
 
     settings: Settings
     accounts: Accounts

@@ -1,4 +1,4 @@
-"""The project's own token store: plain `sqlite3`, in the table that the vendor's sample has."""
+"""The project's own token store: plain `sqlite3`, with the table of the vendor's sample."""
 
 import contextlib
 import sqlite3
@@ -21,12 +21,12 @@ COLUMNS = ("id", "user_name", *("expiry_time" if field == "expires_in" else fiel
 
 
 class CustomStoreSQLite(TokenStore):
-    def _ask(self, statement, *values):
+    def _execute(self, statement, *values):
         with contextlib.closing(sqlite3.connect("zohooauth.db")) as connection, connection:
             return connection.execute(statement, values).fetchall()
 
     def _tokens(self, where="", *values):
-        for number, user, *fields in self._ask(f"SELECT {', '.join(COLUMNS)} FROM oauthtoken {where}", *values):
+        for number, user, *fields in self._execute(f"SELECT {', '.join(COLUMNS)} FROM oauthtoken {where}", *values):
             token = OAuthToken(id=number, user_signature=None if user is None else UserSignature(user))
             for field, value in zip(FIELDS, fields, strict=True):
                 getattr(token, f"set_{field}")(value)
@@ -49,10 +49,10 @@ class CustomStoreSQLite(TokenStore):
     def save_token(self, token):
         values = [getattr(token, f"get_{field}")() for field in FIELDS]
         changes = ", ".join(f"{column} = ?" for column in COLUMNS[2:])
-        self._ask(f"UPDATE oauthtoken SET {changes} WHERE id = ?", *values, token.get_id())
+        self._execute(f"UPDATE oauthtoken SET {changes} WHERE id = ?", *values, token.get_id())
 
     def delete_token(self, id):  # noqa: A002
-        self._ask("DELETE FROM oauthtoken WHERE id = ?", id)
+        self._execute("DELETE FROM oauthtoken WHERE id = ?", id)
 
     def delete_tokens(self):
-        self._ask("DELETE FROM oauthtoken")
+        self._execute("DELETE FROM oauthtoken")

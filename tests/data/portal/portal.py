@@ -1,4 +1,4 @@
-"""A project as a newcomer has it: it lists who has logged in, and asks Zoho for the organisation of one of them."""
+"""A project before its migration: it lists the logged-in users, and gets the organisation of one of them from Zoho."""
 
 import sys
 

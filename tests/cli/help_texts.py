@@ -1,4 +1,4 @@
-"""The help texts, as `python tests/cli/helps.py` writes them anew into tests/data/cli."""
+"""The help texts. `python tests/cli/help_texts.py` updates the golden files in tests/data/cli."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ GOLDEN = Path(__file__).parent.parent / "data" / "cli"
 
 
 def texts() -> dict[str, str]:
-    """Return the help of the group and of each command, by the name of its file, 80 columns wide."""
+    """Return the help of the group and of each command by the name of its golden file, 80 columns wide."""
     calls = {"help": [], **{name: [name] for name in cli.commands}}
     return {f"{name}.txt": _help(arguments) for name, arguments in calls.items()}
 
 
 def _help(arguments: list[str]) -> str:
-    shown = CliRunner().invoke(cli, [*arguments, "--help"], terminal_width=80, env={"ZOHO_TOKEN_STORE_DB": None})
-    if shown.exit_code != 0:
-        raise AssertionError(shown.output)
-    return shown.stdout
+    result = CliRunner().invoke(cli, [*arguments, "--help"], terminal_width=80, env={"ZOHO_TOKEN_STORE_DB": None})
+    if result.exit_code != 0:
+        raise AssertionError(result.output)
+    return result.stdout
 
 
 def main() -> None:
-    """Write them."""
+    """Replace the golden files."""
     GOLDEN.mkdir(exist_ok=True)
     for old in GOLDEN.glob("*.txt"):
         old.unlink()

@@ -1,4 +1,4 @@
-"""delete, purge, import, export, backup and restore."""
+"""The commands delete, purge, import, export, backup and restore."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from cli.conftest import EU, US, in_minutes
 from support import DATA, PLANTED, login, token
 from zoho_token_store import CustomStoreSQLite
-from zoho_token_store._cli import _move, _terminal
+from zoho_token_store._cli import _terminal, _transfer
 
 
 def users(run):
@@ -20,7 +20,7 @@ def users(run):
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("yes", [[], ["-y"], ["--yes"]])
 def test_delete(run, yes):
-    """`delete` names the row, asks, and deletes this one."""
+    """`delete` names the row, asks for confirmation, and deletes only this row."""
     done = run("delete", "2", *yes, answer="" if yes else "Y\n")
     assert done.stdout == "Deleted row 2 (bob@example.com, 1000.CLIENT, EU).\n"
     assert done.stderr == ("" if yes else "Delete row 2 (bob@example.com, 1000.CLIENT, EU)? [y/N] \n")
@@ -31,7 +31,7 @@ def test_delete(run, yes):
 @pytest.mark.parametrize("command", [["delete", "1"], ["purge"], ["purge", "--idle-for", "0s"]])
 @pytest.mark.parametrize("answer", ["", "n\n", "\n", "1\n"])
 def test_nothing_is_deleted_without_a_yes(run, command, answer):
-    """Any other answer, or none, deletes nothing and is exit status 1; where nobody can answer, `--yes` is named."""
+    """Any answer but yes deletes nothing and gives exit status 1. Without any answer, the hint names `--yes`."""
     refused = run(*command, answer=answer, status=1)
     assert ("--yes" in refused.stderr) == (answer == "")
     assert len(users(run)) == 3
@@ -39,7 +39,7 @@ def test_nothing_is_deleted_without_a_yes(run, command, answer):
 
 @pytest.mark.usefixtures("database")
 def test_purge(run):
-    """`purge` shows what will go, and deletes that."""
+    """`purge` shows the rows that it is about to delete, and deletes them."""
     done = run("purge", answer="y\n")
     head, eve, last = done.stdout.splitlines()
     assert head.split("  ")[-1] == "LAST SAVED"
@@ -51,8 +51,8 @@ def test_purge(run):
 
 
 @pytest.mark.parametrize(("duration", "left"), [("90s", ["ada@example.com", "bob@example.com"]), ("0s", [])])
-def test_purge_of_the_idle(run, database, duration, left):
-    """With `--idle-for` those go, too, that were not saved for that long."""
+def test_purge_deletes_idle_rows(run, database, duration, left):
+    """`purge --idle-for` also deletes the rows that were not saved for that long."""
     done = run("purge", "--idle-for", duration, "--yes")
     assert done.stdout.endswith(f"Deleted {'1 row' if left else '3 rows'}.\n")
     assert users(run) == left
@@ -60,28 +60,29 @@ def test_purge_of_the_idle(run, database, duration, left):
         assert len(store) == len(left)
 
 
-def test_an_export_comes_back(run, database, tmp_path):
-    """`export` writes a private file of JSON Lines, which `import` brings into another database, secrets and all."""
+def test_export_and_import(run, database, tmp_path):
+    """`export` writes a private file of JSON Lines. `import` copies it into another database, with the secrets."""
     lines = tmp_path / "tokens.jsonl"
-    assert run("export", lines).stdout == f"Wrote 3 rows to {lines}. It holds secrets: delete it after use.\n"
+    exported = f"Wrote 3 rows to {lines}. The file contains secrets: delete it after use.\n"
+    assert run("export", lines).stdout == exported
     assert stat.S_IMODE(lines.stat().st_mode) == 0o600
     assert [json.loads(line)["user_name"] for line in lines.read_text(encoding="utf-8").splitlines()] == users(run)
-    said = f"{lines} (JSON Lines, 3 rows): "
-    assert run("import", lines).stdout == f"{said}0 new, 0 updated, 3 unchanged, 0 skipped.\n"
+    source = f"{lines} (JSON Lines, 3 rows)"
+    assert run("import", lines).stdout == f"{source}: 0 new, 0 updated, 3 unchanged, 0 skipped.\n"
     before = rows(database)
     database.unlink()
-    assert run("import", lines).stdout == f"{said}3 new, 0 updated, 0 unchanged, 0 skipped.\n"
+    assert run("import", lines).stdout == f"{source}: 3 new, 0 updated, 0 unchanged, 0 skipped.\n"
     assert rows(database) == before
 
 
-def test_an_import_keeps_which_of_a_users_rows_was_saved_last(run, path, tmp_path):
-    """Of a user in two data centres the name alone means the row saved last, after an export and import as before."""
+def test_import_keeps_the_order_of_saves(run, path, tmp_path):
+    """A lookup by a user's name finds the row that was saved last, also after an export and an import."""
     with CustomStoreSQLite(path) as store:
         for number, domain in enumerate([US, EU, US]):
             store.save_token(login("ada@example.com", number, refresh_token=f"planted-{domain}", api_domain=domain))
         assert store.find_token(token("ada@example.com")).get_api_domain() == US
     lines, old = tmp_path / "tokens.jsonl", tmp_path / "old.db"
-    # Saves within a millisecond have one time.
+    # Saves within a millisecond have the same `saved_at`. This makes the EU row the older one.
     connection = sqlite3.connect(path)
     connection.execute("UPDATE oauthtoken SET saved_at = saved_at - 1 WHERE api_domain = ?", [EU])
     connection.commit()
@@ -96,8 +97,8 @@ def test_an_import_keeps_which_of_a_users_rows_was_saved_last(run, path, tmp_pat
         path.unlink()
 
 
-def test_a_row_that_cannot_be_read_can_be_deleted(run, database):
-    """`check` names a row with bytes that are no text, and `delete` takes it though nothing can be said of it."""
+def test_an_unreadable_row_can_be_deleted(run, database):
+    """`check` reports a row with invalid UTF-8, and `delete` deletes it."""
     connection = sqlite3.connect(database)
     connection.execute("UPDATE oauthtoken SET user_name = x'FF' WHERE id = '2'")
     connection.commit()
@@ -109,26 +110,28 @@ def test_a_row_that_cannot_be_read_can_be_deleted(run, database):
     assert users(run) == ["ada@example.com", "eve@example.com"]
 
 
-def test_a_restore_goes_over_a_row_that_cannot_be_read(run, database, tmp_path):
-    """What is to be replaced need not be readable."""
+def test_restore_replaces_unreadable_rows(run, database, tmp_path):
+    """`restore` works even if the rows that it replaces cannot be read."""
     copy = tmp_path / "backup.db"
     run("backup", copy)
     connection = sqlite3.connect(database)
     connection.execute("UPDATE oauthtoken SET user_name = x'FF'")
     connection.commit()
     connection.close()
-    assert "there were 3 before" in run("restore", copy, "--yes").stdout
+    assert "The database had 3 rows before." in run("restore", copy, "--yes").stdout
     assert len(users(run)) == 3
 
 
 def test_a_database_is_not_restored_from_itself(run, database):
-    """That is said before anything is asked."""
+    """`restore` refuses the database itself as the backup, before it asks for confirmation."""
     refused = run("restore", database, status=1)
-    assert refused.stderr == "Error: the file to read is the token database itself; nothing was changed\n"
+    assert refused.stderr == (
+        f"Error: {database} is the token database itself. Nothing was changed.\nFix: Give the path of another file.\n"
+    )
 
 
 def rows(database):
-    # Read in this process: nobody else has the file open.
+    # No other connection of this process is open, so reading through Python's SQLite drops no lock.
     connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
     try:
         columns = "id, user_name, client_id, client_secret, refresh_token, access_token, grant_token, expiry_time"
@@ -138,11 +141,12 @@ def rows(database):
 
 
 @pytest.mark.usefixtures("database")
-def test_export_overwrites_only_when_told(run, tmp_path):
-    """A file that is there is overwritten with `--force` alone."""
+def test_export_overwrites_only_with_force(run, tmp_path):
+    """`export` overwrites an existing file only with `--force`."""
     lines = tmp_path / "tokens.jsonl"
     lines.write_text("precious\n", encoding="utf-8")
-    assert run("export", lines, status=1).stderr == f"Error: {lines} exists. To overwrite it: --force\n"
+    refused = f"Error: {lines} exists already. Nothing was changed.\nFix: Pass --force to overwrite it.\n"
+    assert run("export", lines, status=1).stderr == refused
     assert lines.read_text(encoding="utf-8") == "precious\n"
     run("export", lines, "--force")
     assert len(lines.read_text(encoding="utf-8").splitlines()) == 3
@@ -153,21 +157,21 @@ def test_export_overwrites_only_when_told(run, tmp_path):
     ("file", "kind", "count"), [("filestore-sdk_tokens.txt", "FileStore", 41), ("sample-zohooauth.db", "SQLite", None)]
 )
 def test_import_of_other_stores(run, file, kind, count):
-    """What the SDK's FileStore and the vendor's sample wrote comes in, once, and stays as it was."""
+    """`import` reads files of the SDK's FileStore and of the vendor's sample. A second import adds nothing."""
     source = DATA / file
     before = source.read_bytes()
     done = run("import", source).stdout
     assert done.startswith(f"{source} ({kind}, {count or ''}")
     assert ": 0 new" not in done
     first = users(run)
-    again = run("import", source).stdout
-    assert ": 0 new, 0 updated, " in again
+    second = run("import", source).stdout
+    assert ": 0 new, 0 updated, " in second
     assert users(run) == first
     assert source.read_bytes() == before
 
 
-def test_import_takes_the_newer(run, database, tmp_path):
-    """A row that is there is replaced by a newer one alone."""
+def test_import_keeps_the_newer_row(run, database, tmp_path):
+    """`import` replaces the access token of an existing row only by one with a later expiry."""
     other = tmp_path / "other.db"
     with CustomStoreSQLite(other) as store:
         store.save_token(login("ada@example.com", 7, expires_in=in_minutes(-90), api_domain="https://www.zohoapis.com"))
@@ -180,8 +184,8 @@ def test_import_takes_the_newer(run, database, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"neither\n", b"SQLite format 3\0", b"{}\n{\n"])
-def test_import_of_something_else(run, path, tmp_path, content):
-    """What is no such file is an error; no database is made for it."""
+def test_import_refuses_other_files(run, path, tmp_path, content):
+    """`import` of a file of another kind fails and creates no database."""
     file = tmp_path / "something"
     file.write_bytes(content)
     assert str(file) in run("import", file, status=1).stderr
@@ -190,7 +194,7 @@ def test_import_of_something_else(run, path, tmp_path, content):
 
 @pytest.fixture
 def many(tmp_path):
-    """A database with more rows than come in at once."""
+    """A database with more rows than `import` copies in one batch."""
     other = tmp_path / "many.db"
     with CustomStoreSQLite(other) as store:
         store.import_tokens(login(f"user-{n}@example.com", n) for n in range(2100))
@@ -198,39 +202,39 @@ def many(tmp_path):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_import_of_many(run, many, monkeypatch, terminal):
-    """Many rows come in some at a time; how far it is shows on a terminal alone, and never on stdout."""
-    monkeypatch.setattr(_terminal, "errors_are_seen", lambda: terminal)
+def test_import_of_many_rows(run, many, monkeypatch, terminal):
+    """`import` shows its progress on stderr, and only on a terminal."""
+    monkeypatch.setattr(_terminal, "stderr_is_terminal", lambda: terminal)
     done = run("import", many)
     assert done.stdout == f"{many} (SQLite, 2100 rows): 2100 new, 0 updated, 0 unchanged, 0 skipped.\n"
     assert ("Importing" in done.stderr) == terminal
     assert len(users(run)) == 2100
 
 
-def test_import_that_is_stopped_can_go_on(run, many, monkeypatch):
-    """Of an import that is stopped, what is in stays in; run again, it brings the rest."""
-    asked = iter([None, None, KeyboardInterrupt])
+def test_an_interrupted_import_can_be_repeated(run, many, monkeypatch):
+    """An interrupted import keeps the imported rows. A second run imports the rest."""
+    outcomes = iter([None, None, KeyboardInterrupt])
 
     class Interrupted:
         def __init__(self, opened):
             self.opened = opened
 
         def import_rows(self, *arguments):
-            if next(asked) is not None:
+            if next(outcomes) is not None:
                 raise KeyboardInterrupt
             return self.opened.import_rows(*arguments)
 
-    in_batches = _move._import_in_batches
+    in_batches = _transfer._import_in_batches
     with monkeypatch.context() as patched:
-        patched.setattr(_move, "_import_in_batches", lambda opened, source: in_batches(Interrupted(opened), source))
-        stopped = run("import", many, status=1)  # 130 where a process ends: see the tests of processes
-    assert "Stopped on the way. What is imported stays; to go on, run it again." in stopped.stderr
+        patched.setattr(_transfer, "_import_in_batches", lambda opened, source: in_batches(Interrupted(opened), source))
+        stopped = run("import", many, status=1)  # a process has 130: see test_process.py
+    assert "Imported rows are kept. Run it again to import the rest." in stopped.stderr
     assert len(users(run)) == 1000
     assert ": 1100 new, 0 updated, 1000 unchanged, 0 skipped." in run("import", many).stdout
 
 
 def test_backup_and_restore(run, database, tmp_path):
-    """`restore` says how many rows go and come, asks, and puts a backup's rows in the place of all."""
+    """`restore` shows both numbers of rows, asks for confirmation, and replaces all rows by those of the backup."""
     copy = tmp_path / "backup.db"
     assert run("backup", copy).stdout == f"Backed up {database} to {copy}.\n"
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
@@ -240,15 +244,15 @@ def test_backup_and_restore(run, database, tmp_path):
         store.delete_token("1")
         store.save_token(login("later@example.com", 10))
     done = run("restore", copy, answer="y\n")
-    assert done.stderr == f"Replace all 4 rows of {database} with 3 rows of {copy}? [y/N] \n"
-    assert done.stdout == f"Restored 3 rows from {copy}; there were 4 before.\n"
+    assert done.stderr == f"Replace all 4 rows of {database} with 3 rows from {copy}? [y/N] \n"
+    assert done.stdout == f"Restored 3 rows from {copy}. The database had 4 rows before.\n"
     assert rows(database) == before
 
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("answer", ["", "n\n"])
 def test_nothing_is_restored_without_a_yes(run, tmp_path, answer):
-    """Any other answer, or none, restores nothing."""
+    """Any answer but yes restores nothing."""
     run("backup", tmp_path / "backup.db")
     run("delete", "3", "--yes")
     refused = run("restore", tmp_path / "backup.db", answer=answer, status=1)
@@ -256,27 +260,31 @@ def test_nothing_is_restored_without_a_yes(run, tmp_path, answer):
     assert users(run) == ["ada@example.com", "bob@example.com"]
 
 
-def test_restore_where_nothing_is(run, database, tmp_path):
-    """A database that is missing is made; there is nothing to ask, since nothing is lost."""
+def test_restore_creates_a_missing_database(run, database, tmp_path):
+    """`restore` creates a missing database without a confirmation: no row is lost."""
     copy = tmp_path / "backup.db"
     run("backup", copy)
     before = rows(database)
     database.unlink()
-    assert run("restore", copy).stdout == f"Restored 3 rows from {copy}; there were 0 before.\n"
+    assert run("restore", copy).stdout == f"Restored 3 rows from {copy}. The database had 0 rows before.\n"
     assert rows(database) == before
 
 
-def test_restore_of_no_backup(run, database, tmp_path):
-    """What `export` wrote is no backup: a restore would lose what it has not."""
-    run("export", tmp_path / "tokens.jsonl")
+def test_restore_refuses_an_export(run, database, tmp_path):
+    """`restore` accepts only a backup. For a file of `export` its hint is to use `import`."""
+    exported = tmp_path / "tokens.jsonl"
+    run("export", exported)
     before = rows(database)
-    assert '"import" brings in' in run("restore", tmp_path / "tokens.jsonl", "--yes", status=1).stderr
+    assert run("restore", exported, "--yes", status=1).stderr == (
+        f"Error: {exported} is not a backup, so it cannot be restored. The file was left untouched.\n"
+        "Fix: Import it. An import keeps the rows that are already there.\n"
+    )
     assert rows(database) == before
 
 
 @pytest.mark.usefixtures("database")
 def test_backup_replaces_no_other_file(run, tmp_path):
-    """A file that is no backup stays."""
+    """`backup` does not overwrite a file that is not a backup."""
     other = tmp_path / "precious.txt"
     other.write_text("precious\n", encoding="utf-8")
     assert str(other) in run("backup", other, status=1).stderr
@@ -285,6 +293,6 @@ def test_backup_replaces_no_other_file(run, tmp_path):
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("command", ["backup", "export"])
-def test_where_nothing_can_be_written(run, tmp_path, command):
-    """A folder that is not there is an error that names it."""
+def test_a_missing_folder_is_an_error(run, tmp_path, command):
+    """The error for a missing folder names the folder."""
     assert "nowhere" in run(command, tmp_path / "nowhere" / "file", status=1).stderr

@@ -1,29 +1,30 @@
-"""Where examples run as their users run them, but for Zoho's US data centre: it is a stand-in on this machine.
+"""Replace Zoho's US data centre by the stand-in, so that examples run unchanged.
 
-Python imports a module of this name at its start. So all processes are staged that an example starts, in whatever way.
+Python imports a module of this name at its start, so it also takes effect in every Python process that an example
+starts.
 """
 
 import multiprocessing
 import os
 import sys
 
-HERE = ("127.0.0.1", "localhost", None)
+LOOPBACK = ("127.0.0.1", "localhost", None)
 
 
-def only_loopback(event, arguments):
-    """Let nothing out of the machine, whatever URL it took up (an audit hook)."""
-    host = HERE[0]
+def allow_only_loopback(event, arguments):
+    """Refuse connections to other machines. It is an audit hook, so no library can bypass it."""
+    host = LOOPBACK[0]
     if event == "socket.connect" and isinstance(arguments[1], tuple):
         host = arguments[1][0]
     elif event == "socket.getaddrinfo":
         host = arguments[0]
-    if host not in HERE:
-        raise PermissionError(f"an example wants to connect to {host}")
+    if host not in LOOPBACK:
+        raise PermissionError(f"an example tried to connect to {host}")
 
 
-sys.addaudithook(only_loopback)
+sys.addaudithook(allow_only_loopback)
 
-from zohocrmsdk.src.com.zoho.crm.api.dc import USDataCenter  # noqa: E402 - nothing comes before the hook
+from zohocrmsdk.src.com.zoho.crm.api.dc import USDataCenter  # noqa: E402 - the hook must be installed first
 from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter  # noqa: E402
 
 

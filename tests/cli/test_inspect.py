@@ -1,4 +1,4 @@
-"""list, show and check."""
+"""The commands list, show and check, and wrong usage of any command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cli.conftest import in_minutes
 from click.testing import CliRunner
 from support import PLANTED, login, token
 from zoho_token_store import CustomStoreSQLite
-from zoho_token_store._cli import _look
+from zoho_token_store._cli import _inspect
 from zoho_token_store._cli._run import cli
 from zoho_token_store._cli._tables import SECRETS
 
@@ -30,7 +30,7 @@ KEYS = [
     "has_access_token",
     "has_grant_token",
 ]
-DRIVES = "\x1b[2J\x1b]0;owned\x07"
+CONTROL_SEQUENCES = "\x1b[2J\x1b]0;owned\x07"
 
 
 def cells(line):
@@ -39,7 +39,7 @@ def cells(line):
 
 @pytest.mark.usefixtures("database")
 def test_list_shows_a_table(run):
-    """`list` shows each row in a line, without a secret."""
+    """`list` shows each row on one line, without a secret."""
     shown = run("list")
     head, ada, bob, eve = shown.stdout.splitlines()
     assert cells(head) == ["ID", "USER", "CLIENT", "DATA CENTRE", "EXPIRES", "REFRESH TOKEN"]
@@ -50,8 +50,8 @@ def test_list_shows_a_table(run):
 
 
 @pytest.mark.usefixtures("database")
-def test_list_for_programs(run):
-    """`list --json` prints one JSON document, with the keys that its help names, and no secret."""
+def test_list_as_json(run):
+    """`list --json` prints one JSON document with the documented keys and without a secret."""
     shown = run("list", "--json")
     ada, _bob, eve = json.loads(shown.stdout)
     assert list(ada) == KEYS
@@ -68,14 +68,14 @@ def test_list_for_programs(run):
 
 
 @pytest.mark.usefixtures("database")
-def test_keys_for_programs_are_in_the_help(run):
-    """Whoever writes a program finds each key in the help."""
-    said = run("list", "--help").stdout.split()
-    assert [key for key in KEYS if not any(word.strip(",.") == key for word in said)] == []
+def test_json_keys_are_in_the_help(run):
+    """The help of `list` names each key of its JSON."""
+    words = run("list", "--help").stdout.split()
+    assert [key for key in KEYS if not any(word.strip(",.") == key for word in words)] == []
 
 
 def test_a_database_without_rows(run, path):
-    """Of no rows `list` says so on stderr, and prints an empty array for programs."""
+    """Without rows, `list` prints a note to stderr, and `list --json` prints an empty array."""
     CustomStoreSQLite(path).close()
     shown = run("list")
     assert (shown.stdout, shown.stderr) == ("", f"{path} has no tokens.\n")
@@ -85,8 +85,8 @@ def test_a_database_without_rows(run, path):
 @pytest.mark.parametrize(
     "command", [["list"], ["show", "1"], ["delete", "1"], ["purge"], ["backup", "b"], ["export", "e"]]
 )
-def test_a_database_that_is_missing(run, path, command):
-    """A database that is not there is an error, and is not made."""
+def test_a_missing_database_is_an_error(run, path, command):
+    """A missing database is an error and is not created."""
     failed = run(*command, status=1)
     assert failed.stderr.startswith("Error: ")
     assert str(path) in failed.stderr
@@ -95,7 +95,7 @@ def test_a_database_that_is_missing(run, path, command):
 
 @pytest.mark.parametrize("named", ["by the variable", "by default"])
 def test_the_database_without_the_option(database, monkeypatch, named):
-    """Without `--db` the environment names the database; an empty variable names none."""
+    """Without `--db` the environment variable names the database. An empty variable means the default."""
     monkeypatch.chdir(database.parent)
     if named == "by the variable":
         database = database.rename(database.with_name("other.db"))
@@ -103,24 +103,25 @@ def test_the_database_without_the_option(database, monkeypatch, named):
     assert "ada@example.com" in CliRunner().invoke(cli, ["list"], env=variable).stdout
 
 
-def test_text_from_outside_does_not_reach_the_terminal(run, path):
-    """A user name that would drive the terminal is shown escaped, and escaped as JSON has it for programs."""
+def test_control_sequences_do_not_reach_the_terminal(run, path):
+    """Control characters in a user name are escaped: in texts as Python writes them, in JSON as JSON does."""
+    user = f"ada{CONTROL_SEQUENCES}\x7f\n"
     with CustomStoreSQLite(path) as store:
-        store.save_token(login(f"ada{DRIVES}\x7f\n"))
+        store.save_token(login(user))
     for command in (["list"], ["show", "1"], ["purge", "--idle-for", "0s"], ["delete", "1", "--yes"]):
         shown = run(*command, status=1 if command[0] == "purge" else 0)
         assert r"ada\x1b[2J\x1b]0;owned\x07\x7f\n" in shown.output
         assert re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown.output) is None
     with CustomStoreSQLite(path) as store:
-        store.save_token(login(f"ada{DRIVES}\x7f\n"))
+        store.save_token(login(user))
     as_json = run("list", "--json").stdout
     assert re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", as_json) is None
-    assert json.loads(as_json)[0]["user_name"] == f"ada{DRIVES}\x7f\n"
+    assert json.loads(as_json)[0]["user_name"] == user
 
 
 @pytest.mark.usefixtures("database")
 def test_show_masks_the_secrets(run):
-    """`show` prints every field; of a secret it says whether it is there."""
+    """`show` prints every field. A secret is masked. An absent value is shown as a dash."""
     shown = run("show", "1").stdout
     fields = dict(cells(line) for line in shown.splitlines())
     assert fields["User"] == "ada@example.com"
@@ -136,20 +137,20 @@ def test_show_masks_the_secrets(run):
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("yes", [[], ["--yes"]])
-def test_show_reveals_when_told_to(run, yes):
-    """`show --reveal` prints the secrets after a yes, which `--yes` gives beforehand."""
+def test_show_reveals_after_a_yes(run, yes):
+    """`show --reveal` prints the secrets after a confirmation or with `--yes`."""
     shown = run("show", "1", "--reveal", *yes, answer="" if yes else "y\n")
     fields = dict(cells(line) for line in shown.stdout.splitlines())
     assert fields["Refresh token"] == f"{PLANTED}-refresh-1"
     assert fields["Client secret"] == f"{PLANTED}-client-secret"
-    question = "This prints the secrets of row 1 (ada@example.com, 1000.CLIENT, US) to the screen. Go on? [y/N] \n"
+    question = "Print the secrets of row 1 (ada@example.com, 1000.CLIENT, US)? [y/N] \n"
     assert shown.stderr == ("" if yes else question)
 
 
 @pytest.mark.parametrize("answer", ["", "\n", "n\n", "no\n", "yesterday\n"])
 @pytest.mark.usefixtures("database")
-def test_show_reveals_nothing_otherwise(run, answer):
-    """Any other answer, or none, reveals nothing and is exit status 1."""
+def test_show_reveals_nothing_without_a_yes(run, answer):
+    """Any answer but yes reveals nothing and gives exit status 1. Without any answer, the hint names `--yes`."""
     refused = run("show", "1", "--reveal", answer=answer, status=1)
     assert PLANTED not in refused.output
     assert refused.stdout == ""
@@ -157,15 +158,15 @@ def test_show_reveals_nothing_otherwise(run, answer):
 
 
 @pytest.mark.usefixtures("database")
-def test_show_for_programs(run):
-    """`show --json` has the keys of `list --json`, and the secrets only when revealed."""
+def test_show_as_json(run):
+    """`show --json` has the keys of `list --json`. Only with `--reveal` does it have the secrets."""
     assert json.loads(run("show", "1", "--json").stdout) == json.loads(run("list", "--json").stdout)[0]
     revealed = json.loads(run("show", "3", "--json", "--reveal", "--yes").stdout)
     assert [revealed[key] for key in SECRETS] == [None, None, f"{PLANTED}-access-3", None]
 
 
-def test_an_expiry_that_is_none(run, path):
-    """An expiry that cannot be read is shown as it is stored, and is null for programs."""
+def test_an_unreadable_expiry(run, path):
+    """An expiry that is not a number is shown as it is stored. In JSON, `expires_at` is null."""
     with CustomStoreSQLite(path) as store:
         store.save_token(login(expires_in="soon\x1b"))
     assert r"soon\x1b (not a time)" in run("show", "1").stdout
@@ -175,15 +176,15 @@ def test_an_expiry_that_is_none(run, path):
 
 @pytest.mark.parametrize("command", [["show", "99"], ["delete", "99"], ["delete", "99", "--yes"], ["show", ""]])
 @pytest.mark.usefixtures("database")
-def test_an_id_that_is_not_there(run, command):
-    """An unknown id is an error that says where the ids are."""
+def test_an_unknown_id(run, command):
+    """An unknown ID is an error. The hint says how to see the IDs."""
     failed = run(*command, status=1)
-    assert '"zoho-token-store list" shows the ids' in failed.stderr
+    assert failed.stderr.endswith("\nFix: Log the user in again, or list the tokens to see which ids exist.\n")
     assert len(json.loads(run("list", "--json").stdout)) == 3
 
 
 def test_check_finds_nothing(run, path):
-    """Of a sound database `check` says so, with exit status 0."""
+    """`check` of a database without problems has exit status 0."""
     with CustomStoreSQLite(path) as store:
         store.save_token(login(expires_in=in_minutes(30)))
     assert run("check").stdout == f"{path}: nothing found\n"
@@ -191,17 +192,17 @@ def test_check_finds_nothing(run, path):
 
 
 def test_check_warns(run, database):
-    """Warnings are exit status 1; the first line counts them, and each has its cure."""
+    """Warnings give exit status 1. The first line counts them, and each has a hint."""
     shown = run("check", status=1).stdout
     assert shown.startswith(f"{database}: 1 warning\n\nwarning  unusable (row 3)\n")
-    assert "  Cure: " in shown
+    assert "\n  Fix: " in shown
     [finding] = json.loads(run("check", "--json", status=1).stdout)
-    assert list(finding) == ["code", "severity", "ids", "message", "cure"]
+    assert list(finding) == ["code", "severity", "ids", "message", "hint", "cure"]
     assert (finding["code"], finding["severity"], finding["ids"]) == ("unusable", "warning", ["3"])
 
 
 def test_check_finds_an_error(run, path):
-    """Errors are exit status 2."""
+    """Errors give exit status 2."""
     path.write_text("no database, for sure\n" * 300, encoding="utf-8")
     path.chmod(0o600)
     shown = run("check", status=2).stdout
@@ -209,8 +210,8 @@ def test_check_finds_an_error(run, path):
     assert [finding["code"] for finding in json.loads(run("check", "--json", status=2).stdout)] == ["not-a-database"]
 
 
-def test_check_could_not_look(run, path):
-    """A file that is missing, and wrong usage, are exit status 3: to a monitor, 2 would be an error in the database."""
+def test_check_that_cannot_run(run, path):
+    """A missing file and wrong usage give exit status 3: monitors read 2 as an error in the database."""
     missing = run("check", status=3)
     assert missing.stderr.startswith("Error: ")
     assert missing.stdout == ""
@@ -219,8 +220,8 @@ def test_check_could_not_look(run, path):
     assert not path.exists()
 
 
-def test_whether_a_file_may_be_read_is_no_matter_of_usage(run, database, monkeypatch):
-    """The system decides about permissions when a file is opened, and what it says is no exit status 2."""
+def test_an_unreadable_file_is_not_wrong_usage(run, database, monkeypatch):
+    """The permissions of a file are checked when it is opened, not by click: it would give exit status 2."""
     assert database.exists()
     monkeypatch.setattr(os, "access", lambda *_arguments, **_keywords: False)
     run("check", status=1)
@@ -228,7 +229,7 @@ def test_whether_a_file_may_be_read_is_no_matter_of_usage(run, database, monkeyp
 
 
 def test_check_names_the_first_rows(run, path):
-    """Of very many rows `check` names the first twenty, and `--json` all."""
+    """`check` lists the first twenty IDs of a finding, and `check --json` lists all."""
     with CustomStoreSQLite(path) as store:
         store.import_tokens(
             token(f"user-{n}@example.com", access_token=f"planted-{n}", expires_in="1") for n in range(30)
@@ -239,14 +240,14 @@ def test_check_names_the_first_rows(run, path):
 
 
 def test_the_summary_of_findings(monkeypatch, run, path):
-    """The summary counts errors and warnings; errors come first, and decide the exit status."""
+    """The summary counts errors and warnings. Errors are listed first, and one error gives exit status 2."""
 
     class Finding:
         def __init__(self, severity):
             self.severity = severity
-            self.code, self.ids, self.message, self.cure = "made-up", [], "Two\nlines\x1b", "none"
+            self.code, self.ids, self.message, self.hint = "made-up", [], "Two\nlines\x1b", "none"
 
-    monkeypatch.setattr(_look, "check", lambda _path: [Finding("warning"), Finding("error"), Finding("warning")])
+    monkeypatch.setattr(_inspect, "check", lambda _path: [Finding("warning"), Finding("error"), Finding("warning")])
     shown = run("check", status=2).stdout
     assert shown.startswith(f"{path}: 1 error, 2 warnings\n")
     assert [line.split()[0] for line in shown.splitlines() if "made-up" in line] == ["error", "warning", "warning"]
@@ -260,13 +261,13 @@ def test_the_summary_of_findings(monkeypatch, run, path):
         (["show"], "Missing argument 'ID'"),
         (["list", "--wrong"], "No such option"),
         (["list", "--db", "x"], "--db goes before the command"),
-        (["purge", "--idle-for", "30"], "write 90s, 45m, 12h, 30d or 4w"),
-        (["purge", "--idle-for", f"{'9' * 20}w"], "write 90s, 45m, 12h, 30d or 4w"),
+        (["purge", "--idle-for", "30"], "'30' is not a duration. Examples: 90s, 45m, 12h, 30d, 4w"),
+        (["purge", "--idle-for", f"{'9' * 20}w"], "Examples: 90s, 45m, 12h, 30d, 4w"),
         ([], "Missing command"),
     ],
 )
 def test_wrong_usage(run, command, hint):
-    """Wrong usage is exit status 2 and says what would be right."""
+    """Wrong usage gives exit status 2 and a message that names the mistake."""
     assert hint in run(*command, status=2).stderr
 
 
@@ -277,18 +278,18 @@ def test_version(run):
     assert run("--version").stdout == f"zoho-token-store {__version__}\n"
 
 
-def test_a_database_that_one_may_not_look_for(path, tmp_path, run):
-    """A path that cannot be looked at is not called missing."""
+def test_a_path_through_a_file(path, tmp_path, run):
+    """A path that leads through a file, not a folder, is not reported as a missing database."""
     (tmp_path / "file").touch()
     path.symlink_to(tmp_path / "file" / "zohooauth.db")
     refused = run("list", status=1).stderr
-    assert "a part of the path is not a folder" in refused
+    assert "cannot be the path of a file (a part of it is not a folder)" in refused
 
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("command", [["show"], ["delete", "--yes"]])
-def test_a_token_in_the_place_of_an_id_is_not_repeated(run, command):
-    """What is long or has a dot may be a secret; any other id is named."""
+def test_a_token_in_place_of_an_id_is_not_printed(run, command):
+    """A long ID, or one with a dot, may be a secret and is not printed. Any other ID is printed."""
     for secret in ("1000.planted", "planted" * 4):
         assert secret not in run(*command, secret, status=1).stderr
-    assert "the id 99:" in run(*command, "99", status=1).stderr
+    assert 'has no token with the id "99".' in run(*command, "99", status=1).stderr

@@ -1,0 +1,144 @@
+"""Commands that change nothing: list, show, check."""
+
+import click
+
+from zoho_token_store._native import Finding, check
+
+from . import _format, _tables, _terminal
+from ._group import administration, id_argument, json_option, yes_option
+
+_ERROR = "error"
+_MAX_LISTED_IDS = 20
+
+
+@click.command("list", short_help="List the tokens in a table.")
+@json_option
+@click.pass_obj
+def list_(db: str, *, as_json: bool) -> None:
+    """List the tokens in a table.
+
+    EXPIRES is the expiry of the access token. An expired access token is normal: the SDK gets a new one with the
+    refresh token. On a terminal, long values are cut to fit its width ("…"). In a file or pipe they are complete.
+
+    With --json, print an array with one object per row. Its keys are id, user_name, client_id, data_centre, api_domain,
+    redirect_url, expires_at and last_saved (ISO 8601, UTC), expiry_time (as stored: milliseconds, as a string),
+    has_client_secret, has_refresh_token, has_access_token and has_grant_token. A value that is absent is null.
+
+    \b
+    Examples:
+      zoho-token-store list
+      zoho-token-store --db /var/lib/crm/zohooauth.db list
+      zoho-token-store list --json | jq -r '.[].user_name'
+    """  # noqa: D301 - see `cli`
+    with administration(db) as opened:
+        records = opened.records()
+    if as_json:
+        _terminal.print_result(_tables.to_json([_tables.json_object(record) for record in records]))
+    elif records:
+        table = _tables.columns(records, _terminal.now_ms())
+        _terminal.print_result(_tables.render(table, _terminal.stdout_width()))
+    else:
+        _terminal.note(f"{_format.escape_unprintable(db)} has no tokens.")
+
+
+@click.command("show", short_help="Show all fields of a token.")
+@id_argument
+@json_option
+@click.option("--reveal", is_flag=True, help="Also print the secrets, after a confirmation.")
+@yes_option("Reveal")
+@click.pass_obj
+def show(db: str, *, row_id: str, as_json: bool, reveal: bool, assume_yes: bool) -> None:
+    """Show all fields of the token with this ID.
+
+    Secrets are masked. With --reveal they are printed after a confirmation. Before you confirm, check who can see the
+    screen and whether the output is recorded.
+
+    With --json, print an object with the same keys as "list --json". With --reveal it also has the keys client_secret,
+    refresh_token, access_token and grant_token.
+
+    \b
+    Examples:
+      zoho-token-store show 3
+      zoho-token-store show 3 --json
+      zoho-token-store show 3 --reveal
+    """  # noqa: D301 - see `cli`
+    with administration(db) as opened:
+        record = opened.record(row_id)
+        secrets = None
+        if reveal:
+            _terminal.confirm(f"Print the secrets of {_tables.label(record)}?", assume_yes=assume_yes)
+            secrets = opened.reveal(row_id)
+    if as_json:
+        _terminal.print_result(_tables.to_json(_tables.json_object(record, secrets)))
+    else:
+        _terminal.print_result(_tables.render_fields(record, secrets, _terminal.now_ms()))
+
+
+@click.command("check", short_help="Check the database for problems.")
+@json_option
+@click.pass_context
+def check_(ctx: click.Context, *, as_json: bool) -> None:
+    """Check the database for problems, and print how to fix each one. Nothing is changed.
+
+    The command checks the file: its integrity, schema version, permissions, WAL mode and file system. In the rows it
+    finds duplicates, access tokens without a readable expiry or with one far ahead, and tokens that can never be used
+    again.
+
+    \b
+    Exit status, as monitoring plugins use it:
+      0  nothing found
+      1  warnings
+      2  errors
+      3  the check could not run, for example because the file is missing
+
+    With --json, print an array with one object per finding. Its keys are code, severity ("error" or "warning"), ids (of
+    the affected rows), message and hint (how to fix it). The key cure is the old name of hint.
+
+    \b
+    Examples:
+      zoho-token-store check
+      zoho-token-store --db /var/lib/crm/zohooauth.db check --json
+    """  # noqa: D301 - see `cli`
+    db: str = ctx.obj
+    findings = sorted(check(db), key=lambda finding: finding.severity != _ERROR)
+    if as_json:
+        _terminal.print_result(_tables.to_json([_json_object(finding) for finding in findings]))
+    else:
+        _terminal.print_result("\n".join([_summary(db, findings), *map(_describe, findings)]))
+    ctx.exit(_exit_status(findings))
+
+
+def _json_object(finding: Finding) -> dict[str, object]:
+    return {key: getattr(finding, key) for key in ("code", "severity", "ids", "message", "hint", "cure")}
+
+
+def _count_errors(findings: list[Finding]) -> int:
+    return sum(finding.severity == _ERROR for finding in findings)
+
+
+def _exit_status(findings: list[Finding]) -> int:
+    return 2 if _count_errors(findings) else min(len(findings), 1)
+
+
+def _summary(db: str, findings: list[Finding]) -> str:
+    """Return the first line of the report. Monitors show only this line."""
+    errors = _count_errors(findings)
+    counts = [(errors, "error"), (len(findings) - errors, "warning")]
+    found = ", ".join(_format.count(number, severity) for number, severity in counts if number)
+    return f"{_format.escape_unprintable(db)}: {found or 'nothing found'}"
+
+
+def _describe(finding: Finding) -> str:
+    style = _terminal.red if finding.severity == _ERROR else _terminal.yellow
+    rows = f" ({_list_ids(finding.ids)})" if finding.ids else ""
+    return (
+        f"\n{style(finding.severity)}  {_terminal.bold(finding.code)}{rows}\n"
+        f"  {_terminal.escape_lines(finding.message)}\n"
+        f"  Fix: {_terminal.escape_lines(finding.hint)}"
+    )
+
+
+def _list_ids(ids: list[str]) -> str:
+    shown = ", ".join(_format.escape_unprintable(row_id) for row_id in ids[:_MAX_LISTED_IDS])
+    more = f" and {len(ids) - _MAX_LISTED_IDS} more" if len(ids) > _MAX_LISTED_IDS else ""
+    return f"{'row' if len(ids) == 1 else 'rows'} {shown}{more}"

@@ -20,14 +20,14 @@ use crate::store::files::{Existing, FileId, is_same_file};
 use crate::store::transfer::{self, SourceKind};
 use crate::store::{Error, Store};
 
-/// A problem of a store, and what to do about it. It holds no secret.
+/// A problem of a store, and what to do about it. It contains no secret.
 #[pyclass(module = "zoho_token_store", frozen, get_all)]
 pub(super) struct Finding {
-    /// The kind of problem, for programs.
+    /// The kind of the problem, for programs.
     code: &'static str,
-    /// `"error"`: the store does not work. `"warning"`: it works, but something needs attention.
+    /// How severe the problem is.
     severity: &'static str,
-    /// The ids of the rows concerned. Empty if the problem is about the file.
+    /// The ids of the rows that have the problem. Empty if the problem is about the file.
     ids: Vec<String>,
     /// What is wrong.
     message: String,
@@ -48,7 +48,7 @@ impl From<findings::Finding> for Finding {
 
 #[pymethods]
 impl Finding {
-    /// The name of `hint` in version 0.1.0.
+    /// The old name of `hint`.
     #[getter]
     const fn cure(&self) -> &'static str {
         self.hint
@@ -59,22 +59,35 @@ impl Finding {
     }
 }
 
-/// A row without its secrets.
+/// A row without its secrets, for the command line.
 #[expect(clippy::struct_excessive_bools, reason = "each says whether one of its values is there")]
 #[pyclass(module = "zoho_token_store._native", frozen, get_all)]
 pub(super) struct Record {
+    /// The row's id.
     id: String,
+    /// The user name, as the SDK writes it (SDK 6 to 8: `email:zgid`).
     user_name: Option<String>,
+    /// The id of the OAuth client.
     client_id: Option<String>,
+    /// The redirect URL of the OAuth client.
     redirect_url: Option<String>,
+    /// The URL of the user's data centre and environment.
     api_domain: Option<String>,
+    /// The name of the API domain, such as `"US"` or `"EU sandbox"`. `None` if the domain is not one of Zoho's.
     data_centre: Option<String>,
+    /// When the access token expires, as text, as it is stored.
     expiry_time: Option<String>,
+    /// When the access token expires, in milliseconds since the epoch. `None` if `expiry_time` cannot be read.
     expires_at: Option<i64>,
+    /// When the row was last saved, in milliseconds since the epoch. `None` if that is not known.
     last_saved: Option<i64>,
+    /// Whether the row has a client secret.
     has_client_secret: bool,
+    /// Whether the row has a refresh token.
     has_refresh_token: bool,
+    /// Whether the row has an access token.
     has_access_token: bool,
+    /// Whether the row has a grant token.
     has_grant_token: bool,
 }
 
@@ -107,21 +120,26 @@ impl Record {
     }
 }
 
-/// How many rows of an import had which result.
+/// How many rows of an import had which result, for the command line.
 #[pyclass(module = "zoho_token_store._native", frozen, get_all)]
 pub(super) struct Imported {
+    /// Rows that were not in the database before.
     new: usize,
+    /// Rows that were newer than the row in the database, or had a value that it lacked.
     updated: usize,
+    /// Rows that had nothing new.
     unchanged: usize,
+    /// Rows without any refresh, grant or access token.
     skipped: usize,
 }
 
-/// The rows of a file, not yet imported.
+/// The rows of a file, to import or to restore, for the command line.
 #[pyclass(module = "zoho_token_store._native", frozen)]
 pub(super) struct Source(transfer::Source);
 
 #[pymethods]
 impl Source {
+    /// The kind of the file.
     #[getter]
     const fn kind(&self) -> &'static str {
         match self.0.kind {
@@ -136,7 +154,7 @@ impl Source {
     }
 }
 
-/// Reads the rows of a file to import or to restore.
+/// Read the rows of a file, to import or to restore them. The file is not changed.
 #[pyfunction]
 pub(super) fn read_source(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Source> {
     run(py, || {
@@ -145,7 +163,7 @@ pub(super) fn read_source(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<S
     })
 }
 
-/// Returns what is wrong with a token database. Changes nothing.
+/// Return the problems of the database at `path`, and change nothing.
 #[pyfunction]
 pub(super) fn check(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Vec<Finding>> {
     run(py, || {
@@ -155,7 +173,7 @@ pub(super) fn check(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Vec<Fin
     })
 }
 
-/// A token database without the SDK.
+/// A token database without the SDK, for the command line.
 #[pyclass(module = "zoho_token_store._native", frozen)]
 pub(super) struct Administration {
     store: Store,
@@ -164,7 +182,7 @@ pub(super) struct Administration {
 #[pymethods]
 impl Administration {
     #[new]
-    #[pyo3(signature = (path, *, make=false, busy_timeout=None))]
+    #[pyo3(signature = (path, *, make=false, busy_timeout=None), text_signature = "(path, *, make=False, busy_timeout=5.0)")]
     fn new(
         py: Python<'_>,
         path: &Bound<'_, PyAny>,
@@ -185,14 +203,17 @@ impl Administration {
         run(py, || Ok(py.detach(|| self.store.count())?))
     }
 
+    /// Return all rows, the oldest row first.
     fn records(&self, py: Python<'_>) -> PyResult<Vec<Record>> {
         run(py, || Ok(py.detach(|| self.store.all())?.iter().map(Record::from).collect()))
     }
 
+    /// Return the row with this id.
     fn record(&self, py: Python<'_>, id: &str) -> PyResult<Record> {
         run(py, || Ok(Record::from(&py.detach(|| self.store.row(id))?)))
     }
 
+    /// Return the values of the row with this id, its secrets included.
     fn reveal<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Bound<'py, PyDict>> {
         run(py, || {
             let row = py.detach(|| self.store.row(id))?;
@@ -206,10 +227,12 @@ impl Administration {
         })
     }
 
+    /// Delete the row with this id, and scrub its secrets from the file.
     fn delete(&self, py: Python<'_>, id: &str) -> PyResult<()> {
         run(py, || Ok(py.detach(|| self.store.delete_existing(id))?))
     }
 
+    /// Return the rows that `purge` may delete, the oldest row first.
     #[pyo3(signature = (idle_for=None))]
     fn purgeable(&self, py: Python<'_>, idle_for: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Record>> {
         run(py, || {
@@ -218,6 +241,7 @@ impl Administration {
         })
     }
 
+    /// Purge the rows with these ids, and return how many were deleted.
     #[pyo3(signature = (ids, idle_for=None))]
     fn purge(&self, py: Python<'_>, ids: Vec<String>, idle_for: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         run(py, || {
@@ -227,6 +251,7 @@ impl Administration {
         })
     }
 
+    /// Import `count` rows of a source, beginning with row number `first`, in one transaction.
     fn import_rows(&self, py: Python<'_>, source: &Source, first: usize, count: usize) -> PyResult<Imported> {
         run(py, || {
             self.require_another_file(source)?;
@@ -239,6 +264,7 @@ impl Administration {
         })
     }
 
+    /// Replace all rows by the rows of a backup, in one transaction. Return their number.
     fn restore(&self, py: Python<'_>, source: &Source) -> PyResult<usize> {
         run(py, || {
             self.require_another_file(source)?;
@@ -249,6 +275,7 @@ impl Administration {
         })
     }
 
+    /// Write a consistent copy into a SQLite file, like the `backup` of a store.
     fn backup(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<()> {
         run(py, || {
             let target = file_path(path)?;
@@ -256,6 +283,7 @@ impl Administration {
         })
     }
 
+    /// Write all rows into a file as JSON Lines, and return their number.
     #[pyo3(signature = (path, *, overwrite=false))]
     fn export(&self, py: Python<'_>, path: &Bound<'_, PyAny>, overwrite: bool) -> PyResult<usize> {
         run(py, || {
@@ -271,12 +299,14 @@ impl Administration {
         })
     }
 
+    /// Close the database.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.store.close());
     }
 }
 
 impl Administration {
+    /// Fails if the source is the database itself.
     fn require_another_file(&self, source: &Source) -> Result<(), Failure> {
         match self.store.location().path() {
             Some(path) if source.0.file.is_some() && FileId::of(path) == source.0.file => {

@@ -9,7 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDelta, PyString};
 
-use super::convert::{raised, type_name};
+use super::convert::{exception_name, type_name};
 use super::error::{Failure, invalid_argument};
 
 /// An argument with a default value. It tells an explicit `None` from an argument that was not given.
@@ -52,7 +52,7 @@ pub(super) fn file_path(value: &Bound<'_, PyAny>) -> Result<PathBuf, Failure> {
 
 /// Returns `failure` for an exception of a caller's object. An exception that ends a program passes through.
 fn unless_fatal(py: Python<'_>, error: PyErr, failure: Failure) -> Failure {
-    if raised(py, &error).is_some() { failure } else { Failure::Python(error) }
+    if exception_name(py, &error).is_some() { failure } else { Failure::Python(error) }
 }
 
 /// A flag whose default is true.

@@ -1,4 +1,4 @@
-//! The current time in milliseconds since the epoch: by our clock, and by the clock that the SDK reads.
+//! The current time in milliseconds since the epoch, by the system's clock and by the clock that the SDK reads.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,14 +7,14 @@ use pyo3::prelude::*;
 
 use crate::domain::lease;
 
-/// The time of the system's clock.
+/// Returns the time of the system's clock.
 pub(super) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The clock that the SDK reads: Python's `time.time()`, which a test may have replaced. The returned function does not
-/// call Python, so it can run while a lock is held.
+/// Returns the clock that the SDK reads: Python's `time.time()`, which a test may have replaced. The returned function does
+/// not call Python, so it can run while a lock is held.
 pub(super) fn sdk_clock(py: Python<'_>) -> PyResult<impl Fn() -> i64 + Sync + use<>> {
     let time = py.import("time")?.getattr(intern!(py, "time"))?;
     let before = now();

@@ -7,8 +7,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString, PyType};
 
-use super::calls::{Calls, Values};
 use super::error::{Failure, add_null_handler, invalid_argument};
+use super::token_functions::{TokenFunctions, Values};
 use crate::domain::{Field, Row, Token};
 use crate::store::Error;
 use crate::store::error::Code;
@@ -47,7 +47,7 @@ pub(super) struct Sdk {
     user_signature: Py<PyType>,
     exception: Py<PyType>,
     token_store: Py<PyType>,
-    calls: Calls,
+    functions: TokenFunctions,
 }
 
 static SDK: PyOnceLock<Sdk> = PyOnceLock::new();
@@ -82,8 +82,8 @@ impl Sdk {
             missing
         })?;
         add_null_handler(py)?;
-        let calls = Calls::new(oauth_token.bind(py), user_signature.bind(py), names)?;
-        Ok(Self { oauth_token, user_signature, exception, token_store, calls })
+        let functions = TokenFunctions::compile(oauth_token.bind(py), user_signature.bind(py), names)?;
+        Ok(Self { oauth_token, user_signature, exception, token_store, functions })
     }
 
     /// Registers `class` as a virtual subclass of the SDK's `TokenStore`. Python does not check a virtual subclass for the
@@ -140,31 +140,31 @@ impl Sdk {
     ///
     /// It calls the constructor: a token made with `object.__new__` lacks attributes that SDK 6 to 8 use.
     pub(super) fn make<'py>(&self, py: Python<'py>, token: Token<'_>) -> Result<Bound<'py, PyAny>, Failure> {
-        Ok(self.calls.make(py, Field::ALL.map(|field| text_of(py, token.get(field))))?)
+        Ok(self.functions.make(py, Field::ALL.map(|field| str_or_none(py, token.get(field))))?)
     }
 
     /// Makes a token for each row. A text that is equal in two consecutive rows, such as the client id, is one object.
     pub(super) fn make_all<'py>(&self, py: Python<'py>, rows: Vec<Row>) -> Result<Bound<'py, PyList>, Failure> {
-        let _no_collection = NoCollection::new(py)?;
+        let _pause = GcPause::new(py)?;
         let made = PyList::empty(py);
         let mut last: Option<(Row, Values<'py>)> = None;
         for row in rows {
             let values = Field::ALL.map(|field| match &last {
                 Some((last, values)) if last.get(field) == row.get(field) => values[field as usize].clone(),
-                _ => text_of(py, row.get(field)),
+                _ => str_or_none(py, row.get(field)),
             });
-            made.append(self.calls.make(py, values.clone())?)?;
+            made.append(self.functions.make(py, values.clone())?)?;
             last = Some((row, values));
         }
         Ok(made)
     }
 
     /// Sets one field of a token.
-    fn set(&self, token: &Bound<'_, PyAny>, field: Field, value: Option<&str>) -> Result<(), Failure> {
+    fn set_field(&self, token: &Bound<'_, PyAny>, field: Field, value: Option<&str>) -> Result<(), Failure> {
         let py = token.py();
-        let mut values = unchanged(py);
-        values[field as usize] = text_of(py, value);
-        self.calls.set(token, values).map_err(|error| match raised(py, &error) {
+        let mut values = no_changes(py);
+        values[field as usize] = str_or_none(py, value);
+        self.functions.set(token, values).map_err(|error| match exception_name(py, &error) {
             Some(name) => {
                 let what = format!("the token's {} cannot be set ({name})", field.name());
                 Failure::Store(Error::new(Code::TokenNotUpdated, "").with(what))
@@ -174,7 +174,7 @@ impl Sdk {
     }
 
     /// Reads all fields of a token. Another object, or a field that is not text, is an invalid argument.
-    pub(super) fn read<'py>(&self, object: &Bound<'py, PyAny>) -> Result<Incoming<'py>, Failure> {
+    pub(super) fn read<'py>(&self, object: &Bound<'py, PyAny>) -> Result<CallerToken<'py>, Failure> {
         let py = object.py();
         // An object whose class cannot be determined is not a token.
         if !object.is_instance(self.oauth_token.bind(py)).unwrap_or(false) {
@@ -183,24 +183,24 @@ impl Sdk {
                 type_name(object)
             )));
         }
-        let mut incoming = Incoming { object: object.clone(), values: Default::default(), expiry_was_a_number: false };
-        let got = self.calls.get(object);
+        let mut read = CallerToken { object: object.clone(), values: Default::default(), expiry_is_number: false };
+        let values = self.functions.get(object);
         for field in Field::ALL {
-            let value = match &got {
-                Ok(got) => got.get_item(field as usize)?,
-                // Which of them was it? What ends a program is raised again, or was.
-                Err(error) if raised(py, error).is_some() => read_field(object, field)?,
+            let value = match &values {
+                Ok(values) => values.get_item(field as usize)?,
+                // One of the getters failed. The message names the field, so each getter is called by itself.
+                Err(error) if exception_name(py, error).is_some() => call_getter(object, field)?,
                 Err(error) => return Err(Failure::Python(error.clone_ref(py))),
             };
-            let value = if field == Field::UserName { self.name(value)? } else { value };
-            incoming.expiry_was_a_number |= field == Field::ExpiryTime && value.is_instance_of::<PyInt>();
-            incoming.values[field as usize] = text(field, &value)?;
+            let value = if field == Field::UserName { self.user_name(value)? } else { value };
+            read.expiry_is_number |= field == Field::ExpiryTime && value.is_instance_of::<PyInt>();
+            read.values[field as usize] = field_text(field, &value)?;
         }
-        Ok(incoming)
+        Ok(read)
     }
 
-    /// The name in a token's `UserSignature`, if it has one.
-    fn name<'py>(&self, signature: Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>, Failure> {
+    /// Returns the name in a token's `UserSignature`, or `None` if there is no signature.
+    fn user_name<'py>(&self, signature: Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>, Failure> {
         let py = signature.py();
         if signature.is_none() {
             return Ok(signature);
@@ -211,71 +211,80 @@ impl Sdk {
                 type_name(&signature)
             )));
         }
-        signature.call_method0(intern!(py, "get_name")).map_err(|error| unreadable(py, Field::UserName, error))
+        signature.call_method0(intern!(py, "get_name")).map_err(|error| getter_failed(py, Field::UserName, error))
     }
 }
 
-/// A token of the caller's, with its ten values read.
-pub(super) struct Incoming<'py> {
+/// A token object of the caller, and the ten values that were read from it.
+pub(super) struct CallerToken<'py> {
     object: Bound<'py, PyAny>,
     values: [Option<Bound<'py, PyString>>; Field::COUNT],
-    expiry_was_a_number: bool,
+    /// The expiry is an `int`, which the SDK does not expect.
+    expiry_is_number: bool,
 }
 
-impl<'py> Incoming<'py> {
-    /// The values, borrowed: no copy, and usable without the GIL.
+impl<'py> CallerToken<'py> {
+    /// Borrows the values. This copies nothing, and the result can be used without the GIL.
     pub(super) fn token(&self) -> Token<'_> {
-        // `text` has seen to it that each has a UTF-8 form.
+        // `field_text` has checked that each value has a UTF-8 form.
         Token::from_fn(|field| self.values[field as usize].as_ref()?.to_str().ok())
     }
 
-    /// Gives the object its row's id.
-    pub(super) fn carry_id(&self, sdk: &Sdk, id: &str) -> Result<(), Failure> {
-        if self.token().get(Field::Id) == Some(id) { Ok(()) } else { sdk.set(&self.object, Field::Id, Some(id)) }
+    /// Sets the id of the object to the id of its row.
+    pub(super) fn set_id(&self, sdk: &Sdk, id: &str) -> Result<(), Failure> {
+        if self.token().get(Field::Id) == Some(id) { Ok(()) } else { sdk.set_field(&self.object, Field::Id, Some(id)) }
     }
 
-    /// Writes into the object what differs from `asked`, which was read from it, and hands it back.
-    pub(super) fn fill(&self, sdk: &Sdk, asked: Token<'_>, completed: Token<'_>) -> Result<Bound<'py, PyAny>, Failure> {
+    /// Sets each field of the object whose value differs between `before` and `completed`, and returns the object. `before`
+    /// is what was read from the object. An expiry that is an `int` is set in any case, so that it becomes text.
+    pub(super) fn complete(
+        &self,
+        sdk: &Sdk,
+        before: Token<'_>,
+        completed: Token<'_>,
+    ) -> Result<Bound<'py, PyAny>, Failure> {
         let py = self.object.py();
-        let differs = |field: Field| {
-            let restate = field == Field::ExpiryTime && self.expiry_was_a_number;
-            restate || completed.get(field) != asked.get(field)
+        let must_set = |field: Field| {
+            (field == Field::ExpiryTime && self.expiry_is_number) || completed.get(field) != before.get(field)
         };
-        let mut values = unchanged(py);
-        for field in Field::ALL.into_iter().filter(|&field| differs(field)) {
-            values[field as usize] = text_of(py, completed.get(field));
+        let mut values = no_changes(py);
+        for field in Field::ALL.into_iter().filter(|&field| must_set(field)) {
+            values[field as usize] = str_or_none(py, completed.get(field));
         }
-        if let Err(error) = sdk.calls.set(&self.object, values) {
-            if raised(py, &error).is_none() {
+        if let Err(error) = sdk.functions.set(&self.object, values) {
+            if exception_name(py, &error).is_none() {
                 return Err(Failure::Python(error));
             }
-            // Which of them was it?
+            // One of the setters failed. The message names the field, so each setter is called by itself.
             Field::ALL
                 .into_iter()
-                .filter(|&field| differs(field))
-                .try_for_each(|field| sdk.set(&self.object, field, completed.get(field)))?;
+                .filter(|&field| must_set(field))
+                .try_for_each(|field| sdk.set_field(&self.object, field, completed.get(field)))?;
         }
         Ok(self.object.clone())
     }
 }
 
-fn read_field<'py>(token: &Bound<'py, PyAny>, field: Field) -> Result<Bound<'py, PyAny>, Failure> {
-    token.call_method0(names(field).0).map_err(|error| unreadable(token.py(), field, error))
+fn call_getter<'py>(token: &Bound<'py, PyAny>, field: Field) -> Result<Bound<'py, PyAny>, Failure> {
+    token.call_method0(names(field).0).map_err(|error| getter_failed(token.py(), field, error))
 }
 
-fn unchanged(py: Python<'_>) -> Values<'_> {
+/// The arguments of [`TokenFunctions::set`] that call no setter.
+fn no_changes(py: Python<'_>) -> Values<'_> {
     Field::ALL.map(|_| py.Ellipsis().into_bound(py))
 }
 
-fn text_of<'py>(py: Python<'py>, text: Option<&str>) -> Bound<'py, PyAny> {
+fn str_or_none<'py>(py: Python<'py>, text: Option<&str>) -> Bound<'py, PyAny> {
     text.map_or_else(|| py.None().into_bound(py), |text| PyString::new(py, text).into_any())
 }
 
-/// Keeps Python's cyclic collector from looking through ever more new tokens, none of which can be garbage, again and
-/// again: of 100 000 tokens that would be most of the time.
-struct NoCollection<'py>(Option<Bound<'py, PyModule>>);
+/// Turns Python's cyclic garbage collector off until it is dropped.
+///
+/// Without this the collector visits the growing list of new tokens again and again, although none of them can be garbage.
+/// For 100 000 tokens that takes most of the time.
+struct GcPause<'py>(Option<Bound<'py, PyModule>>);
 
-impl<'py> NoCollection<'py> {
+impl<'py> GcPause<'py> {
     fn new(py: Python<'py>) -> PyResult<Self> {
         let gc = py.import(intern!(py, "gc"))?;
         if !gc.call_method0(intern!(py, "isenabled"))?.is_truthy()? {
@@ -286,7 +295,7 @@ impl<'py> NoCollection<'py> {
     }
 }
 
-impl Drop for NoCollection<'_> {
+impl Drop for GcPause<'_> {
     fn drop(&mut self) {
         if let Some(gc) = &self.0
             && let Err(error) = gc.call_method0(intern!(gc.py(), "enable"))
@@ -296,29 +305,29 @@ impl Drop for NoCollection<'_> {
     }
 }
 
-/// A field's value as text. A number is taken for an expiry (contract 6).
-fn text<'py>(field: Field, value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyString>>, Failure> {
+/// Returns the value of a field as text. Only an expiry may be a number (contract, section 6).
+fn field_text<'py>(field: Field, value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyString>>, Failure> {
     if value.is_none() {
         return Ok(None);
     }
     let text = if field == Field::ExpiryTime && value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>() {
-        // By the plain number's own way: a subclass (an enumeration, say) writes itself otherwise.
+        // `int.__repr__` writes the digits. A subclass such as `IntEnum` may have another `__repr__`.
         value
             .py()
             .get_type::<PyInt>()
             .call_method1(intern!(value.py(), "__repr__"), (value,))
             .and_then(|digits| Ok(digits.cast_into::<PyString>()?))
-            .map_err(|error| unreadable(value.py(), field, error))?
+            .map_err(|error| getter_failed(value.py(), field, error))?
     } else {
         let not_text =
             || invalid_argument(format!("the token's {} is of type {}, not str", field.name(), type_name(value)));
         value.cast::<PyString>().map_err(|_| not_text())?.clone()
     };
-    utf8(&text, || format!("the token's {}", field.name()))?;
+    require_utf8(&text, || format!("the token's {}", field.name()))?;
     Ok(Some(text))
 }
 
-/// An id given to a by-id method: a `str`, or nothing.
+/// Returns the id that a caller passes to a method: a `str`, or `None` for an absent id.
 pub(super) fn id<'py>(value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyString>>, Failure> {
     if value.is_none() {
         return Ok(None);
@@ -326,13 +335,13 @@ pub(super) fn id<'py>(value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyS
     let text = value
         .cast::<PyString>()
         .map_err(|_| invalid_argument(format!("an id is a str, not an object of type {}", type_name(value))))?;
-    utf8(text, || "the id".to_owned())?;
+    require_utf8(text, || "the id".to_owned())?;
     Ok(Some(text.clone()))
 }
 
-/// Not by way of Python's own error, which holds the text it complains about.
-fn utf8<'a>(text: &'a Bound<'_, PyString>, what: impl Fn() -> String) -> Result<&'a str, Failure> {
-    text.to_str().map_err(|error| {
+/// Fails unless the text has a UTF-8 form. Python's own error is not used as the cause, because it contains the text.
+fn require_utf8(text: &Bound<'_, PyString>, what: impl Fn() -> String) -> Result<(), Failure> {
+    text.to_str().map(drop).map_err(|error| {
         if error.is_instance_of::<PyMemoryError>(text.py()) {
             return Failure::Python(error);
         }
@@ -340,21 +349,22 @@ fn utf8<'a>(text: &'a Bound<'_, PyString>, what: impl Fn() -> String) -> Result<
     })
 }
 
-/// A getter that raised. What it raised may hold a secret, so only its type is told.
-fn unreadable(py: Python<'_>, field: Field, error: PyErr) -> Failure {
-    match raised(py, &error) {
+/// The failure of a getter. The message has only the type of the exception, because its text may contain a secret.
+fn getter_failed(py: Python<'_>, field: Field, error: PyErr) -> Failure {
+    match exception_name(py, &error) {
         Some(name) => invalid_argument(format!("the token's {} cannot be read ({name})", field.name())),
         None => Failure::Python(error),
     }
 }
 
-/// The name of an exception's type; `None` for what ends a program and is not to be caught.
-pub(super) fn raised(py: Python<'_>, error: &PyErr) -> Option<String> {
+/// Returns the name of an exception's type. `None` for an exception that ends a program, such as `KeyboardInterrupt`: it is
+/// not an `Exception`, and must pass through.
+pub(super) fn exception_name(py: Python<'_>, error: &PyErr) -> Option<String> {
     let name = || error.get_type(py).name().map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
     error.is_instance_of::<PyException>(py).then(name)
 }
 
-/// The name of an object's type, for messages.
+/// Returns the name of an object's type, for messages.
 pub(super) fn type_name(object: &Bound<'_, PyAny>) -> String {
     object.get_type().name().map_or_else(|_| "unknown".to_owned(), |name| name.to_string())
 }

@@ -1,10 +1,12 @@
 //! How a failure reaches Python: as the SDK's exception with a `StoreError` as its cause, and in the log (contract, section 6).
 
+use std::ffi::CString;
+
 use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+use pyo3::types::{PyDict, PyType};
 
 use super::convert::Sdk;
 use crate::store::Error;
@@ -12,21 +14,33 @@ use crate::store::error::Code;
 
 const LOGGER: &str = "zoho_token_store";
 const STORE_ERROR: &str = "zoho_token_store.StoreError";
-const STORE_ERROR_DOC: &str = "An error of a token store. Methods of a store raise the SDK's `SDKException`, and this is \
-    its `cause` (and `__cause__`). The message says what failed, what was not lost, and what to do. It never holds a secret.";
+const STORE_ERROR_DOC: &str = "An error of a token store, with a code for programs and a hint for people.\n\n`_native.pyi`, \
+    which editors show, documents it.";
 
-/// The class, a plain Python exception. (A class in Rust cannot extend an exception in the stable ABI before Python 3.12.)
+/// The class `StoreError`, made once as a plain Python exception. A Rust class cannot extend an exception here: "subclassing
+/// native types requires Python >= 3.12 when using the `abi3` feature" (PyO3 0.30, `impl_/pyclass.rs`).
 fn store_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let make = || -> PyResult<Py<PyType>> {
-        let (name, doc) = (std::ffi::CString::new(STORE_ERROR)?, std::ffi::CString::new(STORE_ERROR_DOC)?);
+        let (name, doc) = (CString::new(STORE_ERROR)?, CString::new(STORE_ERROR_DOC)?);
+        // `new_type` of PyO3 0.30 drops its argument `dict` before it uses it, so the attributes are set afterwards.
         let class = PyErr::new_type(py, &name, Some(&doc), Some(&py.get_type::<PyException>()), None)?;
-        // What a `StoreError` has that Python code makes by itself.
-        class.setattr(py, intern!(py, "code"), Code::DatabaseError.name())?;
-        class.setattr(py, intern!(py, "hint"), Code::DatabaseError.hint())?;
+        // The values of a `StoreError` that Python code makes. `new_store_error` sets them for every other one.
+        class.bind(py).setattr(intern!(py, "code"), Code::DatabaseError.name())?;
+        class.bind(py).setattr(intern!(py, "hint"), Code::DatabaseError.hint())?;
         Ok(class)
     };
     Ok(CLASS.get_or_try_init(py, make)?.bind(py))
+}
+
+/// Return every code that a `StoreError` can have, with its hint.
+#[pyfunction]
+pub(super) fn error_codes(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let hints = PyDict::new(py);
+    for code in Code::ALL {
+        hints.set_item(code.name(), code.hint())?;
+    }
+    Ok(hints)
 }
 
 /// Adds `StoreError` to the module.
@@ -93,8 +107,8 @@ impl Failure {
     }
 }
 
-/// Adds a handler that writes nothing. Without it Python prints warnings of a library to stderr if the program has not
-/// configured logging (Python's "Logging HOWTO", "Configuring Logging for a Library").
+/// Adds a handler that writes nothing to the logger. Without it, Python prints the library's warnings to stderr in a program
+/// that has not configured logging (Python's "Logging HOWTO", section "Configuring Logging for a Library").
 pub(super) fn add_null_handler(py: Python<'_>) -> PyResult<()> {
     let logging = py.import("logging")?;
     let handler = logging.call_method0("NullHandler")?;

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
-use super::convert::raised;
+use super::convert::exception_name;
 use super::error::{Failure, log};
 use crate::domain::lease::LeaseKey;
 use crate::store::Store;
@@ -27,7 +27,7 @@ pub(super) fn lock<'a, T>(py: Python<'_>, mutex: &'a Mutex<T>) -> MutexGuard<'a,
 
 /// Ties the guard to the life of the frame.
 pub(super) fn tie_to_frame(py: Python<'_>, frame: &Bound<'_, PyAny>, guard: LeaseGuard) -> PyResult<()> {
-    // The name contains the address of the store: several stores may decide in one frame.
+    // The name contains the address of the store, because one frame may hold leases of several stores.
     let name = format!("zoho_token_store_lease_{:x}", Arc::as_ptr(&guard.store) as usize);
     frame.getattr(intern!(py, "f_locals"))?.set_item(name, Py::new(py, guard)?)
 }
@@ -35,7 +35,7 @@ pub(super) fn tie_to_frame(py: Python<'_>, frame: &Bound<'_, PyAny>, guard: Leas
 /// Releases a lease when it is dropped, unless a save has released it before.
 #[pyclass(frozen)]
 pub(super) struct LeaseGuard {
-    /// A strong reference: other local variables of the frame may hold the last reference to the store, and go first.
+    /// A strong reference. Another local variable of the frame may hold the last other one, and may be dropped first.
     pub(super) store: Arc<Store>,
     pub(super) acquired: Acquired,
 }
@@ -60,7 +60,7 @@ impl Drop for LeaseGuard {
 static PENDING_LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 const MAX_PENDING_LINES: usize = 100;
 
-/// Writes the log lines of dropped guards.
+/// Writes the log lines that dropped guards have left.
 pub(super) fn log_pending_lines(py: Python<'_>) -> Result<(), Failure> {
     let pending = std::mem::take(&mut *lock(py, &PENDING_LINES));
     Ok(pending.iter().try_for_each(|line| log(py, "info", line))?)
@@ -100,7 +100,7 @@ pub(super) fn or_no_lease<T>(py: Python<'_>, store: &Store, result: PyResult<T>)
         Err(error) if error.is_instance_of::<PyException>(py) => error,
         Err(error) => return Err(Failure::Python(error)),
     };
-    let name = raised(py, &error).unwrap_or_default();
+    let name = exception_name(py, &error).unwrap_or_default();
     log_for(py, store, "warning", &format!("continues without a lease: Python raised {name}"))?;
     Ok(None)
 }

@@ -9,7 +9,6 @@
 
 mod administration;
 mod arguments;
-mod calls;
 mod clock;
 mod convert;
 mod error;
@@ -17,6 +16,7 @@ mod fork;
 mod lease_guard;
 mod refresh_wait;
 mod stores;
+mod token_functions;
 
 use pyo3::prelude::*;
 
@@ -25,6 +25,8 @@ use pyo3::prelude::*;
 mod _native {
     #[pymodule_export]
     use super::administration::{Administration, Finding, Imported, Record, Source, check, read_source};
+    #[pymodule_export]
+    use super::error::error_codes;
     #[pymodule_export]
     use super::refresh_wait::LeaseInfo;
     #[cfg(feature = "sqlite")]

@@ -25,14 +25,14 @@ use crate::store::held_leases::{Acquired, Counters, requester};
 use crate::store::lease::{Lookup, Outcome};
 use crate::store::{Found, Store};
 
-/// How often a store had to do with refresh leases in this process since it was made. A snapshot.
+/// How often a store acquired refresh leases and waited for them, in this process, since it was opened.
 #[pyclass(module = "zoho_token_store", frozen, get_all)]
 pub(super) struct LeaseInfo {
-    /// Acquired leases: refreshes that this store let the SDK make while others waited.
+    /// The leases that this store acquired. Each one let the SDK make one refresh, while other requesters waited.
     taken: u64,
-    /// Finds that waited for the refresh of another requester, however the wait ended.
+    /// The finds that waited for the refresh of another requester, however the wait ended.
     waited: u64,
-    /// Waits that ended without a fresh token: Zoho was slow, or `refresh_lease` is short.
+    /// The waits that ended without a fresh token: Zoho was slow, or `refresh_lease` is too short.
     gave_up: u64,
     /// The longest wait, in seconds.
     longest_wait: f64,

@@ -1,7 +1,7 @@
 //! The store classes. The base class has the methods, and each store adds only its constructor.
 //!
-//! The stub `_native.pyi` is the documentation of record. The first sentence of each doc comment here, which `help()` shows, is
-//! the first sentence in the stub. A test compares them.
+//! The stub `_native.pyi` is the documentation of record. `help()` shows the doc comments of this file. Each one begins with
+//! the first line of the docstring in the stub: `tests/typing/test_typing.py` compares them.
 
 #[cfg(feature = "sqlite")]
 use std::sync::Mutex;
@@ -18,7 +18,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use super::administration::Finding;
 use super::arguments::{Given, duration_ms, duration_or, file_path, flag};
 use super::clock::now;
-use super::convert::{self, Incoming, Sdk, type_name};
+use super::convert::{self, CallerToken, Sdk, type_name};
 #[cfg(feature = "sqlite")]
 use super::error::log;
 use super::error::{Failure, invalid_argument};
@@ -39,8 +39,8 @@ use crate::store::{Error, Found, Store, Wait};
 
 /// The base class of all stores, with every method. Use it for `isinstance` and type hints.
 ///
-/// `_native.pyi`, where editors find it, documents each argument and method.
-#[pyclass(module = "zoho_token_store._native", name = "TokenStoreBase", subclass, frozen, weakref)]
+/// `_native.pyi`, which editors show, documents each argument and method.
+#[pyclass(module = "zoho_token_store", name = "TokenStoreBase", subclass, frozen, weakref)]
 pub(super) struct TokenStoreBase {
     /// Empty until `__init__` has run.
     opened: OnceLock<Opened>,
@@ -54,21 +54,21 @@ struct Opened {
 
 /// Tokens in a SQLite file, for any number of threads and processes.
 ///
-/// `_native.pyi`, where editors find it, documents each argument and method.
+/// `_native.pyi`, which editors show, documents each argument and method.
 #[cfg(feature = "sqlite")]
 #[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
 pub(super) struct CustomStoreSQLite;
 
-/// Tokens in a private SQLite database in memory, gone with the object. Also called `CustomStore`.
+/// Tokens in a private SQLite database in memory, lost with the object. Also called `CustomStore`.
 ///
-/// `_native.pyi`, where editors find it, documents each argument and method.
+/// `_native.pyi`, which editors show, documents each argument and method.
 #[cfg(feature = "sqlite")]
 #[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
 pub(super) struct CustomStoreInMemory;
 
-/// Tokens in a plain list in memory, gone with the object.
+/// Tokens in a plain list in memory, lost with the object.
 ///
-/// `_native.pyi`, where editors find it, documents each argument and method.
+/// `_native.pyi`, which editors show, documents each argument and method.
 #[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
 pub(super) struct CustomStoreList;
 
@@ -79,7 +79,7 @@ const DEFAULT_REFRESH_LEASE: Duration = Duration::from_secs(10);
 #[cfg(feature = "sqlite")]
 const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a store in memory waits for another thread. A change takes microseconds.
+/// How long a store in memory waits for another thread. That is ample: a change takes microseconds.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl TokenStoreBase {
@@ -107,7 +107,7 @@ impl TokenStoreBase {
             let refresh_lease = duration_or("refresh_lease", refresh_lease, DEFAULT_REFRESH_LEASE)?;
             let timeout = timeout()?;
             let backend = make(Deadline::after(timeout))?;
-            // Without the GIL: a fork of another thread would have to wait for it.
+            // Releases the GIL: this waits while another thread forks, and that thread needs the GIL.
             let store = py.detach(|| Store::new(backend, timeout).with_refresh_lease(refresh_lease));
             this.get().opened.set(Opened { store: Arc::new(store), sdk, raise_on_missing_id }).map_err(|_| again())
         };
@@ -128,10 +128,10 @@ impl TokenStoreBase {
 }
 
 impl Opened {
-    /// Finds a row, and waits for a refresh of another requester. The second value is true if no refresh was due, so that
-    /// no lease was considered.
+    /// Finds a row. If a refresh is due, waits for another requester that is refreshing it. The second value is true if no
+    /// refresh was due.
     ///
-    /// A find keeps the GIL, unless it would have to wait or the backend does not answer at once.
+    /// A find keeps the GIL, unless it has to wait or the backend does not answer at once.
     fn find(&self, py: Python<'_>, lookup: Lookup<'_>) -> Result<(Option<Found>, bool), Failure> {
         let find = |wait| match lookup {
             Lookup::Token(token) => self.store.find(token, wait),
@@ -149,7 +149,8 @@ impl Opened {
         Ok((found, true))
     }
 
-    /// Is a refresh due within [`DUE_SOON_MS`]? The SDK reads the clock later than this.
+    /// Is a refresh due within [`DUE_SOON_MS`]? The SDK reads the clock a little later, so a token that is fresh now may be
+    /// due then.
     fn is_due_soon(&self, lookup: Lookup<'_>, found: Option<&Found>) -> bool {
         self.store.is_due(lookup, found, || now().saturating_add(DUE_SOON_MS))
     }
@@ -173,30 +174,30 @@ impl TokenStoreBase {
     fn find_token<'py>(&self, py: Python<'py>, token: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.run(py, "find_token", |opened| {
             loop {
-                let incoming = opened.sdk.read(token)?;
-                let token = incoming.token();
-                let (found, was_fresh) = opened.find(py, Lookup::Token(token))?;
+                let read = opened.sdk.read(token)?;
+                let before = read.token();
+                let (found, was_fresh) = opened.find(py, Lookup::Token(before))?;
                 let Some(found) = found else { return Ok(None) };
-                let filled = incoming.fill(opened.sdk, token, found.complete(token))?;
-                // Filling runs Python code, so other threads may have held the GIL for seconds.
-                if !(was_fresh && opened.is_due_soon(Lookup::Token(token), Some(&found))) {
-                    return Ok(Some(filled));
+                let completed = read.complete(opened.sdk, before, found.complete(before))?;
+                // The setters are Python code, so other threads may have held the GIL for seconds meanwhile.
+                if !(was_fresh && opened.is_due_soon(Lookup::Token(before), Some(&found))) {
+                    return Ok(Some(completed));
                 }
             }
         })
     }
 
-    /// Save a token into its row, or into a new one if it has none.
+    /// Save a token into its row, or into a new row if it has none.
     fn save_token(&self, py: Python<'_>, token: &Bound<'_, PyAny>) -> PyResult<()> {
         self.run(py, "save_token", |opened| {
-            let incoming = opened.sdk.read(token)?;
-            let id = opened.save(py, incoming.token())?;
-            incoming.carry_id(opened.sdk, &id)?;
+            let read = opened.sdk.read(token)?;
+            let id = opened.save(py, read.token())?;
+            read.set_id(opened.sdk, &id)?;
             Ok(())
         })
     }
 
-    /// Make a new token from the row with this id. It waits for a refresh like `find_token`.
+    /// Make a new token from the row with this id.
     fn find_token_by_id<'py>(&self, py: Python<'py>, id: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.run(py, "find_token_by_id", |opened| {
             let id = convert::id(id)?;
@@ -205,7 +206,7 @@ impl TokenStoreBase {
                 match opened.find(py, Lookup::Id(id))? {
                     (Some(found), was_fresh) => {
                         let made = opened.sdk.make(py, found.row())?;
-                        // The same as in `find_token`.
+                        // The constructor is Python code: see `find_token`.
                         if !(was_fresh && opened.is_due_soon(Lookup::Id(id), Some(&found))) {
                             return Ok(Some(made));
                         }
@@ -219,7 +220,7 @@ impl TokenStoreBase {
         })
     }
 
-    /// Make a new token of every row, the oldest row first.
+    /// Make a new token from every row, the oldest row first.
     fn get_tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         self.run(py, "get_tokens", |opened| {
             let rows = py.detach(|| opened.store.all())?;
@@ -227,7 +228,7 @@ impl TokenStoreBase {
         })
     }
 
-    /// Delete the row with this id, and its residue on the disk. A missing id is not an error.
+    /// Delete the row with this id, and scrub its secrets from the file.
     fn delete_token(&self, py: Python<'_>, id: &Bound<'_, PyAny>) -> PyResult<()> {
         self.run(py, "delete_token", |opened| {
             let id = convert::id(id)?;
@@ -236,7 +237,7 @@ impl TokenStoreBase {
         })
     }
 
-    /// Delete all rows, and their residue on the disk. Their ids are not used again.
+    /// Delete all rows, and scrub their secrets from the file.
     fn delete_tokens(&self, py: Python<'_>) -> PyResult<()> {
         self.run(py, "delete_tokens", |opened| Ok(py.detach(|| opened.store.delete_all())?))
     }
@@ -253,7 +254,7 @@ impl TokenStoreBase {
     /// Save all tokens in one transaction.
     fn import_tokens(&self, py: Python<'_>, tokens: &Bound<'_, PyAny>) -> PyResult<usize> {
         self.run(py, "import_tokens", |opened| {
-            let mut incoming = Vec::new();
+            let mut read = Vec::new();
             if !tokens.hasattr(intern!(py, "__iter__"))? && !tokens.hasattr(intern!(py, "__getitem__"))? {
                 return Err(invalid_argument(format!(
                     "an iterable of tokens is needed, not an object of type {}",
@@ -261,18 +262,18 @@ impl TokenStoreBase {
                 )));
             }
             for token in tokens.try_iter()? {
-                incoming.push(opened.sdk.read(&token?)?);
+                read.push(opened.sdk.read(&token?)?);
             }
-            let saved: Vec<Token<'_>> = incoming.iter().map(Incoming::token).collect();
-            let ids = py.detach(|| opened.store.import(&saved, now()))?;
-            for (token, id) in incoming.iter().zip(&ids) {
-                token.carry_id(opened.sdk, id)?;
+            let to_save: Vec<Token<'_>> = read.iter().map(CallerToken::token).collect();
+            let ids = py.detach(|| opened.store.import(&to_save, now()))?;
+            for (token, id) in read.iter().zip(&ids) {
+                token.set_id(opened.sdk, id)?;
             }
             Ok(ids.len())
         })
     }
 
-    /// Write a consistent copy into a SQLite file while others go on writing.
+    /// Write a consistent copy into a SQLite file, while other callers go on writing.
     fn backup(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<()> {
         self.run(py, "backup", |opened| {
             let target = file_path(path)?;
@@ -280,7 +281,7 @@ impl TokenStoreBase {
         })
     }
 
-    /// Return what is wrong with the store, and change nothing. `zoho-token-store check` finds the same.
+    /// Return the problems of the store, and change nothing.
     fn check(&self, py: Python<'_>) -> PyResult<Vec<Finding>> {
         self.run(py, "check", |opened| {
             let findings = py.detach(|| opened.store.check(now()))?;

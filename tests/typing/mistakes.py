@@ -1,4 +1,4 @@
-"""A user's mistakes: each line is one that mypy and pyright report. Checked by both, never run."""
+"""Typing errors that mypy and pyright report, one on each marked line. Both check this file; it is never run."""
 
 from datetime import datetime, timezone
 
@@ -7,32 +7,32 @@ from zoho_token_store._native import TokenStoreBase
 
 store = CustomStoreSQLite("zohooauth.db")
 
-CustomStoreSQLite(7)  # expected: a path
-CustomStoreSQLite("zohooauth.db", 10.0)  # expected: the rest by name alone
-CustomStoreSQLite("zohooauth.db", refresh_lease="10")  # expected: a number
-CustomStoreSQLite("zohooauth.db", timeout=5)  # expected: no such argument
-CustomStoreInMemory("zohooauth.db")  # expected: no file
-CustomStoreList(busy_timeout=5.0)  # expected: nothing to wait for
-store.find_token_by_id(1)  # expected: an id is a str
-store.delete_token(None)  # expected: an id is a str
-store.purge(datetime.now(tz=timezone.utc))  # expected: a time span
-store.import_tokens(7)  # expected: an iterable
-store.backup()  # expected: where to
-store.find_tokens()  # expected: no such method
-store.lease_info().taken = 0  # expected: read only
-store.find_token_by_id("1").get_id()  # expected: None comes first, with raise_on_missing_id=False
-names: list[str] = store.check()  # expected: findings
+CustomStoreSQLite(7)  # expected: not a path
+CustomStoreSQLite("zohooauth.db", 10.0)  # expected: keyword-only argument
+CustomStoreSQLite("zohooauth.db", refresh_lease="10")  # expected: not a number
+CustomStoreSQLite("zohooauth.db", timeout=5)  # expected: unknown argument
+CustomStoreInMemory("zohooauth.db")  # expected: it takes no path
+CustomStoreList(busy_timeout=5.0)  # expected: unknown argument
+store.find_token_by_id(1)  # expected: not a str
+store.delete_token(None)  # expected: not a str
+store.purge(datetime.now(tz=timezone.utc))  # expected: not a timedelta or a number
+store.import_tokens(7)  # expected: not iterable
+store.backup()  # expected: missing argument
+store.find_tokens()  # expected: unknown method
+store.lease_info().taken = 0  # expected: read-only attribute
+store.find_token_by_id("1").get_id()  # expected: the result may be None, with raise_on_missing_id=False
+names: list[str] = store.check()  # expected: not a list of str
 
 
-class Sealed(LeaseInfo):  # expected: final
-    """No class to build on."""
+class Subclass(LeaseInfo):  # expected: LeaseInfo is final
+    """A subclass of a final class."""
 
 
 class Narrower(CustomStoreList):
-    """A method that takes something else."""
+    """A subclass with an incompatible method."""
 
-    def delete_token(self, id: int) -> None:  # expected: not what the base takes
-        """Take what no caller gives."""
+    def delete_token(self, id: int) -> None:  # expected: incompatible with the base class
+        """Accept only another type of id."""
 
 
-base: TokenStoreBase = "a store"  # expected: no store
+base: TokenStoreBase = "a store"  # expected: not a store

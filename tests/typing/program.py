@@ -1,4 +1,4 @@
-"""A user's program: every public name, used as the types allow. Checked by mypy and pyright, never run."""
+"""A program that uses every public name correctly. mypy and pyright check it; it is never run."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 
 
 class Notifying(CustomStoreSQLite):
-    """A store that tells somebody of each save."""
+    """A store that calls a function after each save."""
 
-    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, notify: Callable[[str], None]) -> None:
         """Open the file."""
         super().__init__(path, refresh_lease=5, busy_timeout=1.5, raise_on_missing_id=False)
-        self.tell = tell
+        self.notify = notify
 
     def save_token(self, token: OAuthToken) -> None:
-        """Save, then tell."""
+        """Save, then notify."""
         super().save_token(token)
-        self.tell("saved")
+        self.notify("saved")
 
 
 def main(path: Path) -> int:
-    """Use everything."""
+    """Use every public name."""
     token = OAuthToken(client_id="1000.CLIENT", client_secret="made-up", grant_token="1000.made.up")
     with Notifying(path, print) as store:
         assert_type(store, Notifying)

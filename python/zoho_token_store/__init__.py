@@ -3,7 +3,7 @@
     from zoho_token_store import CustomStoreSQLite
     Initializer.initialize(environment=…, token=…, store=CustomStoreSQLite("zohooauth.db"))
 
-Importing this package does not import the SDK (that costs most of a second); constructing a store does.
+Importing this package does not import the SDK, because that takes most of a second. Opening a store does.
 """
 
 from ._native import (
@@ -13,10 +13,11 @@ from ._native import (
     Finding,
     LeaseInfo,
     StoreError,
+    TokenStoreBase,
     __version__,
 )
 
-# The name that the vendor's sample gives it.
+# The name of this class in the vendor's sample.
 CustomStore = CustomStoreInMemory
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "Finding",
     "LeaseInfo",
     "StoreError",
+    "TokenStoreBase",
     "__version__",
 ]

@@ -1,43 +1,121 @@
 """The documentation of record: what each class and method takes, returns, raises and promises.
 
-"Contract" is `docs/contract.md` in the source distribution: the list of promises, each with a test that runs over every
-class.
+Some docstrings name a section of the contract. That is `docs/contract.md` in the source distribution, which lists every
+promise of a store. One test suite checks these promises with every store class.
+
+In the examples, `store` is an open store with one row. Its id is `"1"`, and its user is `ada@example.com`. The classes
+`OAuthToken`, `UserSignature` and `SDKException` are the SDK's. A test runs every example.
 """
 
 from collections.abc import Iterable
 from datetime import timedelta
 from os import PathLike
-from typing import Final, Literal, NoReturn, SupportsFloat, SupportsIndex, final
+from typing import Final, Literal, NoReturn, SupportsFloat, SupportsIndex, TypeAlias, final
 
 from typing_extensions import Self, disjoint_base
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 
 __version__: Final[str]
 __profile__: Final[str]
-"""How it was compiled: `"release"` or `"debug"`."""
+"""The build profile: `"release"` or `"debug"`."""
+
+_ErrorCode: TypeAlias = Literal[
+    "busy",
+    "closed",
+    "unsupported",
+    "invalid-argument",
+    "missing-id",
+    "empty-token",
+    "token-not-updated",
+    "missing-file",
+    "missing-folder",
+    "is-a-folder",
+    "not-a-regular-file",
+    "broken-link",
+    "second-name",
+    "reserved-name",
+    "invalid-path",
+    "file-exists",
+    "same-file",
+    "target-is-database",
+    "target-not-a-backup",
+    "permission-denied",
+    "read-only",
+    "disk-full",
+    "io-error",
+    "out-of-memory",
+    "value-too-large",
+    "not-a-database",
+    "damaged",
+    "damaged-row",
+    "newer-schema",
+    "other-program",
+    "unexpected-tables",
+    "database-error",
+    "not-a-token-file",
+    "no-token-table",
+    "invalid-line",
+    "changed-while-read",
+    "not-a-backup",
+    "duplicate-ids",
+]
+"""Every code of a `StoreError`. `error_codes()` returns the same codes, with their hints."""
 
 class StoreError(Exception):
-    """Base of the library's own errors.
+    """An error of a token store, with a code for programs and a hint for people.
 
-    Inside the methods of a store it is the `cause` (and `__cause__`) of the SDK's `SDKException`. Its message says what
-    is wrong, with which file or id, what was not lost, and what to do. It never holds a secret.
+    A method of a store raises the SDK's `SDKException`. The `StoreError` is its `cause`, and also its `__cause__`. The
+    functions and classes for the command line (`Administration`, `read_source`, `check`) raise the `StoreError` itself.
+
+    The message says what failed, with which file or id, what happened to the data, and what to do. It never contains a
+    secret. `docs/troubleshooting.md` explains every code.
+
+    Example:
+        >>> try:
+        ...     store.find_token_by_id("99")
+        ... except SDKException as error:
+        ...     print(error.cause.code)
+        ...     print(error.cause.hint)
+        missing-id
+        Log the user in again, or list the tokens to see which ids exist.
+    """
+
+    code: _ErrorCode
+    """The kind of the failure, for programs."""
+
+    hint: str
+    """What to do about the failure. The message ends with it."""
+
+def error_codes() -> dict[str, str]:
+    """Return every code that a `StoreError` can have, with its hint.
+
+    Example:
+        >>> error_codes()["closed"]
+        'Open another store.'
     """
 
 @final
 class LeaseInfo:
-    """How often a store had to do with refresh leases in this process since it was made. A snapshot."""
+    """How often a store acquired refresh leases and waited for them, in this process, since it was opened.
+
+    It is a snapshot: the numbers do not change later.
+
+    Example:
+        >>> store.lease_info()
+        LeaseInfo(taken=0, waited=0, gave_up=0, longest_wait=0.000)
+    """
 
     @property
     def taken(self) -> int:
-        """Leases taken: refreshes that this store let the SDK make while others wait."""
+        """The leases that this store acquired. Each one let the SDK make one refresh, while other requesters waited."""
 
     @property
     def waited(self) -> int:
-        """Finds that waited for another's refresh, however the wait ended."""
+        """The finds that waited for the refresh of another requester, however the wait ended."""
 
     @property
     def gave_up(self) -> int:
-        """Those of them that went on without a fresh token: Zoho was slow, or `refresh_lease` is short."""
+        """The waits that ended without a fresh token: Zoho was slow, or `refresh_lease` is too short."""
 
     @property
     def longest_wait(self) -> float:
@@ -45,269 +123,457 @@ class LeaseInfo:
 
 @final
 class Finding:
-    """Something about a store that is not as it should be. It holds no secret."""
+    """A problem of a store, and what to do about it. It contains no secret.
+
+    Example:
+        >>> bob = OAuthToken(user_signature=UserSignature("bob@example.com"), access_token="1000.made.up")
+        >>> store.save_token(bob)
+        >>> [finding] = store.check()
+        >>> finding.code, finding.severity, finding.ids
+        ('no-expiry', 'warning', ['2'])
+        >>> finding.hint
+        'Have these users log in again, or delete the rows.'
+    """
 
     @property
     def code(self) -> str:
-        """What kind it is, for programs.
+        """The kind of the problem, for programs.
 
-        Of the file: `"not-a-database"`, `"damaged"`, `"newer-schema"`, `"other-program"`; `"older-schema"`,
-        `"permissions"`, `"no-wal"`, `"network-file-system"`. Of rows: `"duplicate"`, `"no-expiry"`, `"far-expiry"`,
-        `"unusable"`, `"empty"`.
+        - Problems of the file, with severity `"error"`: `"not-a-database"`, `"damaged"`, `"newer-schema"`,
+          `"other-program"`.
+        - Problems of the file, with severity `"warning"`: `"older-schema"`, `"permissions"`, `"no-wal"`,
+          `"network-file-system"`.
+        - Problems of rows, with severity `"warning"`: `"duplicate"`, `"no-expiry"`, `"far-expiry"`, `"unusable"`,
+          `"empty"`.
         """
 
     @property
     def severity(self) -> Literal["error", "warning"]:
-        """How bad it is: the store does not work, or somebody should look."""
+        """How severe the problem is.
+
+        `"error"` means that the store does not work. `"warning"` means that it works, but that it needs attention.
+        """
 
     @property
     def ids(self) -> list[str]:
-        """The rows concerned; none if it is about the file."""
+        """The ids of the rows that have the problem. Empty if the problem is about the file."""
 
     @property
     def message(self) -> str:
         """What is wrong."""
 
     @property
-    def cure(self) -> str:
+    def hint(self) -> str:
         """What to do."""
+
+    @property
+    def cure(self) -> str:
+        """The old name of `hint`."""
 
 @disjoint_base
 class TokenStoreBase:
-    """What the store classes have in common: every method. It is made only through one of them.
+    """The base class of all stores, with every method. Use it for `isinstance` and type hints.
 
-    A store is a `TokenStore` of the installed SDK (5 to 8) by `isinstance`, serves any number of threads, and works
-    in parent and child after a fork (contract 7). It may be subclassed; an `__init__` of the subclass's own has to call
-    `super().__init__()`.
+    A store is an object of a subclass, such as `CustomStoreSQLite`. The base class itself cannot be instantiated.
 
-    A value of a token is *absent* if it is `None` or `""`; the two are never told apart. Times in a token
-    (`expires_in`) are milliseconds since the epoch, as a `str`, as the SDK writes them.
+    - A store is a `TokenStore` of the installed SDK (5 to 8): `isinstance(store, TokenStore)` is true.
+    - Any number of threads can use one store.
+    - A store that was made before a fork works in the parent and in the child (contract, section 7).
+    - A program can subclass a store. If the subclass has its own `__init__`, it must call `super().__init__()`.
 
-    Every method raises the SDK's `SDKException` with code `"TOKEN_STORE"` if it fails. Its message begins with the
-    method's name, its `cause` is a `StoreError`, the logger `zoho_token_store` has it, too, and the store is as it was
-    before (contract 6). That covers bad input (an object that is no `OAuthToken`, a field of a wrong type, text without
-    a UTF-8 form such as half of a surrogate pair), a closed store, and whatever the file or the disk refuses.
+    A value of a token is *absent* if it is `None` or `""`. A store never distinguishes the two. The expiry of a token
+    (`expires_in`) is a `str`: milliseconds since the epoch, as the SDK writes it.
+
+    Every method that fails raises the SDK's `SDKException` with the code `"TOKEN_STORE"`. Its message begins with the
+    name of the method, and its `cause` is a `StoreError`. The store writes the same message to the logger
+    `zoho_token_store`. A failed call changes nothing in the store (contract, section 6). The only exception is
+    `"token-not-updated"`: see `save_token`.
+
+    Any method can fail with these values of `StoreError.code`:
+
+    - `"invalid-argument"`: an argument has the wrong type or value. Examples are an object that is not an `OAuthToken`,
+      a field that is not a `str`, and text without a UTF-8 form, such as half of a surrogate pair.
+    - `"closed"`: the store was closed.
+    - `"busy"`: another program or thread used the store for longer than `busy_timeout`.
+    - `"disk-full"`, `"read-only"`, `"permission-denied"`, `"io-error"`: the operating system or the disk refused an
+      operation.
+    - `"damaged"`, `"not-a-database"`: the file was damaged or replaced after it was opened.
+
+    An exception that ends a program, such as `KeyboardInterrupt`, passes through unchanged.
+
+    Example:
+        >>> from zoho_token_store import TokenStoreBase
+        >>> isinstance(store, TokenStoreBase)
+        True
     """
 
     def find_token(self, token: OAuthToken) -> OAuthToken | None:
         """Complete a token from its row.
 
-        The row is the first that one of the token's keys finds and that does not contradict it: user name, id, grant
-        token, refresh token, access token, in this order (contract 3). A token without any key names no row.
+        A token names its row by one of its keys. The keys are tried in this order: user name, id, grant token, refresh
+        token, access token. The row is the first one that a key finds and that does not contradict the token. A token
+        without any key names no row. The full rules are in section 3 of the contract.
 
-        Where the SDK's `OAuthToken.get_token` calls, about to refresh, and another thread or process is refreshing
-        that row already, it waits for the answer (`refresh_lease`; `docs/lease.md`). It then lets go of the GIL, and a
-        signal's handler that raises ends it. Any other caller gets the row at once.
+        If the token needs a refresh, this method may wait. It waits only if the caller is the SDK's
+        `OAuthToken.get_token` and another thread or process is refreshing the same row. It then returns the refreshed
+        row. `refresh_lease` limits the wait (see `docs/lease.md`). While it waits, other Python threads can run, and an
+        exception of a signal handler ends the wait. Every other caller gets the row at once.
 
         Args:
-            token: Changed in place: every absent field is filled from the row, the id is the row's in any case. Access
-                token and expiry are taken together or not at all: the row's if the token has none, or an older one. Of
-                a row whose user has authorised anew, that is, whose refresh or grant token is not the token's, neither
-                access token nor used-up credentials are taken (contract 4).
+            token: It is changed in place. Every absent field is filled in from the row. The id is always set to the id
+                of the row. Access token and expiry belong together: both are taken from the row, or neither is. They
+                are taken if the token has no access token, or if its access token has no expiry or expires earlier. If
+                the token has another refresh or grant token than the row, its user has authorized again. Then the row's
+                access token and its old credentials are not taken (contract, section 4).
 
         Returns:
-            The same object; or `None` if there is no row, and then the token is untouched.
+            The same object, or `None` if there is no row. In that case the token is unchanged.
 
         Raises:
-            SDKException: see the class. A file that is locked for longer than `busy_timeout` is such a failure.
+            SDKException: as described at the class. `"busy"` means that the file was locked for longer than
+                `busy_timeout`. `"token-not-updated"` means that a setter of the token raised an exception.
+
+        Example:
+            >>> token = OAuthToken(user_signature=UserSignature("ada@example.com"))
+            >>> store.find_token(token) is token
+            True
+            >>> token.get_id(), token.get_refresh_token()
+            ('1', '1000.made.up')
         """
 
     def save_token(self, token: OAuthToken) -> None:
-        """Save a token into its row, or into a new one if it has none.
+        """Save a token into its row, or into a new row if it has none.
 
-        It returns after the row is durable: a power cut right afterwards loses nothing. Finding the row and writing it
-        are one transaction. Present fields replace the row's, absent ones leave them; an access token that comes
-        without an expiry clears the row's (contract 5).
+        The row is the one that `find_token` finds. Finding it and writing it are one transaction. When the method
+        returns, the row is durable: a power cut cannot lose it.
+
+        A present field of the token replaces the value in the row. An absent field leaves the value as it is. An access
+        token without an expiry clears the expiry of the row (contract, section 5).
 
         Args:
-            token: Carries its row's id afterwards. A new row gets the token's own id if no row has it, otherwise a new
-                one: a decimal string, higher than any before, deleted ones included.
+            token: Afterwards it has the id of its row. A new row gets the id of the token if no row has that id.
+                Otherwise it gets a new id: a decimal number that is higher than every earlier one, deleted ones
+                included.
 
         Raises:
-            SDKException: see the class; and if the token has neither refresh nor grant nor access token and no row.
-                SDK 6 to 8 swallow what this method raises while they refresh, and log it; so does the store.
+            SDKException: as described at the class. `"empty-token"` means that the token names no row, and has no
+                refresh token, grant token or access token. `"token-not-updated"` means that the row was saved, but that
+                the id could not be set. While SDK 6 to 8 refresh a token, they catch and log what this method raises.
+                The store logs it, too.
+
+        Example:
+            >>> bob = UserSignature("bob@example.com")
+            >>> token = OAuthToken("1000.CLIENT", "made-up-secret", refresh_token="1000.made.up.2", user_signature=bob)
+            >>> store.save_token(token)
+            >>> token.get_id()
+            '2'
         """
 
     def find_token_by_id(self, id: str) -> OAuthToken | None:  # noqa: A002
-        """Make a new token from the row with this id. It waits for another's refresh as `find_token` does.
+        """Make a new token from the row with this id.
+
+        It waits for the refresh of another requester in the same way as `find_token`.
 
         Args:
-            id: The row's id. An absent id (`None`, `""`) is one that is not there.
+            id: The id of the row. No row has an absent id (`None` or `""`).
 
         Returns:
-            A new token; `None` only in a store made with `raise_on_missing_id=False`.
+            A new token. `None` if no row has the id and the store was made with `raise_on_missing_id=False`.
 
         Raises:
-            SDKException: see the class; and if no row has the id, as in every store of the SDK's: SDK 5 to 7 break on
-                `None`, and SDK 8 would go on with the caller's copy, so that a logged-out user lives on (contract 2).
+            SDKException: as described at the class. `"missing-id"` means that no row has the id. The SDK's own stores
+                raise in this case, too, because of what the SDK does with `None`. SDK 5 to 7 fail on it. SDK 8 goes on
+                with the caller's copy of the token, so a deleted user would stay logged in (contract, section 2).
+
+        Example:
+            >>> store.find_token_by_id("1").get_user_signature().get_name()
+            'ada@example.com'
         """
 
     def get_tokens(self) -> list[OAuthToken]:
-        """Make a new token of every row, the oldest row first.
+        """Make a new token from every row, the oldest row first.
 
         Raises:
-            SDKException: see the class.
+            SDKException: as described at the class.
+
+        Example:
+            >>> [token.get_id() for token in store.get_tokens()]
+            ['1']
         """
 
     def delete_token(self, id: str) -> None:  # noqa: A002
-        """Delete the row with this id, and what is left of it on the disk. An id that is not there is no error.
+        """Delete the row with this id, and scrub its secrets from the file.
+
+        If no row has the id, nothing happens. Section 9 of the contract says when deleted secrets can no longer be read
+        in the file. A store in memory has no file.
+
+        Args:
+            id: The id of the row. No row has an absent id (`None` or `""`).
 
         Raises:
-            SDKException: see the class.
+            SDKException: as described at the class.
+
+        Example:
+            >>> store.delete_token("1")
+            >>> len(store)
+            0
         """
 
     def delete_tokens(self) -> None:
-        """Delete all rows, and what is left of them on the disk. Their ids are not given out again.
+        """Delete all rows, and scrub their secrets from the file.
+
+        New rows do not get the ids of deleted rows.
 
         Raises:
-            SDKException: see the class.
+            SDKException: as described at the class.
+
+        Example:
+            >>> store.delete_tokens()
+            >>> len(store)
+            0
         """
 
     def purge(self, idle_for: timedelta | SupportsFloat | None = None) -> int:
-        """Delete the rows that can never be used again (contract 10).
+        """Delete the rows that can never be used again.
 
-        They are those with no refresh token and an access token that has expired.
+        These rows have no refresh token, and their access token has expired (contract, section 10).
 
         Args:
-            idle_for: With it, the rows that were not saved for that long go, too: a `timedelta` or seconds, from 0 on.
-                A row that another program wrote counts from when this library first saw it.
+            idle_for: A `timedelta` or a number of seconds, not negative. If it is given, the rows that were not saved
+                for that long are deleted, too. If another program wrote a row, the time counts from the moment when
+                this library first saw the row. If that moment is not known, the row is kept.
 
         Returns:
-            How many rows were deleted.
+            The number of deleted rows.
 
         Raises:
-            SDKException: see the class.
+            SDKException: as described at the class.
+
+        Example:
+            >>> from datetime import timedelta
+            >>> store.purge()
+            0
+            >>> store.purge(idle_for=timedelta(days=90))
+            0
         """
 
     def import_tokens(self, tokens: Iterable[OAuthToken]) -> int:
-        """Save each of the tokens, in one transaction: all of them or none.
+        """Save all tokens in one transaction.
 
-        `store.import_tokens(FileStore("sdk_tokens.txt").get_tokens())` moves another store over. Tokens carry
-        their rows' ids afterwards.
+        Each token is saved as by `save_token`. If one of them cannot be saved, none is.
+
+        Args:
+            tokens: An iterable of tokens. Afterwards each token has the id of its row.
 
         Returns:
-            How many tokens were saved.
+            The number of saved tokens.
 
         Raises:
-            SDKException: see the class. What the iterable itself raises passes through.
+            SDKException: as described at the class, and at `save_token`. An exception of the iterable itself passes
+                through unchanged.
+
+        Example:
+            >>> from zohocrmsdk.src.com.zoho.api.authenticator.store import FileStore
+            >>> store.import_tokens(FileStore("sdk_tokens.txt").get_tokens())
+            2
         """
 
     def backup(self, path: str | PathLike[str]) -> None:
-        """Write a consistent copy into a SQLite file, while others go on writing.
+        """Write a consistent copy into a SQLite file, while other callers go on writing.
 
-        The file is its owner's alone (0600) and takes its name only once it is whole. A token database of this
-        library's that nobody has open (an older backup) is replaced, anything else is not.
+        Only its owner can read the file (mode 0600). It appears under its name when it is complete. An existing file is
+        replaced only if it is a token database of this library that no program has open, such as an older backup.
+
+        Args:
+            path: The file to write. Its folder must exist.
 
         Raises:
-            SDKException: see the class.
+            SDKException: as described at the class. `"target-not-a-backup"` means that the existing file is not a token
+                database, or that it is in use. `"missing-folder"`, `"is-a-folder"` and `"disk-full"` are about `path`.
+
+        Example:
+            >>> store.backup("backup.db")
+            >>> with CustomStoreSQLite("backup.db") as copy:
+            ...     len(copy)
+            1
         """
 
     def check(self) -> list[Finding]:
-        """Look for what is not as it should be, and change nothing. `zoho-token-store check` finds the same.
+        """Return the problems of the store, and change nothing.
 
-        - The file: SQLite's integrity check of all of it; a schema that is older, newer or another program's; who may
-          read it; whether it is in WAL mode; a file system that other machines may use.
-        - The rows: several for one user, client and API domain, or for one refresh token; an access token without an
-          expiry, or with one more than a day ahead; rows that can never be used again (what `purge` deletes), or that
-          have no credential at all.
+        `zoho-token-store check` finds the same problems. The check reads the whole file. With a million rows this takes
+        seconds.
 
-        It reads the whole file: seconds for a million rows.
+        It checks these properties of the file:
+
+        - Does the whole file pass SQLite's integrity check?
+        - Is the schema older, newer, or of another program?
+        - Who can read the file?
+        - Is the file in WAL mode?
+        - Is it on a file system that other machines may use?
+
+        It finds these problems of rows:
+
+        - Several rows have the same user, client and API domain, or the same refresh token.
+        - An access token has no expiry, or one that is more than a day ahead.
+        - A row can never be used again. `purge` deletes such rows.
+        - A row has no refresh token, no grant token and no access token.
+
+        Returns:
+            One finding for each kind of problem. An empty list means that no problem was found. A damaged file is a
+            finding, unless the file cannot be read at all.
 
         Raises:
-            SDKException: see the class. A damaged file is a finding, not a failure, unless it cannot be read at all.
+            SDKException: as described at the class.
+
+        Example:
+            >>> store.check()
+            []
         """
 
     def lease_info(self) -> LeaseInfo:
-        """Return how often this store had to do with refresh leases, for whoever runs it in production.
+        """Return how often this store acquired refresh leases and waited for them.
 
-        A forked child starts with its parent's numbers. The logger `zoho_token_store` tells each event as it happens:
-        a lease taken, a wait that ended, a lease given back without a new token (INFO), a wait in vain (WARNING), the
-        rest (DEBUG).
+        Use it to monitor a program in production. A forked child begins with the numbers of its parent.
+
+        The logger `zoho_token_store` reports each event when it happens. INFO: a lease was acquired, a wait ended, a
+        lease was released without a new token. WARNING: a wait ended without a fresh token. DEBUG: everything else.
+
+        Example:
+            >>> info = store.lease_info()
+            >>> info.waited, info.gave_up
+            (0, 0)
         """
 
     def close(self) -> None:
-        """Close the store, and give back what leases it holds.
+        """Close the store, and release its leases.
 
-        Any later call but `close()` raises an `SDKException`; what was saved in a file stays.
+        Every later operation raises an `SDKException`, and the code of its cause is `"closed"`. A second `close()` does
+        nothing. The rows in a file stay there.
+
+        Example:
+            >>> store.close()
         """
 
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *_exception: object) -> None: ...
+    def __enter__(self) -> Self:
+        """Return the store itself.
+
+        Example:
+            >>> with CustomStoreSQLite("zohooauth.db") as store:
+            ...     len(store)
+            1
+        """
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close the store."""
+
     def __len__(self) -> int:
         """Return the number of rows."""
 
     def __bool__(self) -> bool:
-        """Return `True`: a store without rows is a store."""
+        """Return `True`, even if the store has no rows."""
 
     def __reduce_ex__(self, _protocol: SupportsIndex, /) -> NoReturn:
         """Raise `TypeError`: a store can be neither copied nor pickled."""
 
 class CustomStoreSQLite(TokenStoreBase):
-    """Tokens in a SQLite file, for any number of threads and processes (contract 7, 9).
+    """Tokens in a SQLite file, for any number of threads and processes.
 
-    A file that the SDK's sample class of this name wrote opens as it is, keeps its rows, and can still be used by the
-    sample. A new file is readable by its owner alone (0600); an existing one that others can read draws one warning on
-    the logger `zoho_token_store`. So does one on a file system that other machines may use (NFS, SMB, FUSE and the
-    like): there the store works without WAL, and promises nothing for two hosts.
+    - It can open a file that the SDK's sample class of the same name wrote. The rows stay, and the sample can still use
+      the file (contract, section 9).
+    - Only its owner can read a new file (mode 0600). If other users can read an existing file, the store writes one
+      warning to the logger `zoho_token_store`.
+    - If the file is on a file system that other machines may use (for example NFS, SMB or FUSE), the store works
+      without WAL and writes one warning. It then promises nothing for two machines that use the file at the same time.
+
+    Example:
+        >>> with CustomStoreSQLite("zohooauth.db") as store:
+        ...     len(store)
+        1
     """
 
     def __init__(
         self,
         path: str | PathLike[str] = "zohooauth.db",
         *,
-        refresh_lease: float = 10.0,
-        busy_timeout: float = 5.0,
+        refresh_lease: timedelta | SupportsFloat = 10.0,
+        busy_timeout: timedelta | SupportsFloat = 5.0,
         raise_on_missing_id: bool = True,
     ) -> None:
-        """Open the file, or make it.
+        """Open the file. Create it if it is missing.
 
         Args:
-            path: Made absolute once, here. The file is made if it is missing; its folder is not. `":memory:"` is
-                refused: that is `CustomStoreInMemory`.
-            refresh_lease: How long one refresh may take before others make it themselves, in seconds: then the lease
-                that keeps them waiting is over. Zoho answers in well under a second. 0 turns leases off. All who
-                use one file should be given the same.
-            busy_timeout: Longest wait for other programs and threads that have the file locked, in seconds.
-            raise_on_missing_id: What `find_token_by_id` does about an id that is not there: raise, or return `None`.
+            path: The file. A relative path is made absolute here, so a later `chdir` does not matter. A missing file is
+                created, but not a missing folder. `":memory:"` is refused: use `CustomStoreInMemory`.
+            refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
+                requester refreshes a token, the others wait. If the refresh takes longer than the lease, the others
+                refresh the token themselves. Zoho answers in well under a second. `0` turns leases off. All programs
+                that use one file should use the same value.
+            busy_timeout: The longest wait for other programs and threads that have locked the file: a `timedelta` or a
+                number of seconds, not negative.
+            raise_on_missing_id: What `find_token_by_id` does if no row has the id: raise, or return `None`.
 
         Raises:
-            ImportError: no Zoho CRM SDK is installed; the message names the packages that bring it.
-            SDKException: the file cannot be made or opened, is not a SQLite database, is damaged, is another
-                program's, or was written by a newer version of this library. It is left untouched.
+            ImportError: no Zoho CRM SDK is installed. The message names the packages that provide one.
+            SDKException: the store cannot be opened. `"missing-folder"`, `"is-a-folder"`, `"invalid-path"`,
+                `"permission-denied"`: the path cannot be used. `"not-a-database"`, `"damaged"`, `"newer-schema"`,
+                `"other-program"`: the file is not a token database that this version can use. It is left untouched.
+
+        Example:
+            >>> from datetime import timedelta
+            >>> CustomStoreSQLite("zohooauth.db", refresh_lease=timedelta(seconds=15), busy_timeout=2.5).close()
         """
 
 class CustomStoreInMemory(TokenStoreBase):
-    """Tokens in a private SQLite database in memory, gone with the object. Also called `CustomStore`."""
+    """Tokens in a private SQLite database in memory, lost with the object. Also called `CustomStore`.
 
-    def __init__(self, *, refresh_lease: float = 10.0, raise_on_missing_id: bool = True) -> None:
+    Example:
+        >>> with CustomStoreInMemory() as store:
+        ...     len(store)
+        0
+    """
+
+    def __init__(self, *, refresh_lease: timedelta | SupportsFloat = 10.0, raise_on_missing_id: bool = True) -> None:
         """Make an empty store.
 
         Args:
-            refresh_lease: How long one refresh may take before others make it themselves, in seconds: then the lease
-                that keeps them waiting is over. Zoho answers in well under a second. 0 turns leases off. It
-                counts among the threads of this process.
-            raise_on_missing_id: What `find_token_by_id` does about an id that is not there: raise, or return `None`.
+            refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
+                thread refreshes a token, the others wait. If the refresh takes longer than the lease, the others
+                refresh the token themselves. Zoho answers in well under a second. `0` turns leases off.
+            raise_on_missing_id: What `find_token_by_id` does if no row has the id: raise, or return `None`.
 
         Raises:
-            ImportError: no Zoho CRM SDK is installed; the message names the packages that bring it.
-            SDKException: an argument is bad input.
+            ImportError: no Zoho CRM SDK is installed. The message names the packages that provide one.
+            SDKException: `"invalid-argument"`: an argument has the wrong type or value.
+
+        Example:
+            >>> CustomStoreInMemory(refresh_lease=0, raise_on_missing_id=False).find_token_by_id("99")
         """
 
 class CustomStoreList(TokenStoreBase):
-    """Tokens in a plain list in memory, gone with the object."""
+    """Tokens in a plain list in memory, lost with the object.
 
-    def __init__(self, *, refresh_lease: float = 10.0, raise_on_missing_id: bool = True) -> None:
+    Example:
+        >>> with CustomStoreList() as store:
+        ...     len(store)
+        0
+    """
+
+    def __init__(self, *, refresh_lease: timedelta | SupportsFloat = 10.0, raise_on_missing_id: bool = True) -> None:
         """Make an empty store.
 
         Args:
-            refresh_lease: How long one refresh may take before others make it themselves, in seconds: then the lease
-                that keeps them waiting is over. Zoho answers in well under a second. 0 turns leases off. It
-                counts among the threads of this process.
-            raise_on_missing_id: What `find_token_by_id` does about an id that is not there: raise, or return `None`.
+            refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
+                thread refreshes a token, the others wait. If the refresh takes longer than the lease, the others
+                refresh the token themselves. Zoho answers in well under a second. `0` turns leases off.
+            raise_on_missing_id: What `find_token_by_id` does if no row has the id: raise, or return `None`.
 
         Raises:
-            ImportError: no Zoho CRM SDK is installed; the message names the packages that bring it.
-            SDKException: an argument is bad input.
+            ImportError: no Zoho CRM SDK is installed. The message names the packages that provide one.
+            SDKException: `"invalid-argument"`: an argument has the wrong type or value.
+
+        Example:
+            >>> CustomStoreList(refresh_lease=0, raise_on_missing_id=False).find_token_by_id("99")
         """
 
 @final
@@ -320,15 +586,15 @@ class Record:
 
     @property
     def user_name(self) -> str | None:
-        """The user, as the SDK writes it (SDK 6 to 8: `email:zgid`)."""
+        """The user name, as the SDK writes it (SDK 6 to 8: `email:zgid`)."""
 
     @property
     def client_id(self) -> str | None:
-        """The OAuth client's id."""
+        """The id of the OAuth client."""
 
     @property
     def redirect_url(self) -> str | None:
-        """The OAuth redirect URL."""
+        """The redirect URL of the OAuth client."""
 
     @property
     def api_domain(self) -> str | None:
@@ -336,136 +602,208 @@ class Record:
 
     @property
     def data_centre(self) -> str | None:
-        """What that is called: `"US"`, `"EU sandbox"`; `None` if it is none of Zoho's."""
+        """The name of the API domain, such as `"US"` or `"EU sandbox"`. `None` if the domain is not one of Zoho's."""
 
     @property
     def expiry_time(self) -> str | None:
-        """When the access token expires, as it is stored."""
+        """When the access token expires, as text, as it is stored."""
 
     @property
     def expires_at(self) -> int | None:
-        """The same in milliseconds since the epoch, if it can be read."""
+        """When the access token expires, in milliseconds since the epoch. `None` if `expiry_time` cannot be read."""
 
     @property
     def last_saved(self) -> int | None:
-        """When the row was last saved, in milliseconds since the epoch, if known."""
+        """When the row was last saved, in milliseconds since the epoch. `None` if that is not known."""
 
     @property
     def has_client_secret(self) -> bool:
-        """Whether there is a client secret."""
+        """Whether the row has a client secret."""
 
     @property
     def has_refresh_token(self) -> bool:
-        """Whether there is a refresh token."""
+        """Whether the row has a refresh token."""
 
     @property
     def has_access_token(self) -> bool:
-        """Whether there is an access token."""
+        """Whether the row has an access token."""
 
     @property
     def has_grant_token(self) -> bool:
-        """Whether there is a grant token."""
+        """Whether the row has a grant token."""
 
 @final
 class Imported:
-    """How many rows of a batch became what, for the command line."""
+    """How many rows of an import had which result, for the command line."""
 
     @property
     def new(self) -> int:
-        """Rows that were not here."""
+        """Rows that were not in the database before."""
 
     @property
     def updated(self) -> int:
-        """Rows that were newer than what was here, or had something that it lacked."""
+        """Rows that were newer than the row in the database, or had a value that it lacked."""
 
     @property
     def unchanged(self) -> int:
-        """Rows that brought nothing."""
+        """Rows that had nothing new."""
 
     @property
     def skipped(self) -> int:
-        """Rows with no refresh, grant or access token."""
+        """Rows without any refresh, grant or access token."""
 
 @final
 class Source:
-    """The rows of a file, to be imported or restored by the command line."""
+    """The rows of a file, to import or to restore, for the command line."""
 
     @property
     def kind(self) -> Literal["FileStore", "SQLite", "JSON Lines"]:
-        """Which kind of file it was."""
+        """The kind of the file."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
 
 @final
 class Administration:
-    """A token database without the SDK, for the command line. Its methods raise `StoreError` itself (contract 6)."""
+    """A token database without the SDK, for the command line.
 
-    def __new__(cls, path: str | PathLike[str], *, make: bool = False, busy_timeout: float = 5.0) -> Self:
-        """Open the database at `path`; one that is missing is made if `make` is given.
+    Its methods raise `StoreError` itself, because no SDK is needed (contract, section 6). Every method can fail with
+    the codes that `TokenStoreBase` lists.
+
+    Example:
+        >>> database = Administration("zohooauth.db")
+        >>> [(record.id, record.user_name) for record in database.records()]
+        [('1', 'ada@example.com')]
+        >>> database.reveal("1")["refresh_token"]
+        '1000.made.up'
+        >>> database.export("tokens.jsonl")
+        1
+        >>> database.close()
+    """
+
+    def __new__(
+        cls, path: str | PathLike[str], *, make: bool = False, busy_timeout: timedelta | SupportsFloat = 5.0
+    ) -> Self:
+        """Open the database at `path`.
 
         Args:
-            path: Made absolute once, here.
-            make: Make it if it is missing; otherwise that is an error.
-            busy_timeout: Longest wait for other programs that have the file locked, in seconds.
+            path: The file. A relative path is made absolute here.
+            make: Whether to create the file if it is missing.
+            busy_timeout: The longest wait for other programs that have locked the file: a `timedelta` or a number of
+                seconds, not negative.
 
         Raises:
-            StoreError: as the constructor of `CustomStoreSQLite`.
+            StoreError: with the codes of the constructor of `CustomStoreSQLite`. `"missing-file"` means that there is
+                no file and that `make` is false.
         """
 
     def __len__(self) -> int:
         """Return the number of rows."""
 
     def records(self) -> list[Record]:
-        """Return all rows, the oldest first."""
+        """Return all rows, the oldest row first."""
 
     def record(self, id: str) -> Record:  # noqa: A002
-        """Return the row with this id. One that is not there is an error."""
+        """Return the row with this id.
+
+        Raises:
+            StoreError: `"missing-id"`: no row has the id.
+        """
 
     def reveal(self, id: str) -> dict[str, str]:  # noqa: A002
-        """Return the present values of the row with this id by column, its secrets among them."""
+        """Return the values of the row with this id, its secrets included.
+
+        Returns:
+            The present values by the names of their columns.
+
+        Raises:
+            StoreError: `"missing-id"`: no row has the id.
+        """
 
     def delete(self, id: str) -> None:  # noqa: A002
-        """Delete the row with this id. One that is not there is an error."""
+        """Delete the row with this id, and scrub its secrets from the file.
+
+        Raises:
+            StoreError: `"missing-id"`: no row has the id.
+        """
 
     def purgeable(self, idle_for: timedelta | SupportsFloat | None = None) -> list[Record]:
-        """Return the rows that may be purged (contract 10), the oldest first. `idle_for`: a `timedelta` or seconds."""
+        """Return the rows that `purge` may delete, the oldest row first.
+
+        Args:
+            idle_for: As for `TokenStoreBase.purge`.
+        """
 
     def purge(self, ids: list[str], idle_for: timedelta | SupportsFloat | None = None) -> int:
-        """Delete those of the rows with these ids that may still be purged, and return how many they were."""
+        """Purge the rows with these ids, and return how many were deleted.
+
+        A row that may no longer be purged is kept.
+
+        Args:
+            ids: The ids of rows that `purgeable` returned.
+            idle_for: As for `TokenStoreBase.purge`.
+        """
 
     def import_rows(self, source: Source, first: int, count: int) -> Imported:
-        """Bring `count` rows of a source from number `first` (0 is the first) to this database, in one transaction.
+        """Import `count` rows of a source, beginning with row number `first`, in one transaction.
 
-        No row is found by an id of another store's. The newer of two wins: the one whose access token expires later; of
-        one that is not newer, only what is missing here is taken. So the same file once more changes nothing.
+        An id of another store means nothing here, so no row is found by its id. If a row is here already, the newer of
+        the two wins. The newer one is the one whose access token expires later. An imported row that is not newer only
+        fills in values that are missing here. So a second import of the same file changes nothing.
+
+        Args:
+            source: The rows.
+            first: The number of the first row to import. Rows are counted from 0.
+            count: The number of rows to import.
+
+        Raises:
+            StoreError: `"same-file"`: the source is this database.
         """
 
     def restore(self, source: Source) -> int:
-        """Put all rows of a backup in the place of all rows here, in one transaction; return how many they are."""
+        """Replace all rows by the rows of a backup, in one transaction. Return their number.
+
+        Raises:
+            StoreError: `"not-a-backup"`: the source is not a database. `"duplicate-ids"`: several rows have the same
+                id. `"same-file"`: the source is this database.
+        """
 
     def backup(self, path: str | PathLike[str]) -> None:
-        """Write a consistent copy, as a store's `backup` does."""
+        """Write a consistent copy into a SQLite file, like the `backup` of a store."""
 
     def export(self, path: str | PathLike[str], *, overwrite: bool = False) -> int:
-        """Write all rows as JSON Lines into a file, its owner's alone (0600); return how many they are.
+        """Write all rows into a file as JSON Lines, and return their number.
 
-        It takes its name once it is whole. A file that is there is an error without `overwrite`.
+        Only its owner can read the file (mode 0600). It appears under its name when it is complete.
+
+        Args:
+            path: The file to write.
+            overwrite: Whether to replace an existing file. A database is never replaced.
+
+        Raises:
+            StoreError: `"file-exists"`: there is a file, and `overwrite` is false. `"same-file"`,
+                `"target-is-database"`: the path is a database.
         """
 
     def close(self) -> None:
         """Close the database."""
 
 def read_source(path: str | PathLike[str]) -> Source:
-    """Read the rows of a FileStore's CSV file, a SQLite token database, or an export; it stays as it is.
+    """Read the rows of a file, to import or to restore them. The file is not changed.
+
+    The file is a CSV file of the SDK's `FileStore`, a SQLite token database, or an export of this library.
 
     Raises:
-        StoreError: there is no such file, it is damaged, or it is neither of these.
+        StoreError: `"missing-file"`: there is no file. `"not-a-token-file"`, `"no-token-table"`, `"other-program"`: the
+            file is of another kind. `"invalid-line"`, `"damaged"`: its contents are wrong. `"changed-while-read"`:
+            another program wrote the file meanwhile.
     """
 
 def check(path: str | PathLike[str]) -> list[Finding]:
-    """Look for what is not as it should be with the database at `path`, and change nothing; see `TokenStoreBase.check`.
+    """Return the problems of the database at `path`, and change nothing.
+
+    `TokenStoreBase.check` describes the problems. This function also checks a file that cannot be opened as a store.
 
     Raises:
-        StoreError: there is no such file, or it cannot be read.
+        StoreError: `"missing-file"`: there is no file. `"permission-denied"`, `"io-error"`: it cannot be read.
     """

@@ -2,8 +2,14 @@
 
 from datetime import datetime, timezone
 
-from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite, LeaseInfo
-from zoho_token_store._native import TokenStoreBase
+from zoho_token_store import (
+    CustomStoreInMemory,
+    CustomStoreList,
+    CustomStoreSQLite,
+    LeaseInfo,
+    StoreError,
+    TokenStoreBase,
+)
 
 store = CustomStoreSQLite("zohooauth.db")
 
@@ -21,6 +27,7 @@ store.backup()  # expected: missing argument
 store.find_tokens()  # expected: unknown method
 store.lease_info().taken = 0  # expected: read-only attribute
 store.find_token_by_id("1").get_id()  # expected: the result may be None, with raise_on_missing_id=False
+number: int = StoreError("made up").code  # expected: not an int
 names: list[str] = store.check()  # expected: not a list of str
 
 

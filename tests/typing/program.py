@@ -9,12 +9,12 @@ from pathlib import Path
 from typing_extensions import assert_type
 from zoho_token_store import (
     CustomStore,
-    CustomStoreInMemory,
     CustomStoreList,
     CustomStoreSQLite,
     Finding,
     LeaseInfo,
     StoreError,
+    TokenStoreBase,
     __version__,
 )
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
@@ -28,7 +28,7 @@ class Notifying(CustomStoreSQLite):
 
     def __init__(self, path: Path, notify: Callable[[str], None]) -> None:
         """Open the file."""
-        super().__init__(path, refresh_lease=5, busy_timeout=1.5, raise_on_missing_id=False)
+        super().__init__(path, refresh_lease=5, busy_timeout=timedelta(seconds=1.5), raise_on_missing_id=False)
         self.notify = notify
 
     def save_token(self, token: OAuthToken) -> None:
@@ -47,7 +47,8 @@ def main(path: Path) -> int:
             found = store.find_token(token)
             by_id = store.find_token_by_id("1")
         except SDKException as error:
-            return 1 if isinstance(error.__cause__, StoreError) else 2
+            cause = error.__cause__
+            return 1 if isinstance(cause, StoreError) and cause.code == "busy" and cause.hint else 2
         if found is None or by_id is None:
             store.save_token(token)
         tokens = store.get_tokens()
@@ -59,11 +60,11 @@ def main(path: Path) -> int:
         store.backup(str(path))
         findings = store.check()
         assert_type(findings, list[Finding])
-        codes = [finding.code for finding in findings if finding.severity == "error" and finding.ids]
+        codes = [finding.code for finding in findings if finding.severity == "error" and finding.ids and finding.hint]
         info = store.lease_info()
         assert_type(info, LeaseInfo)
         assert_type(info.longest_wait, float)
         store.close()
     assert_type(purged, int)
-    stores: list[CustomStoreInMemory | CustomStoreList] = [CustomStore(refresh_lease=0), CustomStoreList()]
+    stores: list[TokenStoreBase] = [CustomStore(refresh_lease=0), CustomStoreList(refresh_lease=timedelta(seconds=5))]
     return len(codes) + imported + info.taken + len(stores[0]) + len(__version__)

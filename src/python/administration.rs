@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::arguments::{duration, duration_ms, file_path};
+use super::arguments::{Given, duration_ms, duration_or, file_path};
 use super::clock::now;
 use super::error::Failure;
 use crate::backends::{self, DATABASE_FORMATS};
@@ -182,16 +182,12 @@ pub(super) struct Administration {
 #[pymethods]
 impl Administration {
     #[new]
-    #[pyo3(signature = (path, *, make=false, busy_timeout=None), text_signature = "(path, *, make=False, busy_timeout=5.0)")]
-    fn new(
-        py: Python<'_>,
-        path: &Bound<'_, PyAny>,
-        make: bool,
-        busy_timeout: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Self> {
+    #[pyo3(signature = (path, *, make=false, busy_timeout=Given(None)), text_signature = "(path, *, make=False, busy_timeout=5.0)")]
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+    fn new(py: Python<'_>, path: &Bound<'_, PyAny>, make: bool, busy_timeout: Given<'_>) -> PyResult<Self> {
         run(py, || {
             let path = file_path(path)?;
-            let timeout = busy_timeout.map_or(Ok(DEFAULT_BUSY_TIMEOUT), |value| duration("busy_timeout", value))?;
+            let timeout = duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT)?;
             Ok(py.detach(|| -> Result<_, Error> {
                 let backend = backends::open(&path, make, Deadline::after(timeout))?;
                 Ok(Self { store: Store::new(backend, timeout) })

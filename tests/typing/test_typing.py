@@ -91,7 +91,7 @@ def native(name: str) -> object:
 
 @pytest.mark.parametrize("name", FIRST_LINES)
 def test_docstrings_begin_as_in_the_stub(name):
-    """The docstring of each native class, function and method begins with the first line of its docstring in the stub."""
+    """The docstring of each native class, function and method begins with the first line of the stub's docstring."""
     assert inspect.getdoc(native(name)).startswith(FIRST_LINES[name])
 
 

@@ -59,7 +59,7 @@ def test_the_contributors_guide_is_complete():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     targets = re.findall(r"^([a-z0-9-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(targets) > 20
-    section = text[text.index("## The verbs") :]
+    section = text[text.index("## Make targets") :]
     assert [target for target in targets if target != "help" and f"`{target}`" not in section] == []
     for folder in re.findall(r"`((?:src|tests|benchmarks|examples|python)[\w/.]*)`", text):
         assert (ROOT / folder).exists(), folder

@@ -65,7 +65,7 @@ class StoreError(Exception):
     """An error of a token store, with a code for programs and a hint for people.
 
     A method of a store raises the SDK's `SDKException`. The `StoreError` is its `cause`, and also its `__cause__`. The
-    functions and classes for the command line (`Administration`, `read_source`, `check`) raise the `StoreError` itself.
+    class `Administration` and the functions of this module, which need no SDK, raise the `StoreError` itself.
 
     The message says what failed, with which file or id, what happened to the data, and what to do. It never contains a
     secret. `docs/troubleshooting.md` explains every code.
@@ -98,7 +98,8 @@ def error_codes() -> dict[str, str]:
 class LeaseInfo:
     """How often a store acquired refresh leases and waited for them, in this process, since it was opened.
 
-    It is a snapshot: the numbers do not change later.
+    A requester is a call of the SDK's `get_token` that needs a new access token. The object is a snapshot: its numbers
+    do not change later.
 
     Example:
         >>> store.lease_info()
@@ -211,20 +212,22 @@ class TokenStoreBase:
         """Complete a token from its row.
 
         A token names its row by one of its keys. The keys are tried in this order: user name, id, grant token, refresh
-        token, access token. The row is the first one that a key finds and that does not contradict the token. A token
-        without any key names no row. The full rules are in section 3 of the contract.
+        token, access token. The row is the first one that a key finds and that does not contradict the token. A row
+        contradicts a token if both have a value for the same field, and the values differ. Section 3 of the contract
+        says which fields are compared. A token without any key names no row.
 
         If the token needs a refresh, this method may wait. It waits only if the caller is the SDK's
-        `OAuthToken.get_token` and another thread or process is refreshing the same row. It then returns the refreshed
-        row. `refresh_lease` limits the wait (see `docs/lease.md`). While it waits, other Python threads can run, and an
-        exception of a signal handler ends the wait. Every other caller gets the row at once.
+        `OAuthToken.get_token` and another thread or process is refreshing the same row. Then it completes the token
+        from the refreshed row. `refresh_lease` limits the wait (see `docs/lease.md`). While it waits, other Python
+        threads can run, and an exception of a signal handler ends the wait. Every other caller gets the row at once.
 
         Args:
             token: It is changed in place. Every absent field is filled in from the row. The id is always set to the id
                 of the row. Access token and expiry belong together: both are taken from the row, or neither is. They
-                are taken if the token has no access token, or if its access token has no expiry or expires earlier. If
-                the token has another refresh or grant token than the row, its user has authorized again. Then the row's
-                access token and its old credentials are not taken (contract, section 4).
+                are taken if the row has an access token, and the token has none, one without an expiry, or one that
+                expires earlier. If the token has another refresh token than the row, its user has authorised again. The
+                same is true if it has no refresh token, and another grant token. Then the row's access token and its
+                old credentials are not taken (contract, section 4).
 
         Returns:
             The same object, or `None` if there is no row. In that case the token is unchanged.
@@ -245,7 +248,7 @@ class TokenStoreBase:
         """Save a token into its row, or into a new row if it has none.
 
         The row is the one that `find_token` finds. Finding it and writing it are one transaction. When the method
-        returns, the row is durable: a power cut cannot lose it.
+        returns, a row in a file is durable: a power cut cannot lose it.
 
         A present field of the token replaces the value in the row. An absent field leaves the value as it is. An access
         token without an expiry clears the expiry of the row (contract, section 5).
@@ -511,7 +514,7 @@ class CustomStoreSQLite(TokenStoreBase):
                 that use one file should use the same value.
             busy_timeout: The longest wait for other programs and threads that have locked the file: a `timedelta` or a
                 number of seconds, not negative.
-            raise_on_missing_id: What `find_token_by_id` does if no row has the id: raise, or return `None`.
+            raise_on_missing_id: Whether `find_token_by_id` raises if no row has the id. Otherwise it returns `None`.
 
         Raises:
             ImportError: no Zoho CRM SDK is installed. The message names the packages that provide one.
@@ -540,7 +543,7 @@ class CustomStoreInMemory(TokenStoreBase):
             refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
                 thread refreshes a token, the others wait. If the refresh takes longer than the lease, the others
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off.
-            raise_on_missing_id: What `find_token_by_id` does if no row has the id: raise, or return `None`.
+            raise_on_missing_id: Whether `find_token_by_id` raises if no row has the id. Otherwise it returns `None`.
 
         Raises:
             ImportError: no Zoho CRM SDK is installed. The message names the packages that provide one.
@@ -566,7 +569,7 @@ class CustomStoreList(TokenStoreBase):
             refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
                 thread refreshes a token, the others wait. If the refresh takes longer than the lease, the others
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off.
-            raise_on_missing_id: What `find_token_by_id` does if no row has the id: raise, or return `None`.
+            raise_on_missing_id: Whether `find_token_by_id` raises if no row has the id. Otherwise it returns `None`.
 
         Raises:
             ImportError: no Zoho CRM SDK is installed. The message names the packages that provide one.

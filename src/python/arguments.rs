@@ -1,4 +1,4 @@
-//! Arguments of constructors and methods other than tokens: paths, durations, flags. Everything else is an invalid argument.
+//! Arguments of constructors and methods other than tokens: paths, durations, flags. Any other value is an invalid argument.
 
 use std::convert::Infallible;
 use std::path::PathBuf;

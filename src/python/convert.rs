@@ -63,7 +63,7 @@ impl Sdk {
             Ok(py.import(module)?.getattr(name)?.cast_into::<PyType>()?.unbind())
         };
         let import = || -> PyResult<_> {
-            // The authenticator comes first. The SDK's modules import each other in a cycle, and this entry works.
+            // The SDK's modules import each other in a cycle. An import that begins with the authenticator works.
             Ok((
                 class(format!("{AUTHENTICATOR}.oauth_token"), "OAuthToken")?,
                 class(format!("{API}.user_signature"), "UserSignature")?,

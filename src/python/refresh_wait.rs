@@ -1,7 +1,7 @@
 //! Waiting for the refresh of another requester, in a find that the SDK's `get_token` makes (`docs/lease.md`).
 //!
-//! [`crate::store::lease`] reads row and lease, and acquires the lease. This module does what needs Python: it finds out which
-//! call asks, and it waits. [`super::lease_guard`] releases the lease when the refresh fails.
+//! [`crate::store::lease`] reads row and lease, and acquires the lease. This module does what needs Python: it finds the
+//! frame of the call, and it waits. [`super::lease_guard`] releases the lease when the refresh fails.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -56,13 +56,13 @@ impl LeaseInfo {
 /// The longest single attempt to acquire a lease on a busy store. Signals are handled between two attempts.
 const LEASE_ACQUIRE_SLICE: Duration = Duration::from_millis(50);
 
-/// The time between two looks at a lease of another requester, in milliseconds.
+/// The time between two attempts while another requester holds the lease, in milliseconds.
 const LEASE_POLL_MS: Range<u64> = 20..50;
 
 /// Returns the row when it is fresh, or when this requester has to refresh it.
 ///
-/// `found` is the row that a plain find gave. If anything fails here, the result is the row as it was seen last. An exception
-/// that ends a wait from outside passes through: one of a signal handler, or a timeout of gevent.
+/// `found` is the result of a find without a wait. If anything fails here, the result is the row as it was read last. An
+/// exception that ends a wait from outside passes through: one of a signal handler, or a timeout of gevent.
 pub(super) fn wait_for_row(
     py: Python<'_>,
     store: &Arc<Store>,
@@ -76,7 +76,7 @@ pub(super) fn wait_for_row(
     log_pending_lines(py)?;
     let Some(caller) = or_no_lease(py, store, caller(py))?.flatten() else { return Ok(found) };
     let Some(clock) = or_no_lease(py, store, clock::sdk_clock(py))? else { return Ok(found) };
-    // A token that expires in a moment: wait until it has, because the SDK reads the clock later.
+    // The token is fresh, but expires within `DUE_SOON_MS`. The SDK reads the clock later than this, so wait until it expires.
     while !store.is_due(lookup, found.as_ref(), &clock) {
         if !store.is_due(lookup, found.as_ref(), || clock().saturating_add(DUE_SOON_MS)) {
             return Ok(found);
@@ -87,7 +87,7 @@ pub(super) fn wait_for_row(
     let mut may_hold_abandoned = store.holds_leases();
     loop {
         let slice = LEASE_ACQUIRE_SLICE.min(store.refresh_lease());
-        let looked_at = Instant::now();
+        let attempted_at = Instant::now();
         let outcome = match py.detach(|| store.try_acquire(lookup, &caller.requester, call, &clock, slice)) {
             Ok(attempt) => {
                 found = attempt.found;
@@ -127,8 +127,8 @@ pub(super) fn wait_for_row(
             {
                 continue;
             }
-            Outcome::Wait(key, lease) => wait.see_lease(key, lease, looked_at),
-            Outcome::Busy => wait.see_busy_store(looked_at),
+            Outcome::Wait(key, lease) => wait.see_lease(key, lease, attempted_at),
+            Outcome::Busy => wait.see_busy_store(attempted_at),
         };
         if !again? {
             return Ok(found);
@@ -165,7 +165,7 @@ impl Drop for Deciding {
 /// The refresh of such a call has failed, and the program keeps the exception, as a `Future` does. The exception keeps the
 /// frame, and the frame keeps its [`LeaseGuard`].
 fn release_if_abandoned(py: Python<'_>, store: &Store, key: &LeaseKey) -> Result<bool, Failure> {
-    // Read before the stacks. A lease that is acquired later belongs to a call that the stacks may not show.
+    // The leases are read before the stacks: a lease that is acquired later belongs to a call that the stacks may not show.
     let Some(held) = py.detach(|| store.calls_with_leases()) else { return Ok(false) };
     let running = || -> PyResult<Option<HashSet<usize>>> {
         let sys = py.import("sys")?;
@@ -203,30 +203,30 @@ struct RefreshWait<'py, 's> {
 
 impl RefreshWait<'_, '_> {
     /// Another requester holds the lease. Returns whether to try again.
-    fn see_lease(&mut self, key: &LeaseKey, lease: &Lease, looked_at: Instant) -> Result<bool, Failure> {
+    fn see_lease(&mut self, key: &LeaseKey, lease: &Lease, attempted_at: Instant) -> Result<bool, Failure> {
         if self.begun.is_none() {
             let text = format!("process {} refreshes {}: waiting", lease.process_id(), describe_key(key));
             log_for(self.py, self.store, "debug", &text)?;
         }
         let waited = self.begun.get_or_insert_with(Instant::now).elapsed();
         self.progress.see_lease(lease, waited);
-        self.sleep(looked_at)
+        self.sleep(attempted_at)
     }
 
     /// The store is too busy to acquire the lease. Returns whether to try again.
-    fn see_busy_store(&mut self, looked_at: Instant) -> Result<bool, Failure> {
+    fn see_busy_store(&mut self, attempted_at: Instant) -> Result<bool, Failure> {
         if self.begun.is_none() {
             log_for(self.py, self.store, "debug", "the store is too busy to acquire a lease: waiting")?;
         }
         let waited = self.begun.get_or_insert_with(Instant::now).elapsed();
         self.progress.see_busy_store(waited);
-        self.sleep(looked_at)
+        self.sleep(attempted_at)
     }
 
-    /// Sleeps, and returns whether to try again. The time counts up to the last look: a thread that was suspended since
-    /// then, or waited for the GIL, looks once more before it gives up.
-    fn sleep(&mut self, looked_at: Instant) -> Result<bool, Failure> {
-        let waited = looked_at.saturating_duration_since(*self.begun.get_or_insert_with(Instant::now));
+    /// Sleeps, and returns whether to try again. Only the time until the last attempt counts. So a thread that was suspended
+    /// since then, or waited for the GIL, tries once more before it gives up.
+    fn sleep(&mut self, attempted_at: Instant) -> Result<bool, Failure> {
+        let waited = attempted_at.saturating_duration_since(*self.begun.get_or_insert_with(Instant::now));
         let left = self.progress.limit(self.store.refresh_lease()).saturating_sub(waited);
         if left.is_zero() {
             self.end(true)?;
@@ -255,7 +255,8 @@ impl RefreshWait<'_, '_> {
 ///
 /// gevent replaces `time.sleep`. Then this calls the replacement, so that other greenlets of the thread go on. Python's own
 /// `time.sleep` is not called: it checks for signals only if one arrives while it sleeps. And a thread that is in it when the
-/// interpreter ends is ended by `pthread_exit`, which no Rust frame below survives.
+/// interpreter ends is terminated (Python's C API, "Cautions regarding runtime finalization"). Rust frames must not be
+/// unwound by `pthread_exit`.
 fn sleep(py: Python<'_>, time: Duration) -> PyResult<()> {
     let sleep = py.import("time")?.getattr(intern!(py, "sleep"))?;
     if sleep.is_instance_of::<PyCFunction>() {
@@ -292,7 +293,8 @@ fn caller(py: Python<'_>) -> PyResult<Option<Caller>> {
     Ok(py.detach(|| requester(task, yields)).map(|requester| Caller { requester, has_greenlets }))
 }
 
-/// The owner whose leases a save releases, and the call that this is the save of. `None` if this process holds no lease.
+/// Returns the owner whose leases a save releases. If the SDK's `get_token` saves, also returns the identity of that call.
+/// `None` if the store holds no lease.
 pub(super) fn saver(py: Python<'_>, store: &Store, sdk: &Sdk) -> Result<Option<(String, Option<usize>)>, Failure> {
     if !store.holds_leases() {
         return Ok(None);
@@ -302,7 +304,8 @@ pub(super) fn saver(py: Python<'_>, store: &Store, sdk: &Sdk) -> Result<Option<(
     Ok(caller.map(|caller| (caller.requester.owner().to_owned(), call)))
 }
 
-/// Identifies the call of a frame, and the calls that it was made from.
+/// Returns the identity of the call of this frame, and of each call below it on the stack. The address of a frame identifies
+/// its call.
 fn calls_of(frame: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
     let back = intern!(frame.py(), "f_back");
     let mut calls = Vec::new();

@@ -1,4 +1,5 @@
-//! What the command line uses: a token database without the SDK. Its methods raise `StoreError` itself (contract, section 6).
+//! What the command line uses: a token database without the SDK. Its methods raise `StoreError` itself (contract,
+//! section 6).
 //!
 //! Only [`Administration::reveal`] returns secrets to Python.
 
@@ -182,7 +183,10 @@ pub(super) struct Administration {
 #[pymethods]
 impl Administration {
     #[new]
-    #[pyo3(signature = (path, *, make=false, busy_timeout=Given(None)), text_signature = "(path, *, make=False, busy_timeout=5.0)")]
+    #[pyo3(
+        signature = (path, *, make=false, busy_timeout=Given(None)),
+        text_signature = "(path, *, make=False, busy_timeout=5.0)"
+    )]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
     fn new(py: Python<'_>, path: &Bound<'_, PyAny>, make: bool, busy_timeout: Given<'_>) -> PyResult<Self> {
         run(py, || {

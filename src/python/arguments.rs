@@ -1,4 +1,5 @@
-//! Arguments of constructors and methods other than tokens: paths, durations, flags. Any other value is an invalid argument.
+//! Arguments of constructors and methods other than tokens: paths, durations, flags. Any other value is an invalid
+//! argument.
 
 use std::convert::Infallible;
 use std::path::PathBuf;

@@ -13,8 +13,8 @@ pub(super) fn now() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Returns the clock that the SDK reads: Python's `time.time()`, which a test may have replaced. The returned function does
-/// not call Python, so it can run while a lock is held.
+/// Returns the clock that the SDK reads: Python's `time.time()`, which a test may have replaced. The returned function
+/// does not call Python, so it can run while a lock is held.
 pub(super) fn sdk_clock(py: Python<'_>) -> PyResult<impl Fn() -> i64 + Sync + use<>> {
     let time = py.import("time")?.getattr(intern!(py, "time"))?;
     let before = now();

@@ -1,5 +1,5 @@
-//! Conversion between the SDK's objects and ours. All names of the SDK that this library uses are in this file: modules,
-//! public getters and setters, and the constructor. They are the same in SDK 5 to 8.
+//! Conversion between the SDK's objects and ours. All names of the SDK that this library uses are in this file:
+//! modules, public getters and setters, and the constructor. They are the same in SDK 5 to 8.
 
 use pyo3::exceptions::{PyException, PyImportError, PyMemoryError};
 use pyo3::intern;
@@ -24,8 +24,8 @@ const EXCEPTION_CODE: &str = "TOKEN_STORE";
 const NO_SDK: &str = "a token store needs the Zoho CRM Python SDK: pip install zohocrmsdk8_0 (or zohocrmsdk7_0, \
                       zohocrmsdk6_0, zohocrmsdk5_0)";
 
-/// The getter, the setter and the constructor argument of a field. The user name is inside an object, `UserSignature`. The
-/// constructor has no argument for the expiry.
+/// The getter, the setter and the constructor argument of a field. The user name is inside an object, `UserSignature`.
+/// The constructor has no argument for the expiry.
 const fn names(field: Field) -> (&'static str, &'static str, Option<&'static str>) {
     match field {
         Field::Id => ("get_id", "set_id", Some("id")),
@@ -86,8 +86,8 @@ impl Sdk {
         Ok(Self { oauth_token, user_signature, exception, token_store, functions })
     }
 
-    /// Registers `class` as a virtual subclass of the SDK's `TokenStore`. Python does not check a virtual subclass for the
-    /// abstract methods, so this does.
+    /// Registers `class` as a virtual subclass of the SDK's `TokenStore`. Python does not check a virtual subclass for
+    /// the abstract methods, so this does.
     pub(super) fn register(&self, class: &Bound<'_, PyType>) -> PyResult<()> {
         let py = class.py();
         let interface = self.token_store.bind(py);
@@ -116,7 +116,8 @@ impl Sdk {
 
     /// Returns the frame in which the SDK decides whether to refresh, if the SDK is the caller.
     ///
-    /// The frame is recognized by the names of function and module, because another library may have wrapped the method.
+    /// The frame is recognized by the names of function and module, because another library may have wrapped the
+    /// method.
     pub(super) fn deciding_frame<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let module = self.oauth_token.bind(py).module()?;
         let mut frame = py.import("sys")?.call_method0(intern!(py, "_getframe"))?;
@@ -235,8 +236,9 @@ impl<'py> CallerToken<'py> {
         if self.token().get(Field::Id) == Some(id) { Ok(()) } else { sdk.set_field(&self.object, Field::Id, Some(id)) }
     }
 
-    /// Sets each field of the object whose value differs between `before` and `completed`, and returns the object. `before`
-    /// is what was read from the object. An expiry that is an `int` is set in any case, so that it becomes text.
+    /// Sets each field of the object whose value differs between `before` and `completed`, and returns the object.
+    /// `before` is what was read from the object. An expiry that is an `int` is set in any case, so that it becomes
+    /// text.
     pub(super) fn complete(
         &self,
         sdk: &Sdk,
@@ -280,8 +282,8 @@ fn str_or_none<'py>(py: Python<'py>, text: Option<&str>) -> Bound<'py, PyAny> {
 
 /// Turns Python's cyclic garbage collector off until it is dropped.
 ///
-/// Without this the collector visits the growing list of new tokens again and again, although none of them can be garbage.
-/// For 100 000 tokens that takes most of the time.
+/// Without this the collector visits the growing list of new tokens again and again, although none of them can be
+/// garbage. For 100 000 tokens that takes most of the time.
 struct GcPause<'py>(Option<Bound<'py, PyModule>>);
 
 impl<'py> GcPause<'py> {
@@ -357,8 +359,8 @@ fn getter_failed(py: Python<'_>, field: Field, error: PyErr) -> Failure {
     }
 }
 
-/// Returns the name of an exception's type. `None` for an exception that ends a program, such as `KeyboardInterrupt`: it is
-/// not an `Exception`, and must pass through.
+/// Returns the name of an exception's type. `None` for an exception that ends a program, such as `KeyboardInterrupt`:
+/// it is not an `Exception`, and must pass through.
 pub(super) fn exception_name(py: Python<'_>, error: &PyErr) -> Option<String> {
     let name = || error.get_type(py).name().map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
     error.is_instance_of::<PyException>(py).then(name)

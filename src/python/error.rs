@@ -1,4 +1,5 @@
-//! How a failure reaches Python: as the SDK's exception with a `StoreError` as its cause, and in the log (contract, section 6).
+//! How a failure reaches Python: as the SDK's exception with a `StoreError` as its cause, and in the log (contract,
+//! section 6).
 
 use std::ffi::CString;
 
@@ -14,11 +15,11 @@ use crate::store::error::Code;
 
 const LOGGER: &str = "zoho_token_store";
 const STORE_ERROR: &str = "zoho_token_store.StoreError";
-const STORE_ERROR_DOC: &str = "An error of a token store, with a code for programs and a hint for people.\n\n`_native.pyi`, \
-    which editors show, documents it.";
+const STORE_ERROR_DOC: &str = "An error of a token store, with a code for programs and a hint for people.\n\n\
+    `_native.pyi`, which editors show, documents it.";
 
-/// The class `StoreError`, made once as a plain Python exception. A Rust class cannot extend an exception here: "subclassing
-/// native types requires Python >= 3.12 when using the `abi3` feature" (PyO3 0.30, `impl_/pyclass.rs`).
+/// The class `StoreError`, made once as a plain Python exception. A Rust class cannot extend an exception here:
+/// "subclassing native types requires Python >= 3.12 when using the `abi3` feature" (PyO3 0.30, `impl_/pyclass.rs`).
 fn store_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let make = || -> PyResult<Py<PyType>> {
@@ -107,16 +108,16 @@ impl Failure {
     }
 }
 
-/// Adds a handler that writes nothing to the logger. Without it, Python prints the library's warnings to stderr in a program
-/// that has not configured logging (Python's "Logging HOWTO", section "Configuring Logging for a Library").
+/// Gives the logger a handler that writes nothing. Without it, Python prints the library's warnings to stderr in a
+/// program that has not configured logging (Python's "Logging HOWTO", section "Configuring Logging for a Library").
 pub(super) fn add_null_handler(py: Python<'_>) -> PyResult<()> {
     let logging = py.import("logging")?;
     let handler = logging.call_method0("NullHandler")?;
     logging.call_method1("getLogger", (LOGGER,))?.call_method1("addHandler", (handler,)).map(drop)
 }
 
-/// Writes a line to the logger. An exception of a handler is reported, but does not reach the caller, unless it is one that
-/// ends a program.
+/// Writes a line to the logger. An exception of a handler is reported, but does not reach the caller, unless it is one
+/// that ends a program.
 pub(super) fn log(py: Python<'_>, level: &str, message: &str) -> PyResult<()> {
     let write = || py.import("logging")?.call_method1("getLogger", (LOGGER,))?.call_method1(level, ("%s", message));
     match write() {

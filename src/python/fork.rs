@@ -25,8 +25,8 @@ fn before_exit(py: Python<'_>) {
     py.detach(fork::before_exit);
 }
 
-/// Registers the hooks when the module is imported. `atexit` runs hooks in reverse order, so hooks that a program registers
-/// later run before ours, and may use a store.
+/// Registers the hooks when the module is imported. `atexit` runs hooks in reverse order, so hooks that a program
+/// registers later run before ours, and may use a store.
 pub(super) fn register(py: Python<'_>) -> PyResult<()> {
     py.import("atexit")?.call_method1("register", (wrap_pyfunction!(before_exit, py)?,))?;
     let os = py.import("os")?;

@@ -1,8 +1,8 @@
 //! How a lease is released when a refresh fails, and the log lines about leases.
 //!
-//! If Zoho refuses a refresh, the SDK raises and calls no method of a store. So the lease is tied to the life of the frame of
-//! `get_token`: a [`LeaseGuard`] among its local variables is dropped when the method has returned, or when its traceback is
-//! dropped. (A finalizer on the token that `find_token_by_id` makes would cover that method alone.)
+//! If Zoho refuses a refresh, the SDK raises and calls no method of a store. So the lease is tied to the life of the
+//! frame of `get_token`: a [`LeaseGuard`] among its local variables is dropped when the method has returned, or when
+//! its traceback is dropped. (A finalizer on the token that `find_token_by_id` makes would cover that method alone.)
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -55,8 +55,8 @@ impl Drop for LeaseGuard {
     }
 }
 
-/// Log lines of dropped guards. They are written later: a guard may be dropped by the garbage collector, in the middle of a
-/// logging handler that holds its lock.
+/// Log lines of dropped guards. They are written later: a guard may be dropped by the garbage collector, in the middle
+/// of a logging handler that holds its lock.
 static PENDING_LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 const MAX_PENDING_LINES: usize = 100;
 
@@ -66,8 +66,8 @@ pub(super) fn log_pending_lines(py: Python<'_>) -> Result<(), Failure> {
     Ok(pending.iter().try_for_each(|line| log(py, "info", line))?)
 }
 
-/// Releases the leases of this store when the interpreter exits: a program that ends with a failed refresh must not keep
-/// other processes waiting.
+/// Releases the leases of this store when the interpreter exits: a program that ends with a failed refresh must not
+/// keep other processes waiting.
 pub(super) fn release_at_exit(py: Python<'_>, store: &Arc<Store>) -> PyResult<()> {
     static STORES: Mutex<Vec<Weak<Store>>> = Mutex::new(Vec::new());
     static REGISTERED: AtomicBool = AtomicBool::new(false);

@@ -3,9 +3,10 @@
 //! Two rules keep locks and the GIL apart (`store/lock_order.rs` has the order of all locks):
 //!
 //! - No lock of a store is held while Python code runs. Operations take and return plain values.
-//! - No thread waits for a lock while it holds the GIL. A find first tries without waiting ([`crate::store::Wait::No`]),
-//!   because releasing the GIL costs more than the find. Every other operation releases the GIL (`detach`). The three
-//!   locks of this layer are acquired with `lock_py_attached`, which releases the GIL while it waits.
+//! - No thread waits for a lock while it holds the GIL. A find first tries without waiting
+//!   ([`crate::store::Wait::No`]), because releasing the GIL costs more than the find. Every other operation releases
+//!   the GIL (`detach`). The three locks of this layer are acquired with `lock_py_attached`, which releases the GIL
+//!   while it waits.
 
 mod administration;
 mod arguments;

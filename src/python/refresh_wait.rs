@@ -1,7 +1,7 @@
 //! Waiting for the refresh of another requester, in a find that the SDK's `get_token` makes (`docs/lease.md`).
 //!
-//! [`crate::store::lease`] reads row and lease, and acquires the lease. This module does what needs Python: it finds the
-//! frame of the call, and it waits. [`super::lease_guard`] releases the lease when the refresh fails.
+//! [`crate::store::lease`] reads row and lease, and acquires the lease. This module does what needs Python: it finds
+//! the frame of the call, and it waits. [`super::lease_guard`] releases the lease when the refresh fails.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -61,8 +61,8 @@ const LEASE_POLL_MS: Range<u64> = 20..50;
 
 /// Returns the row when it is fresh, or when this requester has to refresh it.
 ///
-/// `found` is the result of a find without a wait. If anything fails here, the result is the row as it was read last. An
-/// exception that ends a wait from outside passes through: one of a signal handler, or a timeout of gevent.
+/// `found` is the result of a find without a wait. If anything fails here, the result is the row as it was read last.
+/// An exception that ends a wait from outside passes through: one of a signal handler, or a timeout of gevent.
 pub(super) fn wait_for_row(
     py: Python<'_>,
     store: &Arc<Store>,
@@ -76,7 +76,8 @@ pub(super) fn wait_for_row(
     log_pending_lines(py)?;
     let Some(caller) = or_no_lease(py, store, caller(py))?.flatten() else { return Ok(found) };
     let Some(clock) = or_no_lease(py, store, clock::sdk_clock(py))? else { return Ok(found) };
-    // The token is fresh, but expires within `DUE_SOON_MS`. The SDK reads the clock later than this, so wait until it expires.
+    // The token is fresh, but expires within `DUE_SOON_MS`. The SDK reads the clock later than this, so wait until it
+    // expires.
     while !store.is_due(lookup, found.as_ref(), &clock) {
         if !store.is_due(lookup, found.as_ref(), || clock().saturating_add(DUE_SOON_MS)) {
             return Ok(found);
@@ -136,8 +137,8 @@ pub(super) fn wait_for_row(
     }
 }
 
-/// The calls of this thread that decide about a refresh. A log handler that looks up a row during such a call gets the row at
-/// once, and decides nothing.
+/// The calls of this thread that decide about a refresh. A log handler that looks up a row during such a call gets the
+/// row at once, and decides nothing.
 struct Deciding(usize);
 
 thread_local!(static DECIDING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) });
@@ -159,13 +160,14 @@ impl Drop for Deciding {
     }
 }
 
-/// Releases the leases of this process whose calls are on no thread's stack any more. Returns whether the lease with this key
-/// was released.
+/// Releases the leases of this process whose calls are on no thread's stack any more. Returns whether the lease with
+/// this key was released.
 ///
-/// The refresh of such a call has failed, and the program keeps the exception, as a `Future` does. The exception keeps the
-/// frame, and the frame keeps its [`LeaseGuard`].
+/// The refresh of such a call has failed, and the program keeps the exception, as a `Future` does. The exception keeps
+/// the frame, and the frame keeps its [`LeaseGuard`].
 fn release_if_abandoned(py: Python<'_>, store: &Store, key: &LeaseKey) -> Result<bool, Failure> {
-    // The leases are read before the stacks: a lease that is acquired later belongs to a call that the stacks may not show.
+    // The leases are read before the stacks: a lease that is acquired later belongs to a call that the stacks may not
+    // show.
     let Some(held) = py.detach(|| store.calls_with_leases()) else { return Ok(false) };
     let running = || -> PyResult<Option<HashSet<usize>>> {
         let sys = py.import("sys")?;
@@ -223,8 +225,8 @@ impl RefreshWait<'_, '_> {
         self.sleep(attempted_at)
     }
 
-    /// Sleeps, and returns whether to try again. Only the time until the last attempt counts. So a thread that was suspended
-    /// since then, or waited for the GIL, tries once more before it gives up.
+    /// Sleeps, and returns whether to try again. Only the time until the last attempt counts. So a thread that was
+    /// suspended since then, or waited for the GIL, tries once more before it gives up.
     fn sleep(&mut self, attempted_at: Instant) -> Result<bool, Failure> {
         let waited = attempted_at.saturating_duration_since(*self.begun.get_or_insert_with(Instant::now));
         let left = self.progress.limit(self.store.refresh_lease()).saturating_sub(waited);
@@ -253,10 +255,10 @@ impl RefreshWait<'_, '_> {
 
 /// Sleeps without the GIL, and runs signal handlers.
 ///
-/// gevent replaces `time.sleep`. Then this calls the replacement, so that other greenlets of the thread go on. Python's own
-/// `time.sleep` is not called: it checks for signals only if one arrives while it sleeps. And a thread that is in it when the
-/// interpreter ends is terminated (Python's C API, "Cautions regarding runtime finalization"). Rust frames must not be
-/// unwound by `pthread_exit`.
+/// gevent replaces `time.sleep`. Then this calls the replacement, so that other greenlets of the thread go on. Python's
+/// own `time.sleep` is not called: it checks for signals only if one arrives while it sleeps. And a thread that is in
+/// it when the interpreter ends is terminated (Python's C API, "Cautions regarding runtime finalization"). Rust frames
+/// must not be unwound by `pthread_exit`.
 fn sleep(py: Python<'_>, time: Duration) -> PyResult<()> {
     let sleep = py.import("time")?.getattr(intern!(py, "sleep"))?;
     if sleep.is_instance_of::<PyCFunction>() {
@@ -293,8 +295,8 @@ fn caller(py: Python<'_>) -> PyResult<Option<Caller>> {
     Ok(py.detach(|| requester(task, yields)).map(|requester| Caller { requester, has_greenlets }))
 }
 
-/// Returns the owner whose leases a save releases. If the SDK's `get_token` saves, also returns the identity of that call.
-/// `None` if the store holds no lease.
+/// Returns the owner whose leases a save releases. If the SDK's `get_token` saves, also returns the identity of that
+/// call. `None` if the store holds no lease.
 pub(super) fn saver(py: Python<'_>, store: &Store, sdk: &Sdk) -> Result<Option<(String, Option<usize>)>, Failure> {
     if !store.holds_leases() {
         return Ok(None);
@@ -304,8 +306,8 @@ pub(super) fn saver(py: Python<'_>, store: &Store, sdk: &Sdk) -> Result<Option<(
     Ok(caller.map(|caller| (caller.requester.owner().to_owned(), call)))
 }
 
-/// Returns the identity of the call of this frame, and of each call below it on the stack. The address of a frame identifies
-/// its call.
+/// Returns the identity of the call of this frame, and of each call below it on the stack. The address of a frame
+/// identifies its call.
 fn calls_of(frame: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
     let back = intern!(frame.py(), "f_back");
     let mut calls = Vec::new();

@@ -1,7 +1,7 @@
 //! The store classes. The base class has the methods, and each store adds only its constructor.
 //!
-//! The stub `_native.pyi` is the documentation of record. `help()` shows the doc comments of this file. Each one begins with
-//! the first line of the docstring in the stub: `tests/typing/test_typing.py` compares them.
+//! The stub `_native.pyi` is the documentation of record. `help()` shows the doc comments of this file. Each one begins
+//! with the first line of the docstring in the stub: `tests/typing/test_typing.py` compares them.
 
 #[cfg(feature = "sqlite")]
 use std::sync::Mutex;
@@ -128,8 +128,8 @@ impl TokenStoreBase {
 }
 
 impl Opened {
-    /// Finds a row. If a refresh is due, waits for another requester that is refreshing it. The second value is true if no
-    /// refresh was due.
+    /// Finds a row. If a refresh is due, waits for another requester that is refreshing it. The second value is true if
+    /// no refresh was due.
     ///
     /// A find keeps the GIL, unless it has to wait or the backend does not answer at once.
     fn find(&self, py: Python<'_>, lookup: Lookup<'_>) -> Result<(Option<Found>, bool), Failure> {
@@ -149,8 +149,8 @@ impl Opened {
         Ok((found, true))
     }
 
-    /// Is a refresh due within [`DUE_SOON_MS`]? The SDK reads the clock a little later, so a token that is fresh now may be
-    /// due then.
+    /// Is a refresh due within [`DUE_SOON_MS`]? The SDK reads the clock a little later, so a token that is fresh now
+    /// may be due then.
     fn is_due_soon(&self, lookup: Lookup<'_>, found: Option<&Found>) -> bool {
         self.store.is_due(lookup, found, || now().saturating_add(DUE_SOON_MS))
     }
@@ -346,12 +346,17 @@ impl TokenStoreBase {
 impl CustomStoreSQLite {
     // `__new__` accepts any arguments, so that a subclass may have an `__init__` with its own arguments.
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(path='zohooauth.db', *, refresh_lease=10.0, busy_timeout=5.0, raise_on_missing_id=True)")]
+    #[pyo3(
+        signature = (*_args, **_kwargs),
+        text_signature = "(path='zohooauth.db', *, refresh_lease=10.0, busy_timeout=5.0, raise_on_missing_id=True)"
+    )]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
     }
 
-    #[pyo3(signature = (path=Given(None), *, refresh_lease=Given(None), busy_timeout=Given(None), raise_on_missing_id=Given(None)))]
+    #[pyo3(signature = (
+        path=Given(None), *, refresh_lease=Given(None), busy_timeout=Given(None), raise_on_missing_id=Given(None)
+    ))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
     fn __init__(
         this: &Bound<'_, Self>,
@@ -371,9 +376,9 @@ impl CustomStoreSQLite {
             }
             if let Some(network) = sqlite.network() {
                 let text = format!(
-                    "is on a file system that several machines may use ({network}). SQLite's locks do not always reach \
-                     from one machine to another, and finds wait for saves. Keep the file on a local disk, or use it on \
-                     one machine only."
+                    "is on a file system that several machines may use ({network}). SQLite's locks do not always \
+                     reach from one machine to another, and finds wait for saves. Keep the file on a local disk, or \
+                     use it on one machine only."
                 );
                 warn_once(py, &sqlite, &text)?;
             }

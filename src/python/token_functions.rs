@@ -83,8 +83,8 @@ fn value(field: Field) -> String {
     if field == Field::UserName { format!("{name} if {name} is None else UserSignature({name})") } else { name }
 }
 
-/// Returns the arguments of the constructor. They are positional up to the first parameter that this library does not know,
-/// because positional arguments take a third less time. The rest are keyword arguments.
+/// Returns the arguments of the constructor. They are positional up to the first parameter that this library does not
+/// know, because positional arguments take a third less time. The rest are keyword arguments.
 fn constructor_arguments(oauth_token: &Bound<'_, PyType>, names: Names) -> PyResult<String> {
     let py = oauth_token.py();
     let code = oauth_token.getattr(intern!(py, "__init__"))?.getattr(intern!(py, "__code__"))?;

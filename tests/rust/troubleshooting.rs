@@ -36,8 +36,8 @@ fn entries(section: &str) -> Vec<Entry> {
 fn entry(text: &str) -> Entry {
     let (code, body) = text.split_once('\n').unwrap();
     let mut lines = body.lines().skip_while(|line| line.is_empty());
-    let quoted: Vec<_> = lines.by_ref().map_while(|line| line.strip_prefix('>')).map(str::trim).collect();
-    let quotes = quoted.split(|line| line.is_empty()).map(|lines| lines.join(" ")).collect();
+    let marked: Vec<_> = lines.by_ref().map_while(|line| line.strip_prefix('>')).map(str::trim).collect();
+    let quotes = marked.split(|line| line.is_empty()).map(|lines| lines.join(" ")).collect();
     Entry { code: code.to_owned(), quotes, explanation: lines.collect::<Vec<_>>().join("\n").trim().to_owned() }
 }
 
@@ -73,7 +73,9 @@ fn row_findings() -> impl Iterator<Item = (&'static str, [String; 2])> {
         "id=6 user_name=v",
     ];
     let mut checker = RowChecker::new(NOW);
-    rows.into_iter().for_each(|row| checker.add(&Row::new(token(row), 1, None)));
+    for row in rows {
+        checker.add(&Row::new(token(row), 1, None));
+    }
     let subject = |finding: &Finding| if finding.ids.len() == 1 { "1 row" } else { "2 rows" };
     checker.findings().into_iter().map(move |finding| (finding.code, quotes(&finding, subject(&finding))))
 }

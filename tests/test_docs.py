@@ -63,7 +63,7 @@ def test_code_that_is_not_run_names_targets_and_extras_that_exist(page):
     extras = re.findall(r"^(\w+) = ", optional, re.MULTILINE)
     targets = re.findall(r"^([a-z0-9-]+):", text_of(ROOT / "Makefile"), re.MULTILINE)
     for language, code in blocks(page):
-        assert language in {*RUN, "diff", "sh", "toml", "text", "{eval-rst}"}, code
+        assert language in {*RUN, "diff", "rust", "sh", "toml", "text", "{eval-rst}"}, code
         if language == "toml":
             tomllib.loads(code)
         for line in code.splitlines() if language == "sh" else ():

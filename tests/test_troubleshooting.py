@@ -1,4 +1,7 @@
-"""Whoever searches `docs/troubleshooting.md` for a message finds it: all of them stand there, and nothing else does."""
+"""`docs/troubleshooting.md` has an entry for every message of the package and of its native layer, and no other entry.
+
+`tests/rust/troubleshooting.rs` compares the errors of the catalogue (`src/store/error.rs`) and the findings of a check.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "troubleshooting.md"
+IN_RUST = {"Errors", "Findings of `check`"}  # the sections that the test in Rust compares
+OTHERS_MESSAGES = "What Zoho and the SDK say"
 
-# Every text in the sources with two words in it counts as a message, so that a new one cannot be forgotten. But these:
+# A text of more than one word counts as a message, so that no new message is forgotten. These are not messages:
 NO_MESSAGES = {
-    "src/domain/token.rs": {"Token with "},  # a `Debug`, for the tests in Rust
-    "src/python/convert.rs": {"an exception"},  # an exception's name, where it has none
-    # Names within a message, or of one.
-    "src/store/sqlite/network.rs": {"a shared folder of VirtualBox"},
-    "src/domain/place.rs": {" sandbox", " developer"},
-    "src/store/transfer/mod.rs": {"SQLite format 3\\0"},
-    "src/python/stores.rs": {"<…, not opened>"},  # a `repr`, as is
-    "src/python/administration.rs": {"<Finding … (…): …>", "<Record …>", "JSON Lines"},
-    "src/python/lease.rs": {"LeaseInfo(taken=…, waited=…, gave_up=…, longest_wait=…)"},
-    # Python that Rust writes.
-    "src/python/calls.rs": {
+    "src/python/administration.rs": {"<Finding … (…): …>", "<Record …>", "JSON Lines", "the file"},
+    "src/python/token_functions.rs": {  # Python code
         "… is ... or token.…(…)",
         "… is None or token.…(…)",
         "lambda token: (…)",
@@ -31,58 +27,47 @@ NO_MESSAGES = {
         "… if … is None else UserSignature(…)",
         "lambda …: (token := OAuthToken(…), …)[0]",
     },
+    "src/python/convert.rs": {"an exception"},  # stands for the name of an exception
+    "src/python/refresh_wait.rs": {"LeaseInfo(taken=…, waited=…, gave_up=…, longest_wait=…)"},
+    "src/python/stores.rs": {"<…, not opened>"},
 }
-TOKENS = re.compile(
-    r"""//[^\n]*                          # a comment
-      | '(?:\\.|[^'\\\n])'                # a character
-      | (?:reason|text_signature)\s*=\s*"(?:\\.|[^"\\])*"
-      | (?:c|b)?r(\#*)"(?P<raw>.*?)"\1
-      | (?:c|b)?"(?P<text>(?:\\.|[^"\\])*)"
-    """,
-    re.DOTALL | re.VERBOSE,
+LITERAL = re.compile(r'"((?:\\.|[^"\\])*)"', re.DOTALL)
+NOT_CODE = re.compile(
+    r"""^\#\[cfg\(test\)\]\n(?:\#\[[^\n]*\n)*mod[ ].*  # tests, which end a file
+      | ^const[ ]\w+_DOC:.*?;$          # docstrings
+      | \b(?:reason|text_signature)\s*=\s*"[^"]*" """,
+    re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
-SQL = re.compile(
-    r"(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|ALTER|PRAGMA|BEGIN|VACUUM|ATTACH) |.*\b(stored\.|FROM oauth)"
-)
-TESTS = re.compile(r"^#\[cfg\(test\)\]\n(?:#\[.*\n)*mod .*", re.DOTALL | re.MULTILINE)
-ESCAPES = {'\\"': '"', "\\\\": "\\", "\\n": " "}
+COMMENT = re.compile(r"^\s*//.*$", re.MULTILINE)
 
 
-def plain(text: str) -> str:
-    """Return a text as it is compared: in one line, with three dots for what differs."""
-    return re.sub(r"\s+", " ", re.sub(r"\{[^{}]*\}", "…", text))
+def normalized(text: str) -> str:
+    """Return a text in one line, with dots for what differs."""
+    return re.sub(r"\s+", " ", re.sub(r"\{[^{}]*\}", "…", text)).strip()
 
 
-def says_something(text: str) -> bool:
-    """Tell whether there are words in it, and not only one."""
+def is_message(text: str) -> bool:
+    """Return whether the text has more than one word."""
     return " " in text and re.search(r"[a-z]{2}", text, re.IGNORECASE) is not None
 
 
-def in_rust(path: Path) -> set[str]:
-    """Return the texts of a Rust source, but for its tests and what documents it."""
-    source = TESTS.sub("", path.read_text(encoding="utf-8"))
-    # What Python shows of the exception's class.
-    source = re.sub(r"create_exception!\(.*?\);", "", source, flags=re.DOTALL)
-    found = set()
-    for token in TOKENS.finditer(source):
-        text = token["text"] if token["raw"] is None else token["raw"]
-        if text is None:
-            continue
-        text = re.sub(r"\\\n\s*", "", text)
-        found.add(plain(re.sub(r'\\["\\n]', lambda escape: ESCAPES[escape[0]], text)))
-    return {text for text in found if says_something(text) and not SQL.match(text)}
+def messages_in_rust(path: Path) -> set[str]:
+    """Return the texts of a source of the native layer."""
+    source = NOT_CODE.sub("", COMMENT.sub("", path.read_text(encoding="utf-8")))
+    literals = (re.sub(r"\\\n\s*", "", literal).replace('\\"', '"') for literal in LITERAL.findall(source))
+    return {text for text in map(normalized, literals) if is_message(text)}
 
 
-# What puts a text before somebody's eyes in Python, beside `raise`.
-SAYERS = {"note", "write", "warn"}
+# Functions that write a message, besides `raise`.
+WRITERS = {"note", "write", "warn"}
 
 
-def says(node: ast.AST, names: set[str]) -> bool:
-    """Tell whether a message stands in this piece of Python: raised, put out, or kept for that under a name."""
+def writes_message(node: ast.AST, raised_names: set[str]) -> bool:
+    """Return whether a statement raises, writes, or names a message."""
     if isinstance(node, ast.Assign):
-        return any(isinstance(target, ast.Name) and target.id in names for target in node.targets)
+        return any(isinstance(target, ast.Name) and target.id in raised_names for target in node.targets)
     if isinstance(node, ast.Call):
-        return getattr(node.func, "attr", getattr(node.func, "id", None)) in SAYERS
+        return getattr(node.func, "attr", getattr(node.func, "id", None)) in WRITERS
     return isinstance(node, ast.Raise)
 
 
@@ -90,59 +75,65 @@ def texts(node: ast.AST) -> set[str]:
     """Return the texts in a piece of Python."""
     parts = list(ast.walk(node))
     formatted = [part for part in parts if isinstance(part, ast.JoinedStr)]
-    within = {id(piece) for text in formatted for piece in ast.walk(text)}
-    found = {part.value for part in parts if isinstance(part, ast.Constant) and id(part) not in within}
+    inner = {id(piece) for text in formatted for piece in ast.walk(text)}
+    found = {part.value for part in parts if isinstance(part, ast.Constant) and id(part) not in inner}
     for text in formatted:
         pieces = [piece.value if isinstance(piece, ast.Constant) else "{}" for piece in text.values]
         found.add("".join(map(str, pieces)))
-    return {plain(text) for text in found if isinstance(text, str)}
+    return {normalized(text) for text in found if isinstance(text, str)}
 
 
-def in_python(path: Path) -> set[str]:
-    """Return the texts that a Python source raises, or puts out to whoever runs it."""
+def messages_in_python(path: Path) -> set[str]:
+    """Return the texts that a Python source raises or writes."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     raised = [name for node in nodes if isinstance(node, ast.Raise) for name in ast.walk(node)]
     names = {name.id for name in raised if isinstance(name, ast.Name)}
-    return {text for node in nodes if says(node, names) for text in texts(node) if says_something(text)}
+    return {text for node in nodes if writes_message(node, names) for text in texts(node) if is_message(text)}
 
 
 def messages() -> dict[str, set[str]]:
-    """Return all messages, by the source that they stand in."""
-    found = {path: in_rust(path) for path in (ROOT / "src").rglob("*.rs")}
-    found |= {path: in_python(path) for path in (ROOT / "python").rglob("*.py")}
+    """Return all messages by their source."""
+    found = {path: messages_in_rust(path) for path in (ROOT / "src" / "python").glob("*.rs")}
+    found |= {path: messages_in_python(path) for path in (ROOT / "python").rglob("*.py")}
     return {path.relative_to(ROOT).as_posix(): texts for path, texts in sorted(found.items()) if texts}
 
 
 MESSAGES = messages()
 
 
-def entries() -> tuple[str, list[str]]:
-    """Return what the page shows as messages (headings, quotations and code), and the headings of its entries."""
-    text = PAGE.read_text(encoding="utf-8")
-    headings = re.findall(r"^### (.+)$", text.split("\n## What Zoho")[0], re.MULTILINE)
-    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+def sections() -> dict[str, str]:
+    """Return the sections of the page by their headings."""
+    parts = re.split(r"^## (.+)\n", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def shown() -> str:
+    """Return what the page shows as messages: headings, quotations and code."""
+    text = re.sub(r"^```.*?^```", "", "\n".join(sections().values()), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^### (.+)$", text, re.MULTILINE)
     quotations = [lines.replace("\n>", " ")[1:] for lines in re.findall(r"^(?:>.*\n)+", text, re.MULTILINE)]
     code = re.findall(r"`([^`]+)`", text)
-    return plain(" | ".join([*headings, *quotations, *code]).replace("\\_", "_")), headings
+    return normalized(" | ".join([*headings, *quotations, *code]).replace("\\_", "_"))
 
 
 @pytest.mark.parametrize("source", MESSAGES)
 def test_every_message_is_on_the_page(source):
-    """Each message that the library can raise or log stands in the page for troubles, word for word."""
-    page, _ = entries()
-    missing = [text for text in MESSAGES[source] - NO_MESSAGES.get(source, set()) if text.strip() not in page]
-    assert missing == []
+    """Each message that the package raises, writes or logs is on the page, word for word."""
+    page = shown()
+    assert [text for text in MESSAGES[source] - NO_MESSAGES.get(source, set()) if text not in page] == []
 
 
 def test_every_entry_is_for_a_message():
-    """The heading of each entry is words of a message that there is: none is left of one that has gone."""
-    _, headings = entries()
-    all_of_them = " | ".join(text for texts in MESSAGES.values() for text in texts)
-    assert [heading for heading in headings if heading not in all_of_them] == []
+    """The heading of each entry is a part of a message in the sources."""
+    entries = {title: re.findall(r"^### (.+)$", text, re.MULTILINE) for title, text in sections().items()}
+    headings = [heading for title in entries.keys() - IN_RUST - {OTHERS_MESSAGES} for heading in entries[title]]
+    all_messages = " | ".join(text for texts in MESSAGES.values() for text in texts)
+    assert [heading for heading in headings if heading not in all_messages] == []
     assert len(headings) == len(set(headings))
+    assert entries.keys() >= IN_RUST
 
 
-def test_what_is_no_message_is_a_text_of_its_source():
-    """What is left out is there to be left out."""
+def test_every_excluded_text_is_in_its_source():
+    """A text that does not count as a message is still in its source."""
     for source, texts in NO_MESSAGES.items():
         assert texts <= MESSAGES[source], source

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{Clock, Folder, Miniature, NOW, TIMEOUT, deadline, token};
+use common::{Clock, Folder, Miniature, NOW, TIMEOUT, token};
 use zoho_token_store::domain::lease::Requester;
 use zoho_token_store::store::backend::{Backend, Durability};
 use zoho_token_store::store::deadline::Deadline;
@@ -121,11 +121,11 @@ mod a_backend_on_a_server {
 
         let folder = Folder::new();
         let path = folder.path("backup.db");
-        assert!(!Miniature::new(Clock::new()).online_backup(&path, deadline()).unwrap());
+        assert!(!Miniature::new(Clock::new()).online_backup(&path, common::deadline()).unwrap());
         let (store, _) = store();
         common::back_up(&store, &path).unwrap();
         let source = transfer::read(&path, zoho_token_store::backends::DATABASE_FORMATS).unwrap();
-        assert_eq!(common::lines(&source.rows), [format!("id=1 {}", EXPIRED)]);
+        assert_eq!(common::lines(&source.rows), [format!("id=1 {EXPIRED}")]);
         assert_eq!(source.last_id, 1);
     }
 }

@@ -1,0 +1,118 @@
+//! `docs/troubleshooting.md` has an entry for each error of the catalogue and for each finding, with its text and its hint,
+//! and no other entries among them. `tests/test_troubleshooting.py` compares the rest of the page.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use common::{NOW, token};
+use zoho_token_store::domain::Row;
+use zoho_token_store::domain::check::{Finding, RowChecker};
+use zoho_token_store::store::Error;
+use zoho_token_store::store::error::Code;
+
+/// An entry of the page.
+struct Entry {
+    /// The heading.
+    code: String,
+    /// The lines that are quoted first, as one paragraph for each message.
+    quotes: Vec<String>,
+    /// The text below.
+    explanation: String,
+}
+
+/// The entries of one section of the page.
+fn entries(section: &str) -> Vec<Entry> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/troubleshooting.md");
+    let page = fs::read_to_string(page).unwrap().replace("\r\n", "\n");
+    let (_, rest) = page.split_once(&format!("\n## {section}\n")).unwrap();
+    let section = rest.split("\n## ").next().unwrap();
+    section.split("\n### ").skip(1).map(entry).collect()
+}
+
+fn entry(text: &str) -> Entry {
+    let (code, body) = text.split_once('\n').unwrap();
+    let mut lines = body.lines().skip_while(|line| line.is_empty());
+    let marked: Vec<_> = lines.by_ref().map_while(|line| line.strip_prefix('>')).map(str::trim).collect();
+    let quotes = marked.split(|line| line.is_empty()).map(|lines| lines.join(" ")).collect();
+    Entry { code: code.to_owned(), quotes, explanation: lines.collect::<Vec<_>>().join("\n").trim().to_owned() }
+}
+
+/// The message of an error, with dots for what differs.
+fn message(code: Code) -> String {
+    let subject = if code.text().starts_with("{}") { "" } else { "…" };
+    Error::new(code, subject).with("…").to_string()
+}
+
+#[test]
+fn each_error_of_the_catalogue_has_an_entry_with_its_text_and_hint() {
+    let entries = entries("Errors");
+    let codes: Vec<_> = Code::ALL.iter().map(|code| code.name()).collect();
+    assert_eq!(entries.iter().map(|entry| &entry.code).collect::<Vec<_>>(), codes, "in the order of the catalogue");
+    for (entry, &code) in entries.iter().zip(Code::ALL) {
+        assert_eq!(entry.quotes, [message(code)], "{}", entry.code);
+        assert!(entry.quotes[0].contains(code.hint()) && !entry.explanation.is_empty(), "{}", entry.code);
+    }
+}
+
+/// The message and the hint of a finding as the page quotes them.
+fn quotes(finding: &Finding, subject: &str) -> [String; 2] {
+    [finding.message.replace(subject, "…"), format!("Fix: {}", finding.hint)]
+}
+
+fn row_findings() -> impl Iterator<Item = (&'static str, [String; 2])> {
+    let rows = [
+        "id=1 user_name=u refresh_token=r",
+        "id=2 user_name=u refresh_token=s",
+        "id=3 refresh_token=t access_token=a",
+        "id=4 refresh_token=u access_token=b expiry_time=9000000000000",
+        "id=5 access_token=c expiry_time=1",
+        "id=6 user_name=v",
+    ];
+    let mut checker = RowChecker::new(NOW);
+    for row in rows {
+        checker.add(&Row::new(token(row), 1, None));
+    }
+    let subject = |finding: &Finding| if finding.ids.len() == 1 { "1 row" } else { "2 rows" };
+    checker.findings().into_iter().map(move |finding| (finding.code, quotes(&finding, subject(&finding))))
+}
+
+/// What a check finds in files, apart from errors and from rows.
+#[cfg(feature = "sqlite")]
+fn file_findings() -> Vec<(&'static str, [String; 2])> {
+    use zoho_token_store::backends::sqlite::{Journal, check};
+    use zoho_token_store::store::backend::Backend;
+
+    let setup = common::Setup::new();
+    let older = setup.folder.with_sample();
+    #[cfg(unix)]
+    fs::set_permissions(&older, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let mut findings = check(&older, NOW).unwrap();
+    let without_wal = common::sqlite::with_journal(&setup, Journal::Rollback);
+    findings.extend(without_wal.check(common::deadline()).unwrap());
+    let subject = |finding: &Finding| {
+        let path = if finding.code == "no-wal" { setup.folder.path("tokens.db") } else { older.clone() };
+        path.display().to_string()
+    };
+    findings.iter().map(|finding| (finding.code, quotes(finding, &subject(finding)))).collect()
+}
+
+#[test]
+fn each_finding_has_an_entry_with_its_text_and_hint() {
+    let mut entries: BTreeMap<_, _> =
+        entries("Findings of `check`").into_iter().map(|entry| (entry.code, entry.quotes)).collect();
+    let findings = row_findings();
+    #[cfg(feature = "sqlite")]
+    let findings = findings.chain(file_findings());
+    for (code, quotes) in findings {
+        assert_eq!(entries.remove(code).unwrap(), quotes, "{code}");
+    }
+    // No test can make a file system of another machine.
+    assert!(entries.remove("network-file-system").is_some());
+    if cfg!(all(feature = "sqlite", unix)) {
+        assert!(entries.is_empty(), "{:?}", entries.keys());
+    }
+}

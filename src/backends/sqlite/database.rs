@@ -280,7 +280,7 @@ impl Database {
         let tidy = opening.filter(|opening| {
             locks.is_only_user(opening) && with_deadline(Deadline::now(), || open.checkpoint()) == Checkpoint::Complete
         });
-        if tidy.is_some() && !locks.are_available() {
+        if tidy.is_some() && open.has_wal() && !locks.are_available() {
             // Without our locks, SQLite has to find out by its own ones whether it may delete the WAL.
             let _ = open.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
         }

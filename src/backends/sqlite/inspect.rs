@@ -144,18 +144,18 @@ pub(super) fn check_surroundings(path: &Path) -> Vec<Finding> {
         findings.push(Finding { code, severity: Severity::Warning, ids: Vec::new(), message, hint });
     };
     for path in ["", "-wal", "-shm"].map(|ending| beside(path, ending)).iter().filter(|path| is_exposed(path)) {
-        let message = format!("{} holds credentials and can be read by others than its owner", path.display());
-        warn("permissions", message, "Give only its owner permission: chmod 600.");
+        let message = format!("{} holds credentials, and other users can read it", path.display());
+        warn("permissions", message, "Run chmod 600 on it.");
     }
     if let Some(network) = network_file_system(path) {
         warn(
             "network-file-system",
             format!(
-                "{} is on a file system that more than one machine can use ({network}). There SQLite's locks do not \
-                 always reach the other machines, and finds wait for saves",
+                "{} is on a file system that several machines may use ({network}). SQLite's locks do not always reach \
+                 from one machine to another, and finds wait for saves",
                 path.display()
             ),
-            "Keep the file on a local disk, or let only one machine use it.",
+            "Keep the file on a local disk, or use it on one machine only.",
         );
     }
     findings

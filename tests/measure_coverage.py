@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Run all tests and list the covered lines of Rust and Python: `make coverage`.
 
 Writes to `target/coverage`:
@@ -35,7 +34,12 @@ def run(*command: object, **environment: str) -> str:
     """Run a command, show it, and return its output. The program ends if the command fails."""
     sys.stderr.write(f"{' '.join(map(str, command))}\n")
     done = subprocess.run(
-        [*map(str, command)], cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=False
+        [*map(str, command)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         sys.stderr.write(done.stdout)
@@ -124,7 +128,9 @@ def main() -> None:
     objects = [*rust_tests(), *rust_tests("--features", "sqlite"), *python_tests(options)]
     files = {**rust_lines(objects), **python_lines()}
     for name, ran in (("lines.txt", True), ("missed.txt", False)):
-        found = [f"{file}:{line}\n" for file in sorted(files) for line in sorted(files[file]) if files[file][line] is ran]
+        found = [
+            f"{file}:{line}\n" for file in sorted(files) for line in sorted(files[file]) if files[file][line] is ran
+        ]
         (HERE / name).write_text("".join(found))
     for file, lines in sorted(files.items()):
         sys.stdout.write(f"{100 * sum(lines.values()) / max(1, len(lines)):5.1f} % of {len(lines):4} lines  {file}\n")

@@ -1,8 +1,8 @@
-"""The contract, sections 2 to 5 and `purge`, in plain Python: the judge of the model tests.
+"""The contract, sections 2 to 5 and `purge`, in plain Python. The model tests compare the stores with it.
 
-Written from the contract's text alone, one function per sentence, each quoting the sentence it stands for.
-A token is a dict of the ten `FIELDS`. A row is such a dict with two more entries: `saved`, a counter (the
-higher, the later it was saved), and `saved_at`, milliseconds since the epoch. Nothing here is fast.
+It is written from the text of the contract alone. Each function implements one sentence, and quotes it. A token is a
+dict of the ten `FIELDS`. A row is such a dict with two more entries: `saved` is a counter of saves, and `saved_at` is
+the time of the last save in milliseconds since the epoch. Nothing here is optimized.
 """
 
 import re
@@ -23,29 +23,29 @@ KEYS = (
 
 
 class Refused(Exception):  # noqa: N818 - the contract's word
-    """A token that may not be saved."""
+    """The store refuses this token."""
 
 
 def fields(**given):
-    """All ten fields, those not given absent."""
+    """Return all ten fields. Those that are not given are absent."""
     if unknown := given.keys() - set(FIELDS):
         raise TypeError(f"no field of a token: {unknown}")
     return dict.fromkeys(FIELDS) | given
 
 
 def absent(value):
-    """*absent* = `None` or `""`: the two are never told apart."""
+    """*Absent*: a value that is `None` or `""`. A store never distinguishes the two."""
     return value is None or value == ""
 
 
 def taken(token):
-    """An `expires_in` given as `int` is taken as its decimal string."""
+    """An `expires_in` given as an `int` is accepted as its decimal string."""
     given = token["expiry_time"]
     return token | {"expiry_time": str(given)} if isinstance(given, int) else token
 
 
 def contradicts(token, row, names):
-    """Both sides have a value and the values differ. An absent value contradicts nothing."""
+    """*Contradicts*: both sides have a value and the values differ. An absent value contradicts nothing."""
     return any(not absent(token[name]) and not absent(row[name]) and token[name] != row[name] for name in names)
 
 
@@ -60,12 +60,12 @@ def which_row(token, rows):
         if key == "user_name":
             found = among_several(token, found)
         if found:
-            return max(found, key=lambda row: row["saved"])  # "for every other key: the one saved last"
+            return max(found, key=lambda row: row["saved"])  # "the row is also the one that was saved last"
     return None
 
 
 def among_several(token, found):
-    """The one with the token's id; else, if it has a client id, those whose client id equals it, if any."""
+    """If one of them has the token's id, it is the row. Otherwise, if some have its client id, only these count."""
     with_its_id = [row for row in found if row["id"] == token["id"]]
     with_its_client = [
         row for row in found if not absent(token["client_id"]) and row["client_id"] == token["client_id"]
@@ -74,23 +74,23 @@ def among_several(token, found):
 
 
 def is_authorised_anew(token, row):
-    """A refresh token that is not the row's (or, bringing none, a grant token that is not the row's)."""
+    """The token brings a refresh token that is not the row's, or else a grant token that is not the row's."""
     if not absent(token["refresh_token"]):
         return token["refresh_token"] != row["refresh_token"]
     return not absent(token["grant_token"]) and token["grant_token"] != row["grant_token"]
 
 
 def whole_number(text):
-    """An expiry that is no whole number counts as none."""
+    """An expiry that is not a whole number counts as no expiry."""
     if absent(text) or not re.fullmatch(r"\s*[+-]?[0-9]+\s*", text, re.ASCII):
         return None
-    return Decimal(text.strip())  # not `int`, which refuses more than 4300 digits
+    return Decimal(text.strip())  # `int` refuses more than 4300 digits
 
 
 def rows_pair_replaces(token, row):
-    """The row has an access token and the token's pair is absent, has no expiry, or expires earlier.
+    """The row has an access token, and the token's pair is absent, has no expiry, or expires earlier.
 
-    A row without expiry replaces no pair that has one. An expiry without an access token is no pair.
+    A row's pair without expiry never replaces a pair that has one. An expiry without an access token is not a pair.
     """
     if absent(row["access_token"]):
         return False
@@ -99,10 +99,10 @@ def rows_pair_replaces(token, row):
 
 
 def complete(token, row):
-    """Every absent field of the token is filled from the row. The id is the row's in any case.
+    """Every absent field of the token is filled from the row. The id is always the row's.
 
-    Of a row with older credentials only the id, user name, client id and secret, redirect URL and API domain.
-    What was absent and stays so keeps its form, `None` or `""`.
+    If the token has newer credentials, only the id, user name, client id and secret, redirect URL and API domain are
+    filled. A field that stays absent keeps its form, `None` or `""`.
     """
     anew = is_authorised_anew(token, row)
     filled = KEPT_OF_AN_OLD_LOGIN if anew else (*KEPT_OF_AN_OLD_LOGIN, "refresh_token", "grant_token")
@@ -114,9 +114,9 @@ def complete(token, row):
 
 
 def update(token, row):
-    """Each present field of the token replaces the row's; an absent one leaves it.
+    """Each present field of the token replaces the row's. An absent field leaves the row's value.
 
-    An access token that comes without an expiry clears the row's expiry. The row's id stays.
+    An access token that comes without an expiry clears the row's expiry. The id of the row does not change.
     """
     result = row | {name: token[name] for name in FIELDS if name != "id" and not absent(token[name])}
     if not absent(token["access_token"]) and absent(token["expiry_time"]):
@@ -125,9 +125,9 @@ def update(token, row):
 
 
 def is_used_up(row, saved_at, now, idle_for=None):
-    """No refresh token, and an access token that has expired.
+    """The row has no refresh token, and its access token has expired.
 
-    With `idle_for` those not saved for that long, too; not a row of unknown age.
+    With `idle_for`, also a row that was not saved for that long. A row whose age is unknown does not count as idle.
     """
     expiry = whole_number(row["expiry_time"])
     expired = not absent(row["access_token"]) and expiry is not None and expiry <= now
@@ -136,10 +136,10 @@ def is_used_up(row, saved_at, now, idle_for=None):
 
 
 class Oracle:
-    """What a store must hold, and answer, after the same calls. Times in milliseconds."""
+    """The rows that a store must have after the same calls, and what it must return. Times are in milliseconds."""
 
     def __init__(self):
-        self.rows = []  # "oldest row first"
+        self.rows = []  # the oldest row first
         self.saves = 0
         self.highest_id = 0
 
@@ -147,27 +147,27 @@ class Oracle:
         return next((row for row in self.rows if row["id"] == row_id), None)
 
     def contents(self):
-        """What `get_tokens` returns: all rows, oldest first."""
+        """Return what `get_tokens` returns: all rows, the oldest first."""
         return [{name: row[name] or None for name in FIELDS} for row in self.rows]
 
     def find(self, token):
-        """The token as it is afterwards, or `None`: with no row the token is left untouched."""
+        """Return the completed token. If there is no row, return `None`: the token is left unchanged."""
         row = which_row(token, self.rows)
         return None if row is None else complete(token, row)
 
     def refuses(self, token):
-        """A token without a refresh, grant and access token is refused (it is inserted, not updated)."""
+        """A token that has no refresh, grant or access token is refused, if it names no row."""
         return which_row(token, self.rows) is None and all(absent(token[name]) for name in CREDENTIALS)
 
     def save(self, token, now, new_id):
-        """The row's id. `new_id` is what the store under test chose, should it have had to choose one."""
+        """Save a token, and return the id of its row. `new_id` is the id that the tested store has chosen, if any."""
         if self.refuses(token):
             raise Refused
         row = which_row(token, self.rows)
         if row is not None:
             row.update(update(token, row))
         elif not absent(token["id"]) and self.row(token["id"]) is None:
-            row = self.insert(token)  # "with the token's id if it carries one that no row has"
+            row = self.insert(token)  # "the token's id if the token carries one that no row has"
         else:
             if not self.may_issue(new_id):
                 raise AssertionError(f"{new_id!r} is no new id above {self.highest_id} for {self.rows}")
@@ -178,7 +178,7 @@ class Oracle:
 
     def insert(self, token):
         self.rows.append({name: token[name] or None for name in FIELDS})
-        if re.fullmatch(r"[0-9]{1,18}", token["id"], re.ASCII):  # one that a rising number could come to
+        if re.fullmatch(r"[0-9]{1,18}", token["id"], re.ASCII):  # an id that a counter of ids can reach
             self.highest_id = max(self.highest_id, int(token["id"]))
         return self.rows[-1]
 
@@ -187,7 +187,7 @@ class Oracle:
         row.update(saved=self.saves, saved_at=now)
 
     def may_issue(self, new_id):
-        """New ids are decimal strings, rising, and never used twice, not even after deletes."""
+        """New ids are decimal strings. They rise, and none is used twice, not even after deletes."""
         return (
             isinstance(new_id, str)
             and re.fullmatch(r"[1-9][0-9]*", new_id, re.ASCII) is not None
@@ -196,14 +196,14 @@ class Oracle:
         )
 
     def delete(self, row_id):
-        """An id that is not there is no error."""
+        """An id that no row has is not an error."""
         self.rows = [row for row in self.rows if row["id"] != row_id]
 
     def delete_all(self):
         self.rows = []
 
     def purge(self, now, idle_for=None):
-        """Returns how many."""
+        """Return the number of deleted rows."""
         before = len(self.rows)
         self.rows = [row for row in self.rows if not is_used_up(row, row["saved_at"], now, idle_for)]
         return before - len(self.rows)

@@ -1,7 +1,7 @@
-"""Every store class beside the oracle: whatever the steps, both answer alike and hold the same rows.
+"""Compares each store class with the oracle: after random steps both return the same, and have the same rows.
 
-`ZOHO_TOKEN_STORE_EXAMPLES=1500 pytest tests/model` looks longer. The decorator that a failure prints, to run
-that case again, goes above the class of its steps: `SQLite`, `InMemory` or `List`.
+`make test-model EXAMPLES=1500` tries more sequences of steps. A failure prints a decorator that repeats it. Put that
+decorator above the class of the steps: `SQLite`, `InMemory` or `List`.
 """
 
 import contextlib
@@ -27,16 +27,19 @@ from hypothesis.stateful import (
 )
 from model import values
 from model.oracle import CREDENTIALS, FIELDS, KEYS, Oracle, absent, fields, taken
-from model.tokens import Watched, make_token, read, refused, same, set_fields, short, told
+from model.tokens import Watched, make_token, noting, read, refused, same, set_fields, short
 from model.values import CHANGES, POPULATION, PROBES, TOKENS, written_out
 from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 
-EXAMPLES = int(os.environ.get("ZOHO_TOKEN_STORE_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("ZOHO_TOKEN_STORE_EXAMPLES", "40"))
+# A file system in memory, if there is one: the many saves of this test need no disk. Other tests use the disk.
+MEMORY = Path("/dev/shm")
+FOLDER = MEMORY if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) else None
 SETTINGS = settings(
     max_examples=EXAMPLES,
     stateful_step_count=30,
-    deadline=None,  # an fsync takes what it takes
+    deadline=None,  # the time of an fsync has no bound
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -48,9 +51,9 @@ def now():
 
 
 class Stores(RuleBasedStateMachine):
-    """The steps that every store class takes."""
+    """The steps for every store class."""
 
-    tokens = Bundle("tokens")  # objects that a caller holds on to, as programs do
+    tokens = Bundle("tokens")  # token objects that the caller keeps, as programs do
 
     def __init__(self):
         super().__init__()
@@ -64,14 +67,14 @@ class Stores(RuleBasedStateMachine):
     @initialize(
         target=tokens,
         raises=st.booleans(),
-        # Nobody here is the SDK's get_token, so a lease must not be felt at all.
+        # The caller is never the SDK's `get_token`. So the lease must have no effect.
         lease=st.sampled_from([0, 0.5, 10]),
         given=POPULATION,
     )
     def construct(self, raises, lease, given):
         self.raises = raises
         self.store = self.open(raise_on_missing_id=raises, refresh_lease=lease)
-        # Most with a refresh token of their own, or they would share a row.
+        # Most tokens have their own refresh token. Otherwise they would share a row.
         tokens = [self.save_made({"refresh_token": f"1000.own{n}"} | one) for n, one in enumerate(given)]
         self.look_for(PROBES if given else ())
         return multiple(*tokens)
@@ -98,7 +101,7 @@ class Stores(RuleBasedStateMachine):
 
     @staticmethod
     def made_token_is(token, row):
-        """Tokens that a store makes come from the SDK's constructor; an unknown user has no signature."""
+        """A store makes tokens with the SDK's constructor. A token without a user has no signature."""
         assert type(token) is OAuthToken
         assert vars(token).keys() == vars(OAuthToken(id="any")).keys()
         same(read(token), {name: row[name] or None for name in FIELDS}, "a token that the store made")
@@ -153,7 +156,7 @@ class Stores(RuleBasedStateMachine):
 
     @rule(token=tokens, given=st.lists(TOKENS, max_size=4), lazily=st.booleans())
     def import_tokens(self, token, given, lazily):
-        """In their order, as if saved one by one, each with its row's id afterwards."""
+        """An import is like a save of each token, in their order. Afterwards each token has the id of its row."""
         tokens = [token, *map(make_token, given)]
         for one in tokens:
             if all(absent(read(one)[name]) for name in CREDENTIALS):
@@ -165,23 +168,23 @@ class Stores(RuleBasedStateMachine):
 
     # Finding
 
-    def found(self, token, tell=note):
+    def found(self, token, report=note):
         watched = Watched(token)
         expected = self.oracle.find(watched.fields())
         answer = self.store.find_token(token)
         if expected is None:
-            tell("no row")
+            report("no row")
             assert answer is None
-            watched.must_be_untouched()
+            watched.must_be_unchanged()
         else:
-            tell(f"found row {short(expected['id'])}")
+            report(f"found row {short(expected['id'])}")
             assert answer is token
             watched.may_only_have_changed(expected)
 
     def look_for(self, probes):
         for probe in probes:
-            with told(probe):
-                self.found(make_token(probe), tell=len)
+            with noting(probe):
+                self.found(make_token(probe), report=len)
 
     @rule(target=tokens, given=TOKENS)
     def find_token(self, given):
@@ -255,7 +258,7 @@ class Stores(RuleBasedStateMachine):
         ids = [None, "", *map(written_out, values.IDS + values.AWKWARD)]
         for row_id in ids[part::4]:
             if self.oracle.row(row_id) is None:
-                with told(row_id):
+                with noting(row_id):
                     self.find_by(row_id)
                     self.delete_by(row_id)
                     self.compare_contents(self.store)
@@ -264,7 +267,7 @@ class Stores(RuleBasedStateMachine):
 
     @rule(target=tokens)
     def get_tokens(self):
-        """Tokens of the caller's own: what he then does with them reaches no row."""
+        """The tokens that `get_tokens` returns are copies: a change of them does not change a row."""
         return multiple(*self.store.get_tokens()[-2:])
 
     @rule(expiry=values.EXPIRY, idle_for=values.IDLE_FOR)
@@ -280,10 +283,10 @@ class Stores(RuleBasedStateMachine):
         assert self.store.delete_tokens() is None
         self.oracle.delete_all()
 
-    # Bad input: an error, and nothing is changed
+    # Bad input raises an error, and nothing is changed
 
     def refuses(self, good, bad, method):
-        """One bad token after a good one: neither is imported."""
+        """If a bad token follows a good one, neither is imported."""
         if method == "import_tokens":
             with refused(method, good, bad):
                 self.store.import_tokens([good, bad])
@@ -294,13 +297,13 @@ class Stores(RuleBasedStateMachine):
     @rule(good=tokens, given=TOKENS, method=TAKE_A_TOKEN, part=st.integers(0, 3))
     def bad_fields(self, good, given, method, part):
         for name, value in values.BAD_FIELDS[part::4]:
-            with told([name, value]):
+            with noting([name, value]):
                 self.refuses(good, set_fields(make_token(given), {name: value}), method)
 
     @rule(good=tokens, method=TAKE_A_TOKEN)
     def no_token(self, good, method):
         for bad in values.NOT_A_TOKEN:
-            with told(bad):
+            with noting(bad):
                 self.refuses(good, bad, method)
 
     @rule(good=tokens)
@@ -310,7 +313,7 @@ class Stores(RuleBasedStateMachine):
     @rule()
     def bad_ids(self):
         for bad in values.BAD_IDS:
-            with told(bad):
+            with noting(bad):
                 with refused("find_token_by_id"):
                     self.store.find_token_by_id(bad)
                 with refused("delete_token"):
@@ -328,11 +331,11 @@ class List(Stores):
 
 
 class SQLite(Stores):
-    """Its file, too, is closed, opened again, copied, opened twice and written by others."""
+    """More steps: close and open the file, copy it, open it twice, and write to it with Python's `sqlite3`."""
 
     def __init__(self):
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(dir=FOLDER)
         self.path = Path(self.folder.name) / "zohooauth.db"
         self.other = None
 
@@ -368,7 +371,7 @@ class SQLite(Stores):
         with contextlib.closing(CustomStoreSQLite(copy)) as store:
             self.compare_contents(store)
 
-    # By foreign hands: the sample's table and columns, with Python's sqlite3
+    # Another program reads and writes the sample's table and columns with Python's sqlite3
 
     @contextlib.contextmanager
     def foreign(self):
@@ -376,7 +379,7 @@ class SQLite(Stores):
             yield connection
 
     def save_by_id(self, row_id):
-        """Whatever another program wrote: once saved here, it is the row saved last."""
+        """Save the row that another program has written, so that it is the row saved last."""
         self.save_made({"id": row_id})
 
     @rule()
@@ -424,9 +427,9 @@ class SQLite(Stores):
         self.oracle.delete(token.get_id())
 
 
-@pytest.mark.timeout(400 + 2 * EXAMPLES)  # a failure is made smaller for up to five minutes
+@pytest.mark.timeout(400 + 2 * EXAMPLES)  # Hypothesis shrinks a failure for up to five minutes
 @pytest.mark.parametrize("stores", [SQLite, InMemory, List])
-def test_a_store_answers_as_the_oracle_does_whatever_the_steps(stores, monkeypatch):
-    """Return values, the token handed in, errors and contents are as the contract says after every step."""
-    monkeypatch.setattr(logging.getLogger("zoho_token_store"), "disabled", True)  # thousands of failures
+def test_a_store_and_the_oracle_agree_after_random_steps(stores, monkeypatch):
+    """After every step the return value, the passed token, the error and the rows are as the contract says."""
+    monkeypatch.setattr(logging.getLogger("zoho_token_store"), "disabled", True)  # the steps cause thousands of errors
     run_state_machine_as_test(stores, settings=SETTINGS)

@@ -1,7 +1,7 @@
-"""The judge is judged: the oracle against truth tables worked out by hand from the contract.
+"""Tests the oracle with truth tables that were written by hand from the contract.
 
-The tables of the pure rules stand in `tests/data/rules.json`, which the rules in Rust are tested with, too.
-Each case names the sentence it is an instance of.
+The tables of the pure rules are in `tests/data/rules.json`. The rules in Rust are tested with the same file. Each case
+has the sentence that it is an example of.
 """
 
 import json
@@ -23,14 +23,14 @@ def row_of(saved=None, **given):
 
 @cases("which_row")
 def test_a_token_names_the_row_that_its_keys_find(case):
-    """Section 3: the keys in their order, contradictions, several rows."""
+    """Section 3: the order of the keys, contradictions, several rows."""
     row = which_row(fields(**case["token"]), [row_of(**row) for row in case["rows"]])
     assert (row and row["id"]) == case["finds"]
 
 
 @cases("which_row")
-def test_an_empty_text_is_as_absent_as_none_is(case):
-    """Absent = `None` or `""`: the two are never told apart, neither in a token nor in a row."""
+def test_an_empty_text_is_absent_like_none(case):
+    """Absent: `None` or `""`. They are never distinguished, neither in a token nor in a row."""
     blank = dict.fromkeys(fields(), "")
     row = which_row(blank | case["token"], [blank | row for row in case["rows"]])
     assert (row and row["id"]) == case["finds"]
@@ -43,22 +43,22 @@ def test_a_token_is_completed_from_its_row(case):
 
 
 @cases("complete")
-def test_what_was_absent_and_stays_so_keeps_its_form(case):
-    """A token's `""` that nothing replaces is no `None` afterwards; a value taken away is `None`."""
+def test_a_field_that_stays_absent_keeps_its_form(case):
+    """A `""` that is not replaced stays `""`. A value that is removed becomes `None`."""
     blank = dict.fromkeys(fields(), "")
     gone = {name: None for name in case["token"] if name not in case["result"]}
     assert complete(blank | case["token"], blank | case["row"]) == blank | gone | case["result"]
 
 
 @cases("update")
-def test_a_row_takes_what_a_token_brings(case):
-    """Section 5: present fields replace, absent ones leave, an access token without an expiry clears it."""
+def test_a_row_is_updated_with_the_present_fields_of_a_token(case):
+    """Section 5: present fields replace, absent ones do not. An access token without an expiry clears the expiry."""
     assert update(fields(**case["token"]), fields(**case["row"])) == fields(**case["result"])
 
 
 @cases("purge")
 def test_a_row_is_used_up_or_idle(case):
-    """Section 10: no refresh token and an expired access token; with `idle_for` those idle for so long."""
+    """Section 10: no refresh token and an expired access token. With `idle_for`, also rows that are idle."""
     deleted = is_used_up(fields(**case["row"]), case["saved_at"], case["now"], case["idle_for"])
     assert deleted is case["deleted"]
 
@@ -71,8 +71,8 @@ def ids(oracle):
     return [row["id"] for row in oracle.contents()]
 
 
-def test_a_token_without_a_row_is_inserted_and_the_next_time_updated():
-    """Section 3 finds the row and section 5 updates it; with none, a row is inserted."""
+def test_a_token_without_a_row_is_inserted_and_then_updated():
+    """Section 3 says which row is found, and section 5 how it is updated. If there is no row, one is inserted."""
     oracle = Oracle()
     assert saved(oracle, new_id="1", user_name="ada", refresh_token="r1", redirect_url="") == "1"
     assert saved(oracle, user_name="ada", access_token="a1") == "1"
@@ -82,13 +82,13 @@ def test_a_token_without_a_row_is_inserted_and_the_next_time_updated():
 
 @pytest.mark.parametrize("credential", ["refresh_token", "grant_token", "access_token"])
 def test_one_credential_is_enough_for_a_row(credential):
-    """A token without a refresh, grant and access token is refused: one with any of them is not."""
+    """A token with a refresh token, a grant token or an access token is not refused."""
     assert saved(Oracle(), new_id="1", **{credential: "x"}) == "1"
 
 
 @pytest.mark.parametrize("form", [None, ""])
 def test_a_token_without_any_credential_is_refused(form):
-    """A token without a refresh, grant and access token is refused, and nothing is changed."""
+    """A token that has no refresh, grant or access token is refused, and nothing is changed."""
     oracle = Oracle()
     with pytest.raises(Refused):
         saved(oracle, id="1", user_name="ada", refresh_token=form, grant_token=form, access_token=form)
@@ -96,7 +96,7 @@ def test_a_token_without_any_credential_is_refused(form):
 
 
 def test_a_token_without_any_credential_updates_a_row():
-    """The refusal is one of inserts: a row that is there is updated by whatever names it."""
+    """Only an insert is refused. A token without any credential updates the row that it names."""
     oracle = Oracle()
     saved(oracle, new_id="1", refresh_token="r1")
     assert saved(oracle, id="1", user_name="ada") == "1"
@@ -104,15 +104,15 @@ def test_a_token_without_any_credential_updates_a_row():
 
 
 def test_a_token_is_inserted_with_its_own_id_if_no_row_has_it():
-    """Insert: with the token's id if it carries one that no row has, also one of a deleted row."""
+    """Insert: the new row gets the token's id if no row has it. A deleted row does not count."""
     oracle = Oracle()
     assert saved(oracle, id="x", refresh_token="r1") == "x"
     oracle.delete("x")
     assert saved(oracle, id="x", refresh_token="r1") == "x"
 
 
-def test_a_token_whose_id_is_someone_elses_gets_a_new_one():
-    """A token with an id whose row now belongs to someone else never touches that row."""
+def test_a_token_with_the_id_of_another_users_row_gets_a_new_id():
+    """If a token has an id and that id's row now belongs to someone else, the token never touches that row."""
     oracle = Oracle()
     saved(oracle, id="1", user_name="bob", refresh_token="r1")
     assert saved(oracle, new_id="2", id="1", user_name="ada", refresh_token="r2") == "2"
@@ -148,8 +148,8 @@ def test_a_token_whose_id_is_someone_elses_gets_a_new_one():
         ([], None, False),
     ],
 )
-def test_new_ids_are_decimal_strings_rising(had, new_id, may):
-    """New ids are decimal strings, above every decimal id of up to 18 digits, and no row has them."""
+def test_new_ids_are_rising_decimal_strings(had, new_id, may):
+    """A new id is a decimal string. It is above every decimal id of up to 18 digits, and no row has it."""
     oracle = Oracle()
     for row_id in had:
         saved(oracle, id=row_id, user_name=f"user {row_id}", refresh_token="r")
@@ -161,7 +161,7 @@ def test_new_ids_are_decimal_strings_rising(had, new_id, may):
 
 @pytest.mark.parametrize("emptied", ["delete", "delete_all", "purge"])
 def test_new_ids_are_never_used_twice(emptied):
-    """New ids are never used twice, not even after deletes."""
+    """No id is used twice, not even after deletes."""
     oracle = Oracle()
     saved(oracle, new_id="3", access_token="a1", expiry_time="1")
     {
@@ -175,8 +175,8 @@ def test_new_ids_are_never_used_twice(emptied):
     assert oracle.may_issue("4")
 
 
-def test_a_new_id_of_nineteen_digits_counts_too():
-    """New ids rise, also beyond those that an explicit id could have."""
+def test_a_new_id_of_nineteen_digits_is_never_used_twice():
+    """New ids rise also above the highest id that a token's own id can have an effect on."""
     oracle = Oracle()
     saved(oracle, new_id="1" + "0" * 18, refresh_token="r1")
     oracle.delete_all()
@@ -184,7 +184,7 @@ def test_a_new_id_of_nineteen_digits_counts_too():
 
 
 def test_rows_come_oldest_first():
-    """Oldest row first: by insertion, neither by id nor by saving."""
+    """The oldest row comes first. The time of the insert counts, not the id and not the last save."""
     oracle = Oracle()
     for row_id in ("2", "10", "1"):
         saved(oracle, id=row_id, user_name=f"user {row_id}", refresh_token="r")
@@ -195,7 +195,7 @@ def test_rows_come_oldest_first():
 
 
 def test_what_is_saved_last_is_found_first():
-    """Of several, the one saved last: an update is a saving, a find is none."""
+    """The row is the one that was saved last. An update is a save, and a find is not."""
     oracle = Oracle()
     saved(oracle, id="1", user_name="ada", client_id="c1", refresh_token="r")
     saved(oracle, id="2", user_name="ada", client_id="c2", refresh_token="r")
@@ -210,8 +210,8 @@ def test_a_token_without_a_row_finds_nothing():
     assert Oracle().find(fields(id="1", user_name="ada")) is None
 
 
-def test_a_deleted_row_is_gone_alone():
-    """`delete_token` deletes one row; an id that is not there is no error."""
+def test_a_delete_deletes_one_row():
+    """`delete_token` deletes one row. An id that no row has is not an error."""
     oracle = Oracle()
     for row_id in ("1", "2"):
         saved(oracle, id=row_id, user_name=f"user {row_id}", refresh_token="r")
@@ -224,7 +224,7 @@ def test_a_deleted_row_is_gone_alone():
 
 
 def test_purge_counts_what_it_deletes():
-    """`purge` returns how many; a row's age runs from its last saving."""
+    """`purge` returns the number of deleted rows. The age of a row is the time since its last save."""
     oracle = Oracle()
     saved(oracle, id="1", user_name="ada", access_token="a1", expiry_time="5000", now=1000)
     saved(oracle, id="2", user_name="bob", refresh_token="r2", now=1000)
@@ -239,11 +239,11 @@ def test_purge_counts_what_it_deletes():
 
 @pytest.mark.parametrize(("given", "text"), [(0, "0"), (-5, "-5"), (10**30, "1" + "0" * 30), ("5", "5"), (None, None)])
 def test_an_expiry_given_as_int_is_its_decimal_string(given, text):
-    """An `expires_in` given as `int` is taken as its decimal string."""
+    """An `expires_in` given as an `int` is accepted as its decimal string."""
     assert taken(fields(id="1", expiry_time=given)) == fields(id="1", expiry_time=text)
 
 
 def test_a_misspelt_field_is_an_error():
-    """A table's field that no token has would prove nothing."""
+    """A field that no token has is a mistake in the table of cases."""
     with pytest.raises(TypeError, match="no field of a token"):
         fields(user="ada")

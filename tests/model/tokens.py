@@ -1,4 +1,4 @@
-"""Tokens of the real SDK: made, read, and watched over a call."""
+"""Functions that make, read and compare tokens of the real SDK."""
 
 import contextlib
 
@@ -24,7 +24,7 @@ def set_fields(token, changes):
 
 
 def make_token(given):
-    """By setters, which take what the constructor refuses: a token without any key, an id of a wrong type."""
+    """Make a token with setters. They accept what the constructor refuses: no key at all, an id of a wrong type."""
     return set_fields(OAuthToken(id="to be replaced"), fields(**given))
 
 
@@ -45,7 +45,7 @@ def read(token):
 
 
 def short(value):
-    """A value as a failure shows it."""
+    """Return the short form of a value, for messages."""
     if isinstance(value, dict):
         return {name: short(one) for name, one in value.items() if one is not None}
     if isinstance(value, list):
@@ -54,23 +54,23 @@ def short(value):
 
 
 @contextlib.contextmanager
-def told(what):
-    """Says, in a loop's failure, in which turn."""
+def noting(value):
+    """Add the value of this round of a loop to the report of a failure."""
     try:
         yield
     except BaseException:
-        note(f"with {short(what)}")
+        note(f"with {short(value)}")
         raise
 
 
 def same(found, expected, what):
-    """Equal in value, type and form; told briefly where not."""
+    """Check that two dicts have equal values of equal types."""
     if found != expected or any(type(found[name]) is not type(expected[name]) for name in found):
         raise AssertionError(f"{what}:\n  is      {short(found)}\n  must be {short(expected)}")
 
 
 class Watched:
-    """A token before a call, to say exactly what the call may change."""
+    """Keeps the state of a token before a call, and checks what the call has changed."""
 
     def __init__(self, token):
         self.token = token
@@ -82,7 +82,7 @@ class Watched:
     def fields(self):
         return taken(self.before)
 
-    def must_be_untouched(self):
+    def must_be_unchanged(self):
         if isinstance(self.token, OAuthToken):
             after = vars(self.token)
             assert after.keys() == self.attributes.keys()
@@ -93,9 +93,9 @@ class Watched:
         after = read(self.token)
         same(after, self.before | changes, "the token after the call")
         if after["user_name"] == self.before["user_name"]:
-            assert self.token.get_user_signature() is self.signature, "another signature of the same name"
+            assert self.token.get_user_signature() is self.signature, "a new signature object with the same name"
 
-    def must_not_be_told(self, message):
+    def must_not_be_in(self, message):
         if isinstance(self.token, OAuthToken):
             for name in ("client_secret", *CREDENTIALS):
                 secret = self.before[name]
@@ -104,7 +104,7 @@ class Watched:
 
 @contextlib.contextmanager
 def refused(method, *arguments):
-    """`SDKException`, code `TOKEN_STORE`, told by its method, caused by a `StoreError`; no token changed."""
+    """Expect an `SDKException` that names the method and has a `StoreError` as its cause. No token may change."""
     watched = [Watched(one) for one in arguments]
     with pytest.raises(SDKException) as caught:
         yield
@@ -114,5 +114,5 @@ def refused(method, *arguments):
     assert error.__cause__ is error.cause
     assert error.args[1].startswith(f"{method}: ")
     for one in watched:
-        one.must_be_untouched()
-        one.must_not_be_told(f"{error} {error!r} {error.cause} {error.cause!r}")
+        one.must_be_unchanged()
+        one.must_not_be_in(f"{error} {error!r} {error.cause} {error.cause!r}")

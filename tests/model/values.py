@@ -1,4 +1,4 @@
-"""What the steps are taken with: few plain values, so that keys meet, and those that stores stumble over."""
+"""The values of the steps: a few plain ones, so that keys are equal often, and unusual ones that can break a store."""
 
 import itertools
 from datetime import timedelta
@@ -8,7 +8,7 @@ from model.oracle import FIELDS
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
-# Written out only when a token is made, so that a failing step can be read.
+# Placeholders, so that the report of a failure stays short. `written_out` replaces them when a token is made.
 LONG = {"<a megabyte>": "m" * 2**20, "<5000 nines>": "9" * 5000, "<5000 eights>": "8" * 5000}
 # fmt: off
 AWKWARD = [
@@ -50,7 +50,7 @@ def written_out(value):
 
 
 def one_of_ten(plain, awkward, *, present):
-    """Of ten, `present` are there, and of these again one in ten is awkward. One draw: cheap."""
+    """Draw a value: `present` of ten are not absent, and one in ten of those is awkward. It takes one draw."""
 
     def pick(n):
         absences = 400 * (10 - present)
@@ -68,7 +68,7 @@ def tokens_of(chosen=None, **present):
 
 
 TOKENS = tokens_of(id=3, user_name=6, client_id=6, grant_token=3, access_token=7, expiry_time=6)
-# Few users under several clients and domains.
+# Few users with several clients and domains.
 ROWS = tokens_of(
     {
         "user_name": st.sampled_from([None, "ada", "ada", "ada", "ada", "bob"]),
@@ -98,9 +98,9 @@ LOGINS = [
 ]
 NO_TIME = [0, 0.0, timedelta(0)]
 YEARS = [10**9, 1e9, timedelta(days=36500), timedelta.max]
-IDLE_FOR = st.sampled_from([None, *YEARS] * 2 + NO_TIME)  # seldom no time at all: every row goes
+IDLE_FOR = st.sampled_from([None, *YEARS] * 2 + NO_TIME)  # an `idle_for` of zero is rare, because it deletes every row
 
-# Every way to look for the plain ones.
+# All combinations of plain values to look for.
 PROBES = [
     {"user_name": user, "id": row_id, "client_id": client, "api_domain": domain} | credentials
     for user, row_id, client, domain, credentials in itertools.product(

@@ -1,6 +1,4 @@
-"""Programs that use the real SDK and meet at one expiry, seen from a test: `member.Member`'s methods, each in processes
-of its own.
-"""
+"""Starts programs that use the real SDK at the same time. Each of them runs one method of `member.Member`."""
 
 import contextlib
 import json
@@ -10,11 +8,11 @@ import time
 
 from sdk.program import processes
 
-IN_TIME = 45  # seconds; all of it together takes a few at most
+TIMEOUT = 45  # seconds for one program; it needs a few
 
 
 class Outcome:
-    """What a program told: each call's answer, and what its stores had to do with leases."""
+    """The events of a program: the answer to each call, and the `lease_info` of each store."""
 
     def __init__(self, events):
         self.answers = [event for event in events if event["event"] == "answer"]
@@ -25,50 +23,50 @@ class Outcome:
 
 
 class Crowd:
-    """One program, with all the processes and threads it makes, doing one thing."""
+    """One program, with all its processes and threads. It runs one method of `Member`."""
 
-    def __init__(self, setting, verb, arguments):
+    def __init__(self, setting, method, arguments):
         from sdk.member import serve
 
-        self._until = time.monotonic() + IN_TIME
-        self._told = []
+        self._deadline = time.monotonic() + TIMEOUT
+        self._received = []
         self._events, events = processes.Pipe(duplex=False)
         go_on, self._go_on = processes.Pipe(duplex=False)
-        self._process = processes.Process(target=serve, args=(events, go_on, setting, verb, arguments), daemon=True)
+        self._process = processes.Process(target=serve, args=(events, go_on, setting, method, arguments), daemon=True)
         self._process.start()
         events.close()
         go_on.close()
 
     def until(self, event, count=1):
-        """Wait until it has said so that many times."""
-        while sum(told["event"] == event for told in self._told) < count:
-            assert self._hears(), f"ended without saying {event!r} {count} times; it said {self._told}"
+        """Wait until the program has sent this event `count` times."""
+        while sum(received["event"] == event for received in self._received) < count:
+            assert self._receive(), f"the program ended without {event!r} {count} times; it sent {self._received}"
 
     def go_on(self):
-        """Let it go on from where it waits to be told."""
+        """Let the program go on: it waits for this in `Member.hold` and `Member.fork_while_asking`."""
         self._go_on.send_bytes(b"go on")
 
     def ends(self):
-        """Wait until all of it has ended well."""
-        while self._hears():
+        """Wait until all its processes have ended without an error. Return the outcome."""
+        while self._receive():
             pass
-        self._process.join(IN_TIME)
+        self._process.join(TIMEOUT)
         assert self._process.exitcode == 0
-        return Outcome(self._told)
+        return Outcome(self._received)
 
     def kill(self):
-        """End all of it as a crash would."""
+        """Kill all its processes."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
 
-    def _hears(self):
-        """Wait for one more thing that it says. None comes once all its processes have ended."""
-        if not self._events.poll(max(0, self._until - time.monotonic())):
-            raise TimeoutError(f"has not ended within {IN_TIME} s; it said {self._told}")
+    def _receive(self):
+        """Wait for one more event. Return whether there was one: after the end of all processes there is none."""
+        if not self._events.poll(max(0, self._deadline - time.monotonic())):
+            raise TimeoutError(f"the program has not ended within {TIMEOUT} s; it sent {self._received}")
         try:
-            self._told.append(json.loads(self._events.recv_bytes()))
+            self._received.append(json.loads(self._events.recv_bytes()))
         except EOFError:
             return False
         return True

@@ -1,7 +1,7 @@
-"""A program that meets others at one expiry, seen from inside: what a test lets it do with the real SDK.
+"""A program that uses the real SDK while other programs do the same. A test chooses the method of `Member` to run.
 
-It runs in processes of its own (`crowd.py` starts it, and it forks), or in threads of one. What it tells the test are
-JSON objects without a secret.
+It runs in its own processes (`crowd.py` starts it, and it forks), or in threads of one process. It sends events to the
+test: JSON objects without secrets.
 """
 
 import atexit
@@ -19,26 +19,26 @@ import children
 import requests
 import zoho_token_store
 import zohocrmsdk
-from sdk.worker import Ears, fresh_token, only_loopback
+from sdk.worker import ErrorHandler, fresh_token, only_loopback
 from zohocrmsdk.src.com.zoho.api.authenticator.token import Token
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 from zohocrmsdk.src.com.zoho.crm.api.util.constants import Constants
 
-STALE = "planted-stale-access-token"  # how those begin that a test has let expire
-IN_TIME = 30  # seconds: far more than anything here needs
+STALE = "planted-stale-access-token"  # the beginning of each access token that a test has made expired
+TIMEOUT = 30  # seconds: far more than any step needs
 COUNTERS = ("taken", "waited", "gave_up", "longest_wait")
 
 
-# The SDK reads it, for 0.1 s, when it is initialized without it: here once for all processes that are forked.
+# Reading this file takes 0.1 s. The SDK reads it at its initialization, if it is not there. Forked processes share it.
 Initializer.json_details = Initializer.get_json(Path(zohocrmsdk.__path__[0], "src", Constants.JSON_DETAILS_FILE_PATH))
 
 
-class Nobody(Token):
-    """Lets the SDK be initialized without asking for a token: a test counts each time that one is asked for."""
+class NoToken(Token):
+    """Initializes the SDK without a request for a token, because the tests count these requests."""
 
     def authenticate(self, url_connection):
-        pass  # only the look-up of a new token's user comes here, and has its header already
+        pass  # only the lookup of a new token's user calls this, and its request has a header already
 
     def remove(self):
         raise NotImplementedError
@@ -48,7 +48,7 @@ class Nobody(Token):
 
 
 class Overriding(zoho_token_store.CustomStoreSQLite):
-    """A store as programs make it of ours, to add what they need."""
+    """A subclass as users write it."""
 
     def find_token(self, token):
         return super().find_token(token)
@@ -60,94 +60,94 @@ class Overriding(zoho_token_store.CustomStoreSQLite):
         return super().save_token(token)
 
 
-class Waits(logging.Handler):
-    """Notices that a find has begun to wait."""
+class WaitHandler(logging.Handler):
+    """Calls a function when a find begins to wait."""
 
-    def __init__(self, notice):
+    def __init__(self, begins):
         super().__init__(logging.DEBUG)
-        self.notice = notice
+        self.begins = begins
 
     def emit(self, record):
         if record.getMessage().endswith(": waiting"):
-            self.notice()
+            self.begins()
 
 
 class Member:
-    """One program. The public methods but `say` are what it can do."""
+    """One program. A test runs one of the public methods, except `say`."""
 
     def __init__(self, events, go_on, setting):
         self.events = events
         self.go_on = go_on
         self.setting = setting
-        self.ears = Ears()
+        self.errors = ErrorHandler()
         sdk_log = logging.getLogger("SDKLogger")
-        sdk_log.addHandler(self.ears)
+        sdk_log.addHandler(self.errors)
         sdk_log.propagate = False
         store_log = logging.getLogger("zoho_token_store")
         store_log.setLevel(logging.DEBUG)
         store_log.propagate = False
         self.waits = threading.Event()
-        store_log.addHandler(Waits(self._waits))
+        store_log.addHandler(WaitHandler(self._wait_begins))
 
     def say(self, event, **values):
-        # One write of less than PIPE_BUF: forked processes and threads do not get into each other's.
+        # A write of at most PIPE_BUF bytes is atomic (pipe(7)), so processes and threads can share the pipe.
         self.events.send_bytes(json.dumps({"event": event, **values}).encode())
 
     def alone(self, token):
-        """Ask in this very process."""
+        """Request the token in this process."""
         self._ask(self._begin(), token)
 
-    def processes(self, tokens, collect=False):  # noqa: FBT002 - by name, from afar
-        """Ask in as many processes at once, and perhaps let Python collect its garbage after that."""
+    def processes(self, tokens, collect=False):  # noqa: FBT002 - the arguments come as a dict
+        """Request each token in its own process, all at once. `collect`: run Python's garbage collection after that."""
 
         def work(number):
             self._ask(self._begin(), tokens[number])
             if collect:
                 gc.collect()
 
-        children.at_once(len(tokens), work, IN_TIME)
+        children.at_once(len(tokens), work, TIMEOUT)
 
     def threads(self, seed, tokens):
-        """Save an expired token, if one is given, and ask in as many threads at once."""
+        """Save an expired token, if `seed` is given. Then request each token in its own thread, all at once."""
         store = self._begin()
         if seed:
             store.save_token(expired_token(seed))
-        together = threading.Barrier(len(tokens))
+        barrier = threading.Barrier(len(tokens))
 
         def work(token):
-            together.wait(IN_TIME)
+            barrier.wait(TIMEOUT)
             self._answer(store, token)
 
         threads = [threading.Thread(target=work, args=(token,), daemon=True) for token in tokens]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(IN_TIME)
+            thread.join(TIMEOUT)
         self._say_lease(store)
 
     def poll(self, by_id, by_token):
-        """Look the row up again and again, as a script does that shows it, until its token is a new one."""
+        """Look up the row again and again, as a script does, until it has a new access token."""
         store = self._open()
-        until = time.monotonic() + IN_TIME
-        looks = 0
-        while time.monotonic() < until:
+        deadline = time.monotonic() + TIMEOUT
+        lookups = 0
+        while time.monotonic() < deadline:
             seen = store.find_token_by_id(by_id["id"]), store.find_token(fresh_token(by_token))
             if not any(is_stale(token.get_access_token()) for token in seen):
                 break
-            looks += 1
-            if looks == 1:
-                self.say("looked")
+            lookups += 1
+            if lookups == 1:
+                self.say("looked up")
             time.sleep(0.001)
         self._say_lease(store)
 
     def be_interrupted(self, token):
-        """Ask, and be interrupted as by Ctrl-C while another's refresh is waited for."""
-        # A program that was started in the background ignores it, and so do its children.
+        """Request the token, and get a SIGINT, as by Ctrl-C, during the wait for another program's refresh."""
+        # A program in the background ignores the signal, and so do its children.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         interrupted = []
 
         def interrupt():
-            if self.waits.wait(IN_TIME):
+            if self.waits.wait(TIMEOUT):
                 interrupted.append(time.monotonic())
                 os.kill(os.getpid(), signal.SIGINT)
 
@@ -156,7 +156,7 @@ class Member:
         self.say("interrupted", latency=time.monotonic() - interrupted[0])
 
     def hold(self, token, clock_off=0):
-        """Ask, by a clock that may be wrong by some seconds, and let Zoho hear of it when told to."""
+        """Request the token, with a clock that is wrong by `clock_off` seconds. Call Zoho after `Crowd.go_on`."""
         right = time.time
         time.time = lambda: right() + clock_off
         store = self._begin()
@@ -164,10 +164,10 @@ class Member:
         self._ask(store, token)
 
     def fork_while_asking(self, token, child):
-        """Ask, fork between the find and the call, and go on when told to.
+        """Request the token, fork between the find and the call to Zoho, and go on after `Crowd.go_on`.
 
-        The child asks, too; or it ends, as a program does with all its hooks, or by an exception through the frames of
-        the parent's find.
+        The child requests the token, too ("asks"), or it ends: as a program with its atexit functions ("closes"), or by
+        an exception that passes the frames of the parent's find ("unwinds").
         """
         store = self._begin()
         asking = []
@@ -176,41 +176,41 @@ class Member:
             if child == "asks":
                 asking.append(children.fork(lambda: self._ask(store, token)))
             elif child == "closes":
-                children.join([children.fork(lambda: end(store))], IN_TIME)
+                children.join([children.fork(lambda: end(store))], TIMEOUT)
             elif (forked := os.fork()) == 0:
                 raise SystemExit(0)
             else:
-                children.join([forked], IN_TIME)
+                children.join([forked], TIMEOUT)
 
         self._before_the_call(fork)
         self._ask(store, token)
-        children.join(asking, IN_TIME)
+        children.join(asking, TIMEOUT)
 
     def fail_and_ask(self, token, other):
-        """Ask in vain, and with the error at hand for another user."""
+        """Request a token, and fail. Keep the exception, and request the token of another user."""
         store = self._begin()
         kept = []
         try:
             fresh_token(token).get_token()
         except SDKException as error:
-            kept.append(error)  # and with it all the frames it passed
+            kept.append(error)  # this keeps all frames of the traceback
         assert kept
         self._ask(store, other)
 
     def _before_the_call(self, work):
-        """Do something before the next call to Zoho, and wait to be told to go on with it."""
+        """Run `work` before the next call to Zoho. Make the call after `Crowd.go_on`."""
         post = requests.post
 
         def work_and_post(*arguments, **options):
             requests.post = post
             work()
             self.say("holds")
-            assert self.go_on.poll(IN_TIME)
+            assert self.go_on.poll(TIMEOUT)
             return post(*arguments, **options)
 
         requests.post = work_and_post
 
-    def _waits(self):
+    def _wait_begins(self):
         self.waits.set()
         self.say("waiting")
 
@@ -221,7 +221,7 @@ class Member:
     def _begin(self):
         store = self._open()
         setting = self.setting
-        Initializer.initialize(setting["environment"], Nobody(), store=store, resource_path=setting["folder"])
+        Initializer.initialize(setting["environment"], NoToken(), store=store, resource_path=setting["folder"])
         return store
 
     def _ask(self, store, fields):
@@ -229,15 +229,15 @@ class Member:
         self._say_lease(store)
 
     def _answer(self, store, fields):
-        """Do what every call through the SDK begins with, and say what came of it: for which row, if for any."""
+        """Call `get_token`, as each request of the SDK does. Send the result, and the row that has it."""
         access = error = code = None
         try:
             access = fresh_token(fields).get_token()
-        except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001 - the test judges it
+        except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001 - the test checks it
             error, code = type(raised).__name__, getattr(raised, "code", None)
         rows = [row.get_id() for row in store.get_tokens() if row.get_access_token() == access]
         row = rows[0] if rows and access and not is_stale(access) else None
-        self.say("answer", error=error, code=code, row=row, logged=self.ears.heard)
+        self.say("answer", error=error, code=code, row=row, logged=self.errors.logged)
 
     def _say_lease(self, store):
         info = store.lease_info()
@@ -245,7 +245,7 @@ class Member:
 
 
 def end(store):
-    """What the end of a program does, and `os._exit` does not."""
+    """Do what Python does at the end of a program. A forked process ends by `os._exit`, which does not do it."""
     store.close()
     atexit._run_exitfuncs()
 
@@ -255,14 +255,14 @@ def is_stale(access_token):
 
 
 def expired_token(fields):
-    """Make a token whose access token has expired by every clock."""
+    """Make a token whose access token has expired."""
     token = fresh_token({**fields, "access_token": f"{STALE}-of-{fields['refresh_token']}"})
     token.set_expires_in("1")
     return token
 
 
-def serve(events, go_on, setting, verb, arguments):
-    """Do one thing, and end."""
-    os.setsid()  # a group of its own, which a test can end as a whole
+def serve(events, go_on, setting, method, arguments):
+    """Run one method, and end."""
+    os.setsid()  # `Crowd.kill` ends the whole process group
     sys.addaudithook(only_loopback)
-    getattr(Member(events, go_on, setting), verb)(**arguments)
+    getattr(Member(events, go_on, setting), method)(**arguments)

@@ -1,11 +1,11 @@
-"""A program that uses the real SDK, seen from a test: `worker.Worker`'s verbs, asked of another process."""
+"""Starts a program that uses the real SDK, and runs methods of `worker.Worker` in it."""
 
 import contextlib
 import importlib.metadata
 import multiprocessing
 import sys
 
-# A fork of a process that has imported the SDK and done nothing else: as good as a new one, 0.7 s sooner.
+# A fork of a process that has only imported the SDK is like a new process, and starts 0.7 s sooner.
 if sys.platform == "win32":
     processes = multiprocessing.get_context("spawn")
 else:
@@ -19,11 +19,11 @@ else:
         ]
     )
 
-ANSWER_WITHIN = 30  # seconds; a verb takes milliseconds
+TIMEOUT = 30  # seconds for one method; it takes milliseconds
 
 
 def installed_sdk():
-    """The major version of the SDK in this environment."""
+    """Return the major version of the SDK in this environment."""
     for version in (5, 6, 7, 8):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             importlib.metadata.version(f"zohocrmsdk{version}_0")
@@ -31,8 +31,8 @@ def installed_sdk():
     raise ImportError("no Zoho CRM SDK is installed")
 
 
-class Raised(Exception):  # noqa: N818 - it is no error of ours
-    """What a verb raised in the other process."""
+class Raised(Exception):  # noqa: N818 - it stands for an error of the SDK
+    """A method has raised this in the other process."""
 
     def __init__(self, kind, code, message, trace):
         super().__init__(f"{message}\n{trace}")
@@ -42,10 +42,10 @@ class Raised(Exception):  # noqa: N818 - it is no error of ours
 
 
 class Program:
-    """One program. `program.initialize(...)` and so on are the methods of `worker.Worker`, by keyword.
+    """One program. `program.initialize(...)` and so on run the methods of `worker.Worker`, with keyword arguments.
 
-    `restart()` starts it anew over the same store: the same object, or another process and the same file.
-    `logged` collects what the SDK logged as errors.
+    `restart()` restarts the program with the same store: the same object, or a new process with the same file.
+    `logged` has the errors that the SDK has logged.
     """
 
     def __init__(self, *arguments, new_process):
@@ -54,22 +54,22 @@ class Program:
         self.logged = []
         self._start()
 
-    def __getattr__(self, verb):
-        return lambda **arguments: self._ask(verb, arguments)
+    def __getattr__(self, method):
+        return lambda **arguments: self._call(method, arguments)
 
     def restart(self):
         if self._new_process:
             self.close()
             self._start()
         else:
-            self._ask("restart", {})
+            self._call("restart", {})
 
     def close(self):
         try:
-            self.logged += self._ask("heard", {})
+            self.logged += self._call("logged", {})
         finally:
             self._connection.close()
-            self._process.join(ANSWER_WITHIN)
+            self._process.join(TIMEOUT)
             self._process.kill()
             self._process.join()
 
@@ -81,15 +81,15 @@ class Program:
         self._process.start()
         theirs.close()
 
-    def _ask(self, verb, arguments):
+    def _call(self, method, arguments):
         try:
-            self._connection.send((verb, arguments))
-            if not self._connection.poll(ANSWER_WITHIN):
-                raise TimeoutError(f"{verb}: no answer within {ANSWER_WITHIN} s")
-            good, answer = self._connection.recv()
+            self._connection.send((method, arguments))
+            if not self._connection.poll(TIMEOUT):
+                raise TimeoutError(f"{method}: no answer within {TIMEOUT} s")
+            succeeded, answer = self._connection.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            self._process.join(ANSWER_WITHIN)
-            raise RuntimeError(f"{verb}: the process ended ({self._process.exitcode})") from None
-        if good:
+            self._process.join(TIMEOUT)
+            raise RuntimeError(f"{method}: the process ended ({self._process.exitcode})") from None
+        if succeeded:
             return answer
         raise Raised(*answer)

@@ -1,7 +1,6 @@
-"""What programs do with the SDK, whichever of the four is installed, on each of the stores.
+"""What programs do with the SDK, with each of the stores and each of the SDKs 5 to 8.
 
-Zoho's part is the stand-in's. `zoho.expires_in = 1` makes access tokens that the SDK takes for expired at
-once, as it does with all that have less than 5 s left.
+`zoho.expires_in = 1` makes the stand-in issue access tokens with less than 5 s left, which the SDK takes for expired.
 """
 
 import pytest
@@ -17,7 +16,7 @@ def credentials(zoho, **fields):
 
 
 def named(user):
-    """How a program tells SDK 5 who its user is. The later ones find out themselves."""
+    """Return the field that tells SDK 5 the user. SDK 6 to 8 ask Zoho."""
     return {} if LOOKS_USERS_UP else {"user": user.name}
 
 
@@ -32,7 +31,7 @@ def log_in_both(program, zoho, users):
 
 
 def let_tokens_expire(zoho):
-    """Time passes for Zoho, too: it would refuse the tokens it issued while `expires_in` was 1."""
+    """Move Zoho's clock, so that Zoho refuses the tokens that it has issued while `expires_in` was 1."""
     zoho.clock.now += 1
     zoho.expires_in = 3600
 
@@ -41,8 +40,8 @@ def kinds(zoho):
     return [call.kind for call in zoho.calls]
 
 
-def test_a_login_is_stored_whole(program, zoho, ada):
-    """A login by grant code costs one token call and leaves one row with all that Zoho answered."""
+def test_a_login_is_stored_with_all_fields(program, zoho, ada):
+    """A login with a grant code makes one token call, and saves one row with everything that Zoho has answered."""
     code = zoho.grant_code(ada)
     token = program.initialize(**credentials(zoho, grant_token=code, **named(ada)))
     assert kinds(zoho) == ["login", *LOOK_UPS]
@@ -62,7 +61,7 @@ def test_a_login_is_stored_whole(program, zoho, ada):
 
 @pytest.mark.parametrize("by", ["grant_token", "refresh_token"])
 def test_a_restart_makes_no_token_call(program, zoho, ada, by):
-    """A program that starts again with what it was configured with goes on with the stored access token."""
+    """A program that starts again with the same settings uses the stored access token."""
     first = program.initialize(**login(zoho, ada))
     zoho.clear_calls()
     program.restart()
@@ -75,7 +74,7 @@ def test_a_restart_makes_no_token_call(program, zoho, ada, by):
 
 @pytest.mark.parametrize("by", ["grant_token", "refresh_token"])
 def test_an_expired_token_is_refreshed_in_its_row(program, zoho, ada, by):
-    """After the expiry one refresh is made, and the same row has the new access token and expiry."""
+    """After the expiry, one refresh saves the new access token and expiry in the same row."""
     zoho.expires_in = 1
     first = program.initialize(**login(zoho, ada))
     let_tokens_expire(zoho)
@@ -91,8 +90,8 @@ def test_an_expired_token_is_refreshed_in_its_row(program, zoho, ada, by):
     assert zoho.token_calls == 1
 
 
-def test_a_running_program_refreshes_too(program, zoho, ada):
-    """A token that expires in a running program is refreshed once by the next call, in its row."""
+def test_a_token_that_expires_in_a_running_program_is_refreshed(program, zoho, ada):
+    """The next call refreshes the token once, in its row."""
     zoho.expires_in = 1
     first = program.initialize(**login(zoho, ada))
     let_tokens_expire(zoho)
@@ -108,7 +107,7 @@ def test_a_running_program_refreshes_too(program, zoho, ada):
 @pytest.mark.parametrize("expired", [False, True], ids=["fresh", "expired"])
 @pytest.mark.parametrize("by", ["user", "id", "access_token"])
 def test_one_key_is_enough(program, zoho, users, by, expired):
-    """A user name, an id or an access token alone goes on as the user whose row it names, and no other."""
+    """A token with only a user name, an id or an access token works as the user of the row that it names."""
     zoho.expires_in = 1 if expired else 3600
     log_in_both(program, zoho, users)
     let_tokens_expire(zoho)
@@ -127,7 +126,7 @@ def test_one_key_is_enough(program, zoho, users, by, expired):
 
 
 def test_an_unknown_user_name_is_an_error_of_the_sdk(program, zoho, ada):
-    """A user name alone that no row has raises the SDK's own error, and asks Zoho for nothing."""
+    """A token with only a user name that no row has raises the SDK's own error. No request goes to Zoho."""
     program.initialize(**login(zoho, ada))
     before = program.rows()
     zoho.clear_calls()
@@ -140,7 +139,7 @@ def test_an_unknown_user_name_is_an_error_of_the_sdk(program, zoho, ada):
 
 @pytest.mark.parametrize("expired", [False, True], ids=["fresh", "expired"])
 def test_two_users_in_two_threads(program, zoho, users, expired):
-    """Two threads with `switch_user` work as their own users, each refreshing its own row."""
+    """Two threads that call `switch_user` work as their own users, and each refreshes its own row."""
     ada, bob = users
     zoho.expires_in = 1 if expired else 3600
     log_in_both(program, zoho, users)
@@ -159,7 +158,7 @@ def test_two_users_in_two_threads(program, zoho, users, expired):
 
 @pytest.mark.parametrize("expired", [False, True], ids=["fresh", "expired"])
 def test_switching_to_a_stored_token(program, zoho, users, expired):
-    """A token as `get_tokens` returns it can be switched to, and is refreshed when it must be."""
+    """A program can switch to a token that `get_tokens` has returned. The token is refreshed if it has expired."""
     ada, bob = users
     zoho.expires_in = 1 if expired else 3600
     log_in_both(program, zoho, users)
@@ -175,7 +174,7 @@ def test_switching_to_a_stored_token(program, zoho, users, expired):
 
 
 def test_revoke_by_id(program, zoho, users):
-    """`revoke(id)` revokes that user's tokens, nobody else's, and no row; before SDK 8 it only raises."""
+    """`revoke(id)` revokes only that user's tokens, and changes no row. Before SDK 8 it only raises an error."""
     ada, bob = users
     log_in_both(program, zoho, users)
     program.restart()
@@ -192,12 +191,12 @@ def test_revoke_by_id(program, zoho, users):
         assert kinds(zoho) == []
     assert program.rows() == before
     assert program.organisation() == bob.org_id
-    assert zoho.revoke_user(ada) == (0 if SDK == 8 else 1)  # what was left of hers
+    assert zoho.revoke_user(ada) == (0 if SDK == 8 else 1)  # her remaining refresh tokens
     assert zoho.revoke_user(bob) == 1
 
 
 def test_remove_deletes_the_row(program, zoho, users):
-    """`remove()` deletes that token's row for good: neither goes on with it nor saves itself back."""
+    """`remove()` deletes the row of the token. The next call fails, and does not save the token again."""
     _, bob = users
     log_in_both(program, zoho, users)
     adas, _ = program.rows()
@@ -215,12 +214,12 @@ def test_remove_deletes_the_row(program, zoho, users):
 
 @pytest.mark.parametrize("says_who", [True, False] if LOOKS_USERS_UP else [True], ids=str)
 @pytest.mark.parametrize("by", ["grant_token", "refresh_token"])
-def test_a_known_user_logs_in_anew(program, zoho, users, by, says_who):
-    """New credentials of a known user are asked with and stored in the row that user has."""
+def test_a_known_user_logs_in_again(program, zoho, users, by, says_who):
+    """The SDK uses the new credentials of a known user, and they are saved in the row of that user."""
     ada, _ = users
     log_in_both(program, zoho, users)
     first, bobs = program.rows()
-    # The old ones are dead, though the stored access token has not expired: going on with them would show.
+    # The stored access token has not expired, but it is revoked. So a call with it would fail.
     assert zoho.revoke_user(ada) == 1
     new = zoho.grant_code(ada) if by == "grant_token" else zoho.refresh_token(ada)
     zoho.clear_calls()
@@ -236,7 +235,7 @@ def test_a_known_user_logs_in_anew(program, zoho, users, by, says_who):
         "login" if by == "grant_token" else "refresh",
         *([] if says_who else LOOK_UPS),
     ]
-    # The refresh to come asks with the new ones.
+    # The next refresh uses the new credentials.
     let_tokens_expire(zoho)
     program.restart()
     program.initialize(user=ada.name)
@@ -246,10 +245,10 @@ def test_a_known_user_logs_in_anew(program, zoho, users, by, says_who):
     assert others == bobs
 
 
-# SDK 5 has no such parameter, and looks nobody up.
+# SDK 5 has no such parameter, and looks up no user.
 @pytest.mark.parametrize("choice", [{"find_user": True}, {"find_user": False}] if LOOKS_USERS_UP else [{}], ids=str)
-def test_the_user_is_looked_up_where_the_sdk_is_told_to(program, zoho, ada, choice):
-    """A row without a user name is found again by its credentials; with one it has the name Zoho knows."""
+def test_the_user_is_looked_up_if_find_user_is_set(program, zoho, ada, choice):
+    """A row with a looked-up user has Zoho's name of that user. A row without a user is found by its credentials."""
     looked_up = choice.get("find_user", False)
     refresh_token = zoho.refresh_token(ada)
     zoho.expires_in = 1
@@ -266,8 +265,8 @@ def test_the_user_is_looked_up_where_the_sdk_is_told_to(program, zoho, ada, choi
     assert (row["id"], row["user"]) == (first["id"], first["user"])
 
 
-def test_a_row_without_a_user_is_claimed(program, zoho, ada):
-    """A row saved before its user was known gets the user's name, instead of a second row, once it is."""
+def test_a_row_without_a_user_gets_the_user_name_later(program, zoho, ada):
+    """A row that was saved without a user name gets the name when it is known. There is no second row."""
     refresh_token = zoho.refresh_token(ada)
     zoho.expires_in = 1
     unknown = {"find_user": False} if LOOKS_USERS_UP else {}
@@ -280,8 +279,8 @@ def test_a_row_without_a_user_is_claimed(program, zoho, ada):
     assert (row["id"], row["user"]) == (first["id"], ada.name)
 
 
-def test_an_access_token_from_elsewhere(program, zoho, ada):
-    """An access token that no row has, alone, is stored as a row of its own and found again by itself."""
+def test_an_access_token_that_no_row_has(program, zoho, ada):
+    """A token with only an unknown access token is saved as a new row, and found again by its access token."""
     elsewhere = zoho.access_token(ada)
     program.initialize(access_token=elsewhere)
     assert program.organisation() == ada.org_id
@@ -300,7 +299,7 @@ def test_an_access_token_from_elsewhere(program, zoho, ada):
     ids=["http-500", "denied", "dropped"],
 )
 def test_a_failed_refresh_is_tried_again(program, zoho, ada, failure):
-    """A refresh that fails raises the SDK's error, leaves the row as it was, and the next call refreshes."""
+    """A refresh that fails raises the SDK's error and does not change the row. The next call refreshes again."""
     zoho.expires_in = 1
     program.initialize(**login(zoho, ada))
     before = program.rows()

@@ -1,8 +1,7 @@
-"""A program that uses the real SDK, seen from inside: what a test lets it do.
+"""A program that uses the real SDK. A test chooses which methods of `Worker` it runs.
 
-It runs in a process of its own (`program.py` starts it), because the SDK keeps its state in class attributes
-and thread locals: in SDK 5 to 7 a second `Initializer.initialize` on a thread goes on with the first one's
-store, and no test must see what another left behind.
+It runs in its own process (`program.py` starts it), so that the tests do not share state. The SDK keeps its state in
+class attributes and thread locals. In SDK 5 to 7 a second `Initializer.initialize` on a thread keeps the first store.
 """
 
 import contextlib
@@ -30,52 +29,52 @@ FIELDS = (
     "api_domain",
 )
 LOOPBACK = "127.0.0.1"
-IN_TIME = 30  # seconds for two threads to meet: far more than they need
+TIMEOUT = 30  # seconds until all threads are at a barrier: far more than they need
 
 
-class Ears(logging.Handler):
-    """Keeps the errors that the SDK logs instead of raising them."""
+class ErrorHandler(logging.Handler):
+    """Keeps the errors that the SDK logs and does not raise."""
 
     def __init__(self):
         super().__init__(logging.ERROR)
-        self.heard = []
+        self.logged = []
 
     def emit(self, record):
-        # Not getMessage(): the SDK passes its exceptions as arguments of a message that takes none.
-        self.heard.append(f"{record.msg}: {record.args!r}")
+        # getMessage() would fail: the SDK passes an exception as the argument of a message without a placeholder.
+        self.logged.append(f"{record.msg}: {record.args!r}")
 
 
 def only_loopback(event, arguments):
-    """Let no flow out of the machine, whatever URL it took up (an audit hook)."""
+    """Refuse connections to other machines (an audit hook)."""
     if event == "socket.connect" and isinstance(arguments[1], tuple) and arguments[1][0] != LOOPBACK:
-        raise PermissionError(f"a flow wants to connect to {arguments[1][0]}")
+        raise PermissionError(f"a test connects to {arguments[1][0]}")
 
 
 class Worker:
-    """The verbs. All but `in_threads` run on the one thread that the SDK is used from until `restart`."""
+    """The methods that a test runs. All except `in_threads` run on one thread, until `restart` starts a new one."""
 
     def __init__(self, store, path, environment, folder):
         self.environment = environment
         self.folder = folder
         store_class = getattr(zoho_token_store, store)
         self.store = store_class(path) if store == "CustomStoreSQLite" else store_class()
-        self.ears = Ears()
+        self.errors = ErrorHandler()
         sdk_log = logging.getLogger("SDKLogger")
-        sdk_log.addHandler(self.ears)
+        sdk_log.addHandler(self.errors)
         sdk_log.propagate = False
         self.thread = ThreadPoolExecutor(1)
 
-    def ask(self, verb, arguments):
-        return self.thread.submit(getattr(self, verb), **arguments).result()
+    def call(self, method, arguments):
+        return self.thread.submit(getattr(self, method), **arguments).result()
 
     def restart(self):
-        """Forget all the SDK knows, the store aside: its state is in this class and in the thread."""
+        """Reset the state of the SDK, which is in the class and in the thread. Keep the store."""
         self.thread.shutdown()
         Initializer.initializer = None
         self.thread = ThreadPoolExecutor(1)
 
     def initialize(self, **fields):
-        """Initialize the SDK with a fresh token. Returns the token's fields after that."""
+        """Initialize the SDK with a new token object. Return the token's fields after that."""
         assert self.environment.url.startswith(f"http://{LOOPBACK}:")
         assert self.environment.accounts_url.startswith(f"http://{LOOPBACK}:")
         token = fresh_token(fields)
@@ -83,54 +82,54 @@ class Worker:
         return seen(token)
 
     def switch_user(self, **fields):
-        """Go on as another user, with a fresh token. Returns the token's fields after that."""
+        """Switch to another user, with a new token object. Return the token's fields after that."""
         token = fresh_token(fields)
         Initializer.switch_user(token=token)
         return seen(token)
 
     def switch_to_stored(self, number):
-        """Go on with a token as `get_tokens` returns it."""
+        """Switch to a token that `get_tokens` has returned. Return its fields after that."""
         token = self.store.get_tokens()[number]
         Initializer.switch_user(token=token)
         return seen(token)
 
     def in_threads(self, users):
-        """Let each user work in a thread of their own, all at once. Returns the organisations each saw."""
-        # Each turn begins together, so that none can be through before another has switched.
-        together = threading.Barrier(len(users))
+        """Make five calls for each user, each user in its own thread. Return the organisations that each one got."""
+        # All threads make each call at the same time. So no thread is finished before another one has switched.
+        barrier = threading.Barrier(len(users))
 
         def work(fields):
             Initializer.switch_user(token=fresh_token(fields))
-            turns = []
+            organisations = []
             for _ in range(5):
-                together.wait(IN_TIME)
-                turns.append(self.organisation())
-            return turns
+                barrier.wait(TIMEOUT)
+                organisations.append(self.organisation())
+            return organisations
 
         with ThreadPoolExecutor(len(users)) as pool:
             return list(pool.map(work, users))
 
     def organisation(self):
-        """Make an authorised call through the SDK: the organisation that Zoho takes the program for."""
+        """Make an authorised call through the SDK. Return the organisation whose access token Zoho has received."""
         response = OrgOperations().get_organization()
         assert response.get_status_code() == 200, response.get_status_code()
         return response.get_object().get_org()[0].get_zgid()
 
     def remove(self):
-        """`remove()` of the SDK's present token."""
+        """Call `remove()` of the SDK's current token."""
         return Initializer.get_initializer().token.remove()
 
     def revoke(self, of):
-        """`revoke(id)` by the SDK's present token."""
+        """Call `revoke(id)` of the SDK's current token."""
         return Initializer.get_initializer().token.revoke(of)
 
     def rows(self):
-        """What the store holds."""
+        """Return all rows of the store."""
         return [seen(token) for token in self.store.get_tokens()]
 
-    def heard(self):
-        """The errors that the SDK logged."""
-        return self.ears.heard
+    def logged(self):
+        """Return the errors that the SDK has logged."""
+        return self.errors.logged
 
 
 def fresh_token(fields):
@@ -148,15 +147,15 @@ def seen(token):
 
 
 def serve(connection, *arguments):
-    """Do what is asked through the pipe, until it is closed."""
+    """Run the methods that come through the pipe, until the pipe is closed."""
     sys.addaudithook(only_loopback)
     worker = Worker(*arguments)
     with contextlib.suppress(EOFError):
         while True:
-            verb, arguments = connection.recv()
+            method, arguments = connection.recv()
             try:
-                answer = (True, worker.restart() if verb == "restart" else worker.ask(verb, arguments))
-            except BaseException as error:  # noqa: BLE001 - the test judges it
+                answer = (True, worker.restart() if method == "restart" else worker.call(method, arguments))
+            except BaseException as error:  # noqa: BLE001 - the test checks it
                 code = getattr(error, "code", None)
                 answer = (False, (type(error).__name__, code, str(error), traceback.format_exc()))
             connection.send(answer)

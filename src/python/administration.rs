@@ -22,8 +22,8 @@ use crate::store::transfer::{self, SourceKind};
 use crate::store::{Error, Store};
 
 /// A problem of a store, and what to do about it. It contains no secret.
-#[pyclass(module = "zoho_token_store", frozen, get_all)]
-pub(super) struct Finding {
+#[pyclass(name = "Finding", module = "zoho_token_store", frozen, get_all)]
+pub(super) struct PyFinding {
     /// The kind of the problem, for programs.
     code: &'static str,
     /// How severe the problem is.
@@ -36,7 +36,7 @@ pub(super) struct Finding {
     hint: &'static str,
 }
 
-impl From<findings::Finding> for Finding {
+impl From<findings::Finding> for PyFinding {
     fn from(finding: findings::Finding) -> Self {
         let findings::Finding { code, severity, ids, message, hint } = finding;
         let severity = match severity {
@@ -48,7 +48,7 @@ impl From<findings::Finding> for Finding {
 }
 
 #[pymethods]
-impl Finding {
+impl PyFinding {
     /// The old name of `hint`.
     #[getter]
     const fn cure(&self) -> &'static str {
@@ -135,11 +135,11 @@ pub(super) struct Imported {
 }
 
 /// The rows of a file, to import or to restore, for the command line.
-#[pyclass(module = "zoho_token_store._native", frozen)]
-pub(super) struct Source(transfer::Source);
+#[pyclass(name = "Source", module = "zoho_token_store._native", frozen)]
+pub(super) struct PySource(transfer::Source);
 
 #[pymethods]
-impl Source {
+impl PySource {
     /// The kind of the file.
     #[getter]
     const fn kind(&self) -> &'static str {
@@ -157,20 +157,20 @@ impl Source {
 
 /// Read the rows of a file, to import or to restore them. The file is not changed.
 #[pyfunction]
-pub(super) fn read_source(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Source> {
+pub(super) fn read_source(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<PySource> {
     run(py, || {
         let path = file_path(path)?;
-        Ok(Source(py.detach(|| transfer::read(&path, DATABASE_FORMATS))?))
+        Ok(PySource(py.detach(|| transfer::read(&path, DATABASE_FORMATS))?))
     })
 }
 
 /// Return the problems of the database at `path`, and change nothing.
 #[pyfunction]
-pub(super) fn check(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Vec<Finding>> {
+pub(super) fn check(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Vec<PyFinding>> {
     run(py, || {
         let path = file_path(path)?;
         let findings = py.detach(|| backends::check(&path, now()))?;
-        Ok(findings.into_iter().map(Finding::from).collect())
+        Ok(findings.into_iter().map(PyFinding::from).collect())
     })
 }
 
@@ -252,7 +252,7 @@ impl Administration {
     }
 
     /// Import `count` rows of a source, beginning with row number `first`, in one transaction.
-    fn import_rows(&self, py: Python<'_>, source: &Source, first: usize, count: usize) -> PyResult<Imported> {
+    fn import_rows(&self, py: Python<'_>, source: &PySource, first: usize, count: usize) -> PyResult<Imported> {
         run(py, || {
             self.require_another_file(source)?;
             let transfer::Source { rows, order, .. } = &source.0;
@@ -265,7 +265,7 @@ impl Administration {
     }
 
     /// Replace all rows by the rows of a backup, in one transaction. Return their number.
-    fn restore(&self, py: Python<'_>, source: &Source) -> PyResult<usize> {
+    fn restore(&self, py: Python<'_>, source: &PySource) -> PyResult<usize> {
         run(py, || {
             self.require_another_file(source)?;
             if !matches!(source.0.kind, SourceKind::Database(_)) {
@@ -307,7 +307,7 @@ impl Administration {
 
 impl Administration {
     /// Fails if the source is the database itself.
-    fn require_another_file(&self, source: &Source) -> Result<(), Failure> {
+    fn require_another_file(&self, source: &PySource) -> Result<(), Failure> {
         match self.store.location().path() {
             Some(path) if source.0.file.is_some() && FileId::of(path) == source.0.file => {
                 Err(Failure::Store(Error::at(Code::SameFile, path)))

@@ -9,7 +9,6 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
-use super::convert::Sdk;
 use crate::store::Error;
 use crate::store::error::Code;
 
@@ -83,8 +82,14 @@ fn new_store_error(py: Python<'_>, error: &Error, message: &str) -> PyResult<PyE
 }
 
 impl Failure {
-    /// The exception for a failure of `method`. It is logged, too, because SDK 6 to 8 swallow what `save_token` raises.
-    pub(super) fn raise(self, py: Python<'_>, sdk: &Sdk, method: &str) -> PyErr {
+    /// The exception for a failure of `method`, which `wrap` makes from the `StoreError` and the message. It is logged, too,
+    /// because SDK 6 to 8 swallow what `save_token` raises.
+    pub(super) fn raise(
+        self,
+        py: Python<'_>,
+        method: &str,
+        wrap: impl FnOnce(PyErr, &str) -> PyResult<PyErr>,
+    ) -> PyErr {
         let error = match self {
             Self::Python(error) => return error,
             Self::Store(error) => error,
@@ -95,7 +100,7 @@ impl Failure {
         if let Err(error) = log(py, level, &message) {
             return error;
         }
-        let raised = new_store_error(py, &error, &message).and_then(|cause| sdk.exception(py, cause, &message));
+        let raised = new_store_error(py, &error, &message).and_then(|cause| wrap(cause, &message));
         raised.unwrap_or_else(|error| error)
     }
 

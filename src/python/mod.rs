@@ -25,7 +25,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::administration::{Administration, Finding, Imported, Record, Source, check, read_source};
+    use super::administration::{Administration, Imported, PyFinding, PySource, Record, check, read_source};
     #[pymodule_export]
     use super::error::error_codes;
     #[pymodule_export]

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-use super::administration::Finding;
+use super::administration::PyFinding;
 use super::arguments::{Given, duration_ms, duration_or, file_path, flag};
 use super::clock::now;
 use super::convert::{self, CallerToken, Sdk, type_name};
@@ -111,7 +111,9 @@ impl TokenStoreBase {
             let store = py.detach(|| Store::new(backend, timeout).with_refresh_lease(refresh_lease));
             this.get().opened.set(Opened { store: Arc::new(store), sdk, raise_on_missing_id }).map_err(|_| again())
         };
-        open().map_err(|failure| failure.raise(py, sdk, &type_name(this.as_any())))
+        open().map_err(|failure| {
+            failure.raise(py, &type_name(this.as_any()), |cause, message| sdk.exception(py, cause, message))
+        })
     }
 
     fn opened(&self) -> PyResult<&Opened> {
@@ -123,7 +125,8 @@ impl TokenStoreBase {
     /// Runs the work of a method, and raises its failure.
     fn run<T>(&self, py: Python<'_>, method: &str, work: impl FnOnce(&Opened) -> Result<T, Failure>) -> PyResult<T> {
         let opened = self.opened()?;
-        work(opened).map_err(|failure| failure.raise(py, opened.sdk, method))
+        work(opened)
+            .map_err(|failure| failure.raise(py, method, |cause, message| opened.sdk.exception(py, cause, message)))
     }
 }
 
@@ -282,10 +285,10 @@ impl TokenStoreBase {
     }
 
     /// Return the problems of the store, and change nothing.
-    fn check(&self, py: Python<'_>) -> PyResult<Vec<Finding>> {
+    fn check(&self, py: Python<'_>) -> PyResult<Vec<PyFinding>> {
         self.run(py, "check", |opened| {
             let findings = py.detach(|| opened.store.check(now()))?;
-            Ok(findings.into_iter().map(Finding::from).collect())
+            Ok(findings.into_iter().map(PyFinding::from).collect())
         })
     }
 

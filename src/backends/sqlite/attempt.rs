@@ -1,8 +1,9 @@
 //! Running an operation on a file: several attempts, because the file and its WAL can be replaced at any time.
 
 use super::Sqlite;
-use super::connection::{LOCK_POLL, OpenConnection, with_deadline};
+use super::connection::OpenConnection;
 use super::database::{Database, Role};
+use super::waiting::{LOCK_POLL, with_deadline};
 use crate::store::deadline::Deadline;
 use crate::store::error::{Error, Result};
 use crate::store::files::FileId;

@@ -7,10 +7,11 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
-use super::connection::{LOCK_POLL, connect, connect_temporary, current_deadline, use_memory_journal};
+use super::connection::{connect, connect_temporary, use_memory_journal};
 use super::error::from_sqlite;
 use super::path::beside;
 use super::schema::{self, Contents};
+use super::waiting::{LOCK_POLL, current_deadline};
 use crate::store::backend::Location;
 use crate::store::error::{Code, Error, Result};
 use crate::store::files::{Existing, is_same_file, require_writable_target, write_atomically};

@@ -29,15 +29,13 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::connection::{
-    Checkpoint, Journal, OpenConnection, SCRUB_TIMEOUT, connect, current_deadline, migrate_if_older, prepare,
-    read_counters, with_deadline,
-};
+use super::connection::{Checkpoint, Journal, OpenConnection, connect, migrate_if_older, prepare, read_counters};
 use super::error::from_sqlite;
 use super::file_locks::{FileLocks, OpeningLock};
 use super::path::{self, Pin, beside, network_file_system};
 use super::residue::Residue;
 use super::schema::{self, Contents};
+use super::waiting::{SCRUB_TIMEOUT, current_deadline, with_deadline};
 use super::wal;
 use crate::store::backend::Location;
 use crate::store::deadline::Deadline;

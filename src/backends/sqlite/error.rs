@@ -4,7 +4,7 @@
 use rusqlite::ErrorCode;
 use rusqlite::ffi::{SQLITE_ERROR, SQLITE_IOERR_DELETE_NOENT, code_to_str};
 
-use super::connection::current_deadline;
+use super::waiting::current_deadline;
 use crate::store::backend::Location;
 use crate::store::error::{Code, Error};
 

@@ -38,8 +38,8 @@ use std::path::Path;
 use std::process;
 use std::sync::OnceLock;
 
-use super::connection::{LOCK_POLL, TICKET_HOLDER_POLL};
 use super::shared_memory::{self, DatabaseVersion, INDEX_HEADER_LENGTH};
+use super::waiting::{LOCK_POLL, TICKET_HOLDER_POLL};
 use crate::store::deadline::Deadline;
 use crate::store::file_lock::{ByteRange, LockResult, Operation, is_locked, lock};
 use crate::store::files::FileId;

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::connection::with_deadline;
 use super::error::from_sqlite;
 use super::read_cache::ReadCache;
 use super::sql::{STATEMENT_CACHE_SIZE, Sql};
+use super::waiting::with_deadline;
 use super::{backup, schema};
 use crate::domain::{Key, Row};
 use crate::store::backend::{Backend, Durability, Location, Snapshot, Transaction};

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | this one | the backend: finds, reads, changes |
 //! | `attempt` | runs an operation, again if the file or its WAL was replaced |
-//! | `registry`, `database`, `connection` | the files of this process, a file, a connection to it |
+//! | `registry`, `database`, `connection`, `waiting` | the files of this process, a file, a connection to it, how it waits |
 //! | `file_locks`, `shared_memory`, `wal` | locks beside SQLite's, the `-shm`, removing a `-wal` |
 //! | `sql`, `schema` | statements, migrations |
 //! | `read_cache`, `residue` | what was found before, deleted secrets |
@@ -27,6 +27,7 @@ mod residue;
 mod schema;
 mod shared_memory;
 mod sql;
+mod waiting;
 mod wal;
 
 use std::path::{Path, PathBuf};
@@ -36,10 +37,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::TransactionBehavior;
 
 use self::attempt::{AttemptOutcome, retry_while_busy};
-use self::connection::{OpenConnection, SCRUB_TIMEOUT, with_deadline};
+use self::connection::OpenConnection;
 use self::database::{Database, Role};
 use self::error::from_sqlite;
 use self::sql::Sql;
+use self::waiting::{SCRUB_TIMEOUT, with_deadline};
 use crate::domain::check::Finding;
 use crate::domain::{Key, Row};
 use crate::store::backend::{Backend, DatabaseFormat, Durability, Location, Snapshot, Transaction};

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::connection::{Checkpoint, LOCK_POLL, OpenConnection, with_deadline};
+use super::connection::{Checkpoint, OpenConnection};
+use super::waiting::{LOCK_POLL, with_deadline};
 use crate::store::deadline::Deadline;
 use crate::store::files;
 

@@ -1,4 +1,4 @@
-"""`check()` and its findings, seen from Python. Each kind of finding has its test in `tests/rust/files.rs`."""
+"""`check()` and its findings, seen from Python. Each kind of finding has its test in `tests/rust/check.rs`."""
 
 from __future__ import annotations
 

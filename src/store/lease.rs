@@ -118,13 +118,20 @@ impl Store {
             return Ok(self.attempt(view, call));
         }
         let mut locked = View::default();
+        let mut written = None;
         let acquired = self.run(Deadline::after(timeout), |backend, deadline| {
             backend.write(deadline, Durability::Relaxed, &mut |transaction| {
                 locked = self.view(transaction, lookup, requester, clock)?;
+                // An attempt whose commit seemed to fail has acquired the lease. It is as new as if this one had.
+                if written.is_some() && written == locked.lease {
+                    locked.decision = locked.decision.take().map(|(_, key)| (Decision::Acquire, key));
+                    return Ok(());
+                }
                 if let (Some((Decision::Acquire, key)), None) = (&locked.decision, &locked.problem) {
                     let until = locked.lease_now.saturating_add(self.leases.length_ms());
                     let lease = Lease { owner: requester.owner().to_owned(), until };
                     transaction.acquire_lease(key.as_str(), &lease)?;
+                    written = Some(lease.clone());
                     locked.lease = Some(lease);
                 }
                 Ok(())

@@ -163,10 +163,12 @@ impl Store {
             let save = Save { token: Row::new(token, 0, None), now, leases: leases.to_vec() };
             let mut commit = |saves: &[&Save]| {
                 let mut saved = Vec::new();
+                // Kept over a second attempt, which finds what the first one has written if only its answer was lost.
+                let mut has_new_access_token = vec![false; saves.len()];
                 backend.write(deadline, Durability::Full, &mut |transaction| {
                     saved.clear();
-                    saves.iter().try_for_each(|save| {
-                        saved.push(save.run(transaction, self.location(), lease_failed)?);
+                    saves.iter().zip(&mut has_new_access_token).try_for_each(|(save, is_new)| {
+                        saved.push(save.run(transaction, self.location(), is_new, lease_failed)?);
                         Ok(())
                     })
                 })?;
@@ -314,8 +316,17 @@ struct Save {
 type KeyedLease = (LeaseKey, Lease);
 
 impl Save {
-    fn run(&self, transaction: &mut dyn Transaction, location: &Location, lease_failed: &mut bool) -> Result<Saved> {
-        let saved = upsert(transaction, self.token.token(), self.now, location)?;
+    /// Saves the token. `is_new` tells whether an earlier attempt has found that the access token is new.
+    fn run(
+        &self,
+        transaction: &mut dyn Transaction,
+        location: &Location,
+        is_new: &mut bool,
+        lease_failed: &mut bool,
+    ) -> Result<Saved> {
+        let mut saved = upsert(transaction, self.token.token(), self.now, location)?;
+        *is_new |= saved.has_new_access_token;
+        saved.has_new_access_token = *is_new;
         for (key, lease) in self.leases.iter().filter(|_| saved.has_new_access_token) {
             *lease_failed |= transaction.release_lease(key.as_str(), &lease.owner).is_err();
         }

@@ -106,6 +106,22 @@ mod a_backend_on_a_server {
     }
 
     #[test]
+    fn a_lease_is_released_even_if_the_answer_to_its_commit_was_lost() {
+        // Each time another request is lost. One of them is the commit of the lease.
+        for finds in 0..16 {
+            let (store, _) = store();
+            for _ in 0..finds {
+                store.find_by_id(Some("1"), Wait::Yes).unwrap();
+            }
+            let requester = Requester::new("1-a", 0, 0, true);
+            assert!(matches!(outcome(&store, "1-a", NOW), Outcome::Refresh(_)));
+            let fresh = token("id=1 access_token=new expiry_time=1795303600000");
+            let (_, released) = store.save_and_release(fresh, NOW, requester.owner(), None).unwrap();
+            assert_eq!(released.len(), 1, "{finds}");
+        }
+    }
+
+    #[test]
     fn a_backup_needs_a_format_of_database_files() {
         let (store, _) = store();
         let folder = Folder::new();

@@ -144,8 +144,48 @@ mod tests {
     }
 
     #[test]
+    fn a_finding_says_what_is_wrong_with_how_many_rows_and_what_to_do() {
+        let mut checker = RowChecker::new(NOW);
+        let past = (NOW - 1).to_string();
+        let far = (NOW + 86_400_001).to_string();
+        for (id, field, value, expiry) in [
+            ("1", Field::AccessToken, "a", Some(past.as_str())),
+            ("2", Field::AccessToken, "b", Some(far.as_str())),
+            ("3", Field::AccessToken, "c", None),
+            ("4", Field::ClientId, "d", None),
+            ("5", Field::ClientId, "e", None),
+            ("6", Field::RefreshToken, "r", None),
+            ("7", Field::RefreshToken, "r", None),
+        ] {
+            let token = Token::default().with(Field::Id, Some(id)).with(field, Some(value));
+            checker.add(&Row::new(token.with(Field::ExpiryTime, expiry), 1, None));
+        }
+        let findings = checker.findings();
+        let texts: Vec<_> = findings
+            .iter()
+            .map(|finding| (finding.code, finding.message.split(": ").next().unwrap_or_default(), finding.hint))
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                ("duplicate", "2 rows", "Delete the rows that were saved longest ago."),
+                ("empty", "2 rows", "Delete them."),
+                ("far-expiry", "1 row", "Set the clocks of the machines, and have these users log in again."),
+                ("no-expiry", "1 row", "Have these users log in again, or delete the rows."),
+                ("unusable", "1 row", "Purge them."),
+            ]
+        );
+        let says = |code: &str, text: &str| {
+            findings.iter().any(|finding| finding.code == code && finding.message.contains(text))
+        };
+        assert!(says("duplicate", "same user") && says("empty", "no refresh token, no grant token"));
+        assert!(says("far-expiry", "more than a day") && says("no-expiry", "without a readable expiry"));
+        assert!(says("unusable", "expired access token"));
+    }
+
+    #[test]
     fn each_kind_of_problem_is_found_and_nothing_else() {
-        let day = NOW + MAX_EXPIRY_AHEAD_MS;
+        let day = NOW + 86_400_000;
         let (past, at_most, beyond) = (NOW.to_string(), day.to_string(), (day + 1).to_string());
         let row = |values: &str, expiry: &str| format!("{values} expiry_time={expiry}");
         let table: [(Vec<String>, &[&str]); 14] = [

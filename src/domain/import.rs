@@ -132,6 +132,8 @@ mod tests {
                 "id=1 access_token=a expiry_time=10",
                 "id=1 refresh_token=r access_token=a expiry_time=10",
             ),
+            // The id of another store is never taken over.
+            ("id=9 user_name=u", "refresh_token=q", "user_name=u refresh_token=q"),
             ("user_name=u client_secret=s", "id=1 refresh_token=q", "id=1 user_name=u client_secret=s refresh_token=q"),
         ];
         for (incoming, row, after) in table {

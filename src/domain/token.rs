@@ -182,6 +182,13 @@ mod tests {
     }
 
     #[test]
+    fn a_row_takes_its_own_size_and_that_of_its_values() {
+        let row = |id| Row::new(Token::default().with(Field::Id, Some(id)), 1, None);
+        assert_eq!(row("1").memory_size(), size_of::<Row>() + 1);
+        assert_eq!(row("12345").memory_size(), row("1").memory_size() + 4);
+    }
+
+    #[test]
     fn nothing_prints_a_value() {
         let token = Token::default().with(Field::ClientSecret, Some("made-up-secret"));
         assert_eq!(format!("{token:?}"), r#"Token with {"client_secret"}"#);

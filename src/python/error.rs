@@ -82,8 +82,8 @@ fn new_store_error(py: Python<'_>, error: &Error, message: &str) -> PyResult<PyE
 }
 
 impl Failure {
-    /// The exception for a failure of `method`, which `wrap` makes from the `StoreError` and the message. It is logged, too,
-    /// because SDK 6 to 8 swallow what `save_token` raises.
+    /// The exception for a failure of `method`, which `wrap` makes from the `StoreError` and the message. It is logged,
+    /// too, because SDK 6 to 8 swallow what `save_token` raises.
     pub(super) fn raise(
         self,
         py: Python<'_>,

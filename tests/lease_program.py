@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from zoho_token_store._native import TokenStoreBase
+    from zoho_token_store import TokenStoreBase
 
 LOG = logging.getLogger("zoho_token_store")
-LONGER_THAN_ANY_TEST = 300  # seconds, for `refresh_lease`: a test that waits until the lease expires fails
+LONGER_THAN_ANY_TEST = 300  # seconds; if a test waits until the lease expires, it fails
 
 
 class RecordingHandler(logging.Handler):

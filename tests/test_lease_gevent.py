@@ -18,7 +18,7 @@ from zoho_token_store.testing import ZohoStandIn
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks and process groups")
 
 HERE = Path(__file__).parent
-LONGER_THAN_ANY_TEST = 300  # seconds: a test that waits until the lease expires fails
+LONGER_THAN_ANY_TEST = 300  # seconds; if a test waits until the lease expires, it fails
 
 
 @pytest.fixture

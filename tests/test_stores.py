@@ -32,9 +32,11 @@ def store():
 
 
 def test_the_package_has_the_names_of_the_contract():
-    """Contract 1: the store in memory can also be imported under the name of the sample's class."""
+    """Contract 1: the store in memory has a second name, the one of the sample's class. All classes have one base."""
     assert zoho_token_store.CustomStore is CustomStoreInMemory
     assert set(zoho_token_store.__all__) <= set(dir(zoho_token_store))
+    for kind in (CustomStoreSQLite, CustomStoreInMemory, CustomStoreList):
+        assert issubclass(kind, zoho_token_store.TokenStoreBase)
     assert zoho_token_store.__version__ == importlib.metadata.version("zoho-token-store")
 
 

@@ -1,4 +1,4 @@
-"""Forked children for the programs that tests run: they have the SDK imported already, and start at one moment."""
+"""Forked child processes for the tests. They have imported the SDK already, and can start at the same moment."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The longest that anybody waits for another one, in seconds. Only what waits for good waits that long.
-PATIENCE = 60
+# The time limit of each wait for another process, in seconds. Only a wait without an end reaches it.
+TIMEOUT = 60
+SUCCEEDED = "succeeded"
 
 
 def fork(work: Callable[[], object]) -> int:
-    """Start a child that does `work` and ends; return its process id."""
+    """Start a child that calls `work` and ends. Return its process id."""
     sys.stdout.flush()
     child = os.fork()
     if child:
@@ -31,7 +32,7 @@ def fork(work: Callable[[], object]) -> int:
     try:
         work()
         status = 0
-    except BaseException:  # noqa: BLE001 - whatever it is, the parent is told, and the child ends here
+    except BaseException:  # noqa: BLE001 - any exception ends the child, and its status tells the parent
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -39,13 +40,13 @@ def fork(work: Callable[[], object]) -> int:
         os._exit(status)
 
 
-def join(children: list[int], seconds: float = 60) -> None:
-    """Wait until all have ended well; end those that have not in time."""
+def join(children: list[int], seconds: float = TIMEOUT) -> None:
+    """Wait until all children have ended, and exit if one has failed. Kill those that do not end in time."""
     failed = []
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     for child in children:
         while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 os.kill(child, signal.SIGKILL)
                 ended = os.waitpid(child, 0)
                 break
@@ -53,16 +54,16 @@ def join(children: list[int], seconds: float = 60) -> None:
         if ended[1] != 0:
             failed.append(ended)
     if failed:
-        raise SystemExit(f"children that did not end well: {failed}")
+        raise SystemExit(f"children that failed: {failed}")
 
 
-def at_once(count: int, work: Callable[[int], object], seconds: float = 60) -> None:
-    """Let `count` children do `work(number)`, all from the same moment on."""
+def at_once(count: int, work: Callable[[int], object], seconds: float = TIMEOUT) -> None:
+    """Call `work(number)` in `count` children, which all start at the same moment."""
     gate, opened = os.pipe()
 
     def wait_and_work(number: int) -> None:
         os.close(opened)
-        os.read(gate, 1)  # ends when the parent closes the other end
+        os.read(gate, 1)  # returns when the parent closes the other end
         work(number)
 
     children = [fork(lambda number=number: wait_and_work(number)) for number in range(count)]
@@ -72,7 +73,7 @@ def at_once(count: int, work: Callable[[int], object], seconds: float = 60) -> N
 
 
 def in_child(work: Callable[[], object], seconds: int = 30) -> tuple[int, str]:
-    """Do it in a child, which is ended if it takes longer; return how that ended and what it told, as JSON."""
+    """Call `work` in a child that is killed after `seconds`. Return its status, and the result or the error as JSON."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -82,20 +83,20 @@ def in_child(work: Callable[[], object], seconds: int = 30) -> tuple[int, str]:
         try:
             os.write(writing, json.dumps(work()).encode())
             status = 0
-        except BaseException as error:  # noqa: BLE001 - the test is told
+        except BaseException as error:  # noqa: BLE001 - the test reports it
             os.write(writing, json.dumps(f"{type(error).__name__}: {error}").encode())
         finally:
             os._exit(status)
     os.close(writing)
-    told = b""
+    result = b""
     while part := os.read(reading, 65536):
-        told += part
+        result += part
     os.close(reading)
-    return os.waitpid(child, 0)[1], told.decode()
+    return os.waitpid(child, 0)[1], result.decode()
 
 
 class Helper:
-    """A child that does what it is asked, one thing after the other, until it is let go."""
+    """A child that calls `work` once for each request, until `let_go`."""
 
     def __init__(self, work: Callable[..., object]) -> None:
         self._end, theirs = multiprocessing.Pipe()
@@ -103,36 +104,36 @@ class Helper:
 
     @staticmethod
     def _serve(end: multiprocessing.connection.Connection, work: Callable[..., object]) -> None:
-        # With an end: whoever asks may be gone.
-        while end.poll(PATIENCE) and (request := end.recv()) is not None:
+        # The wait has a limit, because the parent may be gone.
+        while end.poll(TIMEOUT) and (request := end.recv()) is not None:
             try:
                 end.send((True, work(*request)))
-            except Exception as error:  # noqa: BLE001, PERF203 - whoever asked is told
+            except Exception as error:  # noqa: BLE001, PERF203 - the parent gets it
                 end.send((False, [type(error).__name__, str(error)]))
 
     def begin(self, *request: object) -> None:
-        """Ask for something."""
+        """Send a request: the arguments of `work`."""
         self._end.send(request)
 
     def answer(self) -> object:
-        """Return what came of it: whether it was done, and the result or the error."""
-        if not self._end.poll(PATIENCE):
+        """Return whether the request succeeded, and its result or its error."""
+        if not self._end.poll(TIMEOUT):
             raise SystemExit("no answer")
         return self._end.recv()
 
     def ask(self, *request: object) -> object:
-        """Ask for something, and return what came of it."""
+        """Send a request, and return its answer."""
         self.begin(*request)
         return self.answer()
 
     def let_go(self) -> None:
-        """End it."""
+        """End the child."""
         self._end.send(None)
         join([self.process])
 
 
 def serve(orders: socket.socket) -> None:
-    """Run the programs that `support.run_forked` sends, each in a child, until nobody is there to send any."""
+    """Run the programs that `support.run_forked` sends, each in a child, until the sender closes the socket."""
     while True:
         order, files, *_ = socket.recv_fds(orders, 1 << 20, 2)
         if not order:
@@ -146,16 +147,16 @@ def serve(orders: socket.socket) -> None:
             join([child], seconds)
         except SystemExit as error:
             outcome = str(error)
-        # Whatever it has left running.
+        # The program may have left processes behind.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
-        orders.send((outcome or "well").encode())
+        orders.send((outcome or SUCCEEDED).encode())
 
 
 def _run(code: str, arguments: list[str], files: list[int]) -> None:
     os.setsid()
-    for file, place in zip(files, (1, 2), strict=True):
-        os.dup2(file, place)
+    for file, number in zip(files, (1, 2), strict=True):
+        os.dup2(file, number)
         os.close(file)
     sys.argv = ["program", *arguments]
     exec(compile(code, "<program>", "exec"), sys.modules["__main__"].__dict__)

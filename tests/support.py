@@ -1,4 +1,4 @@
-"""What the tests share: tokens, and programs that run in processes of their own."""
+"""Tokens and processes for all tests."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from children import SUCCEEDED
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.user_signature import UserSignature
 
@@ -36,12 +37,15 @@ FIELDS = (
     "api_domain",
 )
 
-# In every secret of these tests. `make test` looks for it in all that a test run puts out.
+# The time limit of a program, in seconds. `conftest.py` sets a longer one for `--long`.
+PROGRAM_TIMEOUT = 90
+
+# Every secret of these tests contains this text. `make test` searches all output of the tests for it.
 PLANTED = "planted"
 
 
 def token(user: str | None = None, **values: object) -> OAuthToken:
-    """Make a token of the SDK's with these values, through its constructor and setters."""
+    """Make a token with these values, with the constructor and the setters of the SDK."""
     made = OAuthToken(id="x", user_signature=None if user is None else UserSignature(user))
     made.set_id(None)
     for field, value in values.items():
@@ -50,7 +54,7 @@ def token(user: str | None = None, **values: object) -> OAuthToken:
 
 
 def login(user: str | None = "ada@example.com", number: int = 1, **values: object) -> OAuthToken:
-    """Make a token as it is after a login."""
+    """Make a token with all fields that a login sets."""
     return token(
         user,
         **{
@@ -65,17 +69,15 @@ def login(user: str | None = "ada@example.com", number: int = 1, **values: objec
 
 
 def values(made: OAuthToken) -> dict[str, object]:
-    """Return the present values of a token."""
+    """Return the values of a token that are not absent."""
     signature = made.get_user_signature()
     found = {field: getattr(made, f"get_{field}")() for field in FIELDS}
     found["user"] = None if signature is None else signature.get_name()
     return {field: value for field, value in found.items() if value not in (None, "")}
 
 
-def run_python(
-    code: str, *arguments: object, timeout: float = 60, check: bool = True, preload: Path | None = None
-) -> str:
-    """Run a program in a process of its own and return what it printed."""
+def run_python(code: str, *arguments: object, timeout: float = 60) -> str:
+    """Run a program in a new interpreter, and return its output."""
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
@@ -83,14 +85,13 @@ def run_python(
         timeout=timeout,
         check=False,
         cwd=Path(__file__).parent,
-        env=None if preload is None else {**os.environ, "LD_PRELOAD": str(preload)},
     )
-    if check and done.returncode != 0:
+    if done.returncode != 0:
         pytest.fail(f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done.stdout
 
 
-# What these programs have imported: these helpers, the SDK and the package.
+# The first lines of a program. They import these helpers, the SDK and the package.
 IMPORTS = """
 import os, sys, threading, time
 sys.path.insert(0, ".")
@@ -101,34 +102,34 @@ from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQ
 
 
 def in_threads(count: int, work: Callable[[int], object]) -> None:
-    """Let `count` threads do `work(number)` and raise what the first failure was."""
+    """Call `work(number)` in `count` threads. Fail if one of them fails."""
     failures = []
 
     def run(number: int) -> None:
         try:
             work(number)
-        except BaseException as error:  # noqa: BLE001 - handed to the test, which shows it
+        except BaseException as error:  # noqa: BLE001 - the test reports it
             failures.append(error)
 
     threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)  # only what never ends takes as long
+        thread.join(60)  # only a thread that never ends takes so long
     assert not any(thread.is_alive() for thread in threads)
     assert failures == []
 
 
-def run_program(code: str, *arguments: object, timeout: float = 90, preload: Path | None = None) -> str:
-    """Run a program that has these helpers, the SDK and the package imported, and return what it printed."""
-    return run_python(IMPORTS + code, *arguments, timeout=timeout, preload=preload)
+def run_program(code: str, *arguments: object, timeout: float | None = None) -> str:
+    """Run a program that begins with `IMPORTS` in a new interpreter, and return its output."""
+    return run_python(IMPORTS + code, *arguments, timeout=timeout or PROGRAM_TIMEOUT)
 
 
 HELPERS = IMPORTS + "from support import *\nfrom zoho_token_store import *\n"
 
 
 def start(code: str, *arguments: object, imports: str = HELPERS) -> subprocess.Popen[str]:
-    """Start a program and wait for its first line."""
+    """Start a program in a new interpreter, and wait until it prints "ready"."""
     process = subprocess.Popen(
         [sys.executable, "-c", imports + code, *map(str, arguments)],
         stdin=subprocess.PIPE,
@@ -140,15 +141,15 @@ def start(code: str, *arguments: object, imports: str = HELPERS) -> subprocess.P
     if (line := process.stdout.readline()) != "ready\n":
         process.kill()
         process.communicate()
-        pytest.fail(f"the program did not begin: {line!r}")
+        pytest.fail(f"the program did not start: {line!r}")
     return process
 
 
 @contextlib.contextmanager
 def another_program_holding(path: Path, lock: str) -> Iterator[subprocess.Popen[str]]:
-    """Have another program keep a transaction open: the locks of Python's SQLite mean nothing within one process.
+    """Let another program keep a transaction open, until the end of the block or until it reads a line.
 
-    It lets go at the end, or when it is sent a line.
+    It is another program because POSIX locks have no effect within one process (fcntl(2)).
     """
     code = """
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -174,18 +175,21 @@ print(connection.execute("pragma integrity_check").fetchone()[0])
 
 
 def rows_seen_elsewhere(path: Path) -> list[str]:
-    """Return what another process sees: rows, ids, users, and the verdict of SQLite's own check."""
+    """Return what another process reads: the numbers of rows, ids and users, and the result of `integrity_check`."""
     return run_python(COUNT, path).split("\n")[:2]
 
 
 def everything(count: int) -> list[str]:
-    """Return what it sees where no row misses: one for each id, and for each user."""
+    """Return what `rows_seen_elsewhere` returns if there are `count` rows, each with its own id and user."""
     return [f"({count}, {count}, {count})", "ok"]
 
 
 @functools.cache
-def _server() -> socket.socket:
-    """Start the process that `run_forked` has its programs forked from. It ends with this one."""
+def _server(_preload: str | None) -> socket.socket:
+    """Start the process that the programs of `run_forked` are forked from. It ends with this process.
+
+    There is one for each value of LD_PRELOAD, which it inherits.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     code = "import socket, children; children.serve(socket.socket(fileno=int(sys.argv[1])))"
     command = [sys.executable, "-c", IMPORTS + code, str(theirs.fileno())]
@@ -200,51 +204,18 @@ def _server() -> socket.socket:
     return ours
 
 
-def run_forked(code: str, *arguments: object, timeout: float = 90) -> str:
-    """As `run_program`, but forked from a process that has everything imported: that saves a second or two."""
-    orders = _server()
-    with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as complained:
+def run_forked(code: str, *arguments: object, timeout: float | None = None) -> str:
+    """Run a program like `run_program`, but fork it from a process with all imports. That saves a second."""
+    timeout = timeout or PROGRAM_TIMEOUT
+    orders = _server(os.environ.get("LD_PRELOAD"))
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         order = json.dumps([IMPORTS + code, [str(argument) for argument in arguments], timeout]).encode()
-        socket.send_fds(orders, [order], [printed.fileno(), complained.fileno()])
+        socket.send_fds(orders, [order], [stdout.fileno(), stderr.fileno()])
         orders.settimeout(timeout + 30)
         outcome = orders.recv(1 << 16).decode()
-        for file in (printed, complained):
+        for file in (stdout, stderr):
             file.seek(0)
-        output, errors = printed.read().decode(), complained.read().decode()
-    if outcome != "well":
-        pytest.fail(f"{outcome or 'the process that forks is gone'}\n{output}\n{errors}")
+        output, errors = stdout.read().decode(), stderr.read().decode()
+    if outcome != SUCCEEDED:
+        pytest.fail(f"{outcome or 'the process that forks has ended'}\n{output}\n{errors}")
     return output
-
-
-# What a program begins with to go on as a user that permissions apply to: they do not to root.
-UNPRIVILEGED = """
-if os.name == "posix" and os.geteuid() == 0:
-    os.setgroups([]); os.setgid(65534); os.setuid(65534)
-"""
-
-
-# A program's last word on what its savers were to leave in the file, as Python's SQLite finds it.
-JUDGE = """
-import json, sqlite3
-
-def judge(wanted):
-    connection = sqlite3.connect(path)
-    verdict = connection.execute("PRAGMA integrity_check").fetchall()
-    users = [user for (user,) in connection.execute("SELECT user_name FROM oauthtoken")]
-    connection.close()
-    wanted = set(wanted)
-    print(json.dumps([verdict, sorted(wanted - set(users)), len(users) - len(wanted)]))
-"""
-
-
-def judge(told: str) -> None:
-    """Check such a line: the file is sound, and holds what it was to hold and nothing else."""
-    verdict, lost, more = json.loads(told)
-    assert verdict == [["ok"]]
-    assert lost == []
-    assert more == 0
-
-
-def judge_last(printed: str) -> None:
-    """Check the last line of what a program has printed."""
-    judge(printed.splitlines()[-1])

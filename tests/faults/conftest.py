@@ -1,4 +1,4 @@
-"""Faults on demand, for the programs of these tests."""
+"""Fixtures: the library that injects faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory):
-    """`faults.c`, compiled: with the compiler that has built SQLite into the extension."""
+    """The library made from `faults.c`, with the compiler that has built SQLite into the extension."""
     made = tmp_path_factory.mktemp("faults") / "faults.so"
     source = Path(__file__).parent / "faults.c"
     compiler = os.environ.get("CC", "cc")
@@ -21,5 +21,5 @@ def shim(tmp_path_factory):
 
 @pytest.fixture
 def preload(shim, monkeypatch):
-    """Have the programs that a test runs start with the shim in front of libc."""
+    """Preload the library into all processes that a test starts. `injection.py` controls it."""
     monkeypatch.setenv("LD_PRELOAD", str(shim))

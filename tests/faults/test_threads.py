@@ -1,20 +1,38 @@
-"""Threads, the interpreter's end, the garbage collector and signals in the middle of a store's work (contract 7)."""
+"""Contract 7: threads, signals, garbage collection and the end of the interpreter, while a store is in use."""
 
 from __future__ import annotations
 
+import atexit
+import faulthandler
 import gc
+import itertools
+import os
+import signal
+import sqlite3
+import sys
+import threading
+import time
+import warnings
 import weakref
 
+import children
 import pytest
-from support import in_threads, login, run_program, token, values
+from own_process import run_in_fork, run_in_new_interpreter
+from support import in_threads, login, token, values
 from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
-WITHIN = 60  # seconds: only what never ends takes as long
+STORES = [CustomStoreSQLite, CustomStoreInMemory, CustomStoreList]
+EACH_STORE = pytest.mark.parametrize("kind", STORES, ids=lambda kind: kind.__name__)
 
 
-def test_32_threads_on_one_store_see_what_each_was_told(make, extent):
-    """Contract 7: one store serves any number of threads; what was acknowledged is there, for all, and no more."""
+def open_store(kind, path, **options):
+    return kind(path, **options) if kind is CustomStoreSQLite else kind()
+
+
+@EACH_STORE
+def test_32_threads_use_one_store(kind, path, extent):
+    """Contract 7: each thread finds what it has saved, and the store has exactly the acknowledged rows."""
     rounds = extent.of(2, 40)
 
     def work(thread):
@@ -23,212 +41,208 @@ def test_32_threads_on_one_store_see_what_each_was_told(make, extent):
             mine = login(user, 1000 * thread + number)
             store.save_token(mine)
             assert store.find_token(token(user)).get_id() == mine.get_id()
-            shared.save_token(login("shared@example.com", 10**6 + 1000 * thread + number))
+            store.save_token(login("shared@example.com", 10**6 + 1000 * thread + number))
             if number % 2:
-                shared.delete_token(mine.get_id())
+                store.delete_token(mine.get_id())
                 assert store.find_token(token(user)) is None
             assert len(store.get_tokens()) >= 1
 
-    with make(**({"busy_timeout": WITHIN} if store_is_a_file(make) else {})) as store:
-        shared = store
+    with open_store(kind, path, busy_timeout=children.TIMEOUT) as store:
         in_threads(32, work)
         users = [values(made)["user"] for made in store.get_tokens()]
         kept = [f"user{thread}.{number}@example.com" for thread in range(32) for number in range(0, rounds, 2)]
         assert sorted(users) == sorted([*kept, "shared@example.com"])
 
 
-def store_is_a_file(make):
-    """Tell whether it takes the options of one."""
-    with make() as made:
-        return isinstance(made, CustomStoreSQLite)
-
-
 class Token(type(login())):
-    """A token that does something while it is read."""
+    """A token that calls a function while the store reads it."""
 
-    def __init__(self, act, user="reader@example.com"):
-        self.act = None
+    def __init__(self, when_read, user="reader@example.com"):
+        self.when_read = None  # the constructor of the SDK reads the token, too
         super().__init__(id="x", refresh_token=f"planted-refresh-{user}", access_token=f"planted-access-{user}")
         self.set_id(None)
-        self.act = act
+        self.when_read = when_read
 
     def get_access_token(self):
-        if self.act is not None:
-            self.act()
+        if self.when_read is not None:
+            self.when_read()
         return super().get_access_token()
 
 
-def make_another(kind, path):
-    return kind(path) if kind is CustomStoreSQLite else kind()
-
-
-@pytest.mark.parametrize("kind", [CustomStoreSQLite, CustomStoreInMemory, CustomStoreList])
-def test_a_store_that_is_collected_in_the_middle_of_a_save(kind, path):
-    """Contract 7: no lock of the store's is held while Python code runs: finalizers and callbacks may use stores."""
-    seen = []
+@EACH_STORE
+def test_a_garbage_collection_during_a_save_may_use_stores(kind, path):
+    """Contract 7: a store holds no lock while Python code runs, so finalizers and callbacks can use stores."""
+    row_counts = []
 
     class Cycle:
         def __init__(self, number):
             self.me = self
-            # On the same file, and a part of the cycle.
-            self.store = make_another(kind, path)
+            # A store on the same file, which is a part of the reference cycle.
+            self.store = open_store(kind, path)
             self.number = number
 
         def __del__(self):
             self.store.save_token(login(f"gone{self.number}@example.com", self.number))
-            seen.append(len(self.store))
+            row_counts.append(len(self.store))
             kept.find_token(token("kept@example.com"))
 
     def collect():
         cycles = [Cycle(number) for number in range(3)]
-        callbacks.extend(weakref.ref(cycle.store, lambda _: seen.append(len(kept))) for cycle in cycles)
+        callbacks.extend(weakref.ref(cycle.store, lambda _: row_counts.append(len(kept))) for cycle in cycles)
         del cycles
         gc.collect()
 
     callbacks = []
-    with make_another(kind, path) as kept:
+    with open_store(kind, path) as kept:
         kept.save_token(login("kept@example.com", 100))
         made = Token(collect)
         for method in (kept.save_token, kept.find_token, lambda made: kept.import_tokens([made])):
             method(made)
-        assert len(seen) >= 9
-        rows = 1 + 1 + (3 if kind is CustomStoreSQLite else 0)
-        assert len(kept) == rows
+        assert len(row_counts) >= 9
+        assert len(kept) == 1 + 1 + (3 if kind is CustomStoreSQLite else 0)
 
 
-def test_a_token_that_raises_closes_or_saves_while_it_is_read(make, path):
-    """Contract 6 and 7: whatever a getter does, nothing is saved by halves, and the store says what it can."""
+@EACH_STORE
+def test_a_getter_of_a_token_may_raise_close_or_save(kind, path):
+    """Contract 6 and 7: a save is complete or an error, whatever a getter of the token does."""
 
-    def stop():
+    def fail():
         raise RuntimeError("planted-in-the-getter")
 
-    with make() as store:
+    with open_store(kind, path) as store:
         with pytest.raises(SDKException, match=r"save_token: the token's access_token cannot be read \(RuntimeError\)"):
-            store.save_token(Token(stop))
+            store.save_token(Token(fail))
         assert len(store) == 0
         store.save_token(Token(lambda: store.save_token(login("inner@example.com", 1))))
         assert len(store) == 2
         with pytest.raises(SDKException, match=r"import_tokens: the token's access_token cannot be read"):
-            store.import_tokens([login("first@example.com", 2), Token(stop)])
+            store.import_tokens([login("first@example.com", 2), Token(fail)])
         assert len(store) == 2
-        with pytest.raises(SDKException, match=r"save_token: this store on .* is closed"):
+        with pytest.raises(SDKException) as raised:
             store.save_token(Token(store.close, "late@example.com"))
+        assert raised.value.cause.code == "closed"
     if path.exists():
         with CustomStoreSQLite(path) as store:
             assert len(store) == 2
 
 
-FORKING = """
-import children, warnings
-warnings.simplefilter("ignore", DeprecationWarning)
-store = CustomStoreSQLite(sys.argv[1], busy_timeout=30)
-store.save_token(login("before@example.com", 1))
-main = os.getpid()
+class ForkingToken(type(login())):
+    """A token that forks the process while the store reads it."""
 
-class Forking(type(login())):
+    forks = False
+    child = None
+
     def get_refresh_token(self):
-        self.child = None
-        if self.forks and os.getpid() == main:
+        if self.forks:
+            self.forks = False
             self.child = os.fork()
         return super().get_refresh_token()
 
-def busy():
-    while not stop.is_set():
-        store.save_token(login("busy@example.com", 2))
 
-stop = threading.Event()
-thread = threading.Thread(target=busy)
-thread.start()
-try:
-    for number in range(10):
-        made = Forking("1000.CLIENT", "planted-secret", refresh_token=f"planted-forked-{number}")
-        made.forks = True
-        store.save_token(made)  # in the parent and in the child, each to its end
-        if made.child == 0:
-            os._exit(0 if store.find_token(made) is made else 1)
-        made.forks = False
-        children.join([made.child])
-finally:
-    stop.set()
-    thread.join(30)
-print(len(store))
-"""
+def save_tokens_that_fork(path):
+    warnings.simplefilter("ignore", DeprecationWarning)
+    store = CustomStoreSQLite(path, busy_timeout=30)
+    store.save_token(login("before@example.com", 1))
+    stop = threading.Event()
 
+    def keep_busy():
+        while not stop.is_set():
+            store.save_token(login("busy@example.com", 2))
 
-def test_a_token_that_forks_while_it_is_read_is_saved_by_both(path):
-    """Contract 7: parent and child go on with the call that the fork was made in; they save one row."""
-    assert run_program(FORKING, path) == "12\n"
-
-
-SIGNALS = """
-import itertools, signal
-store = STORE
-numbers, going_on = itertools.count(), True
-store.save_token(login("before@example.com", 0))
-seen = []
-
-def handler(*_):
-    number = next(numbers)
-    store.save_token(login(f"signal{number}@example.com", 10_000 + number))
-    seen.append(store.find_token(token(f"signal{number}@example.com")).get_id())
-    signal.setitimer(signal.ITIMER_REAL, 0.003 if going_on else 0)  # one at a time, however slow the disk
-
-signal.signal(signal.SIGALRM, handler)
-signal.setitimer(signal.ITIMER_REAL, 0.003)
-saved = 0
-until = time.monotonic() + 30
-while (len(seen) < int(sys.argv[2]) or saved < int(sys.argv[2])) and time.monotonic() < until:
-    store.save_token(login(f"user{saved}@example.com", 20_000 + saved))
-    store.find_token(token("before@example.com"))
-    saved += 1
-going_on = False
-signal.setitimer(signal.ITIMER_REAL, 0)
-print(len(store) == len(seen) + saved + 1 == len(set(seen)) + saved + 1, len(seen) >= int(sys.argv[2]))
-"""
-STORES = {
-    "CustomStoreSQLite": "CustomStoreSQLite(sys.argv[1], busy_timeout=20)",
-    "CustomStoreInMemory": "CustomStoreInMemory()",
-    "CustomStoreList": "CustomStoreList()",
-}
+    thread = threading.Thread(target=keep_busy)
+    thread.start()
+    try:
+        for number in range(10):
+            made = ForkingToken("1000.CLIENT", "planted-secret", refresh_token=f"planted-forked-{number}")
+            made.forks = True
+            store.save_token(made)  # this call returns in the parent and in the child
+            if made.child == 0:
+                os._exit(0 if store.find_token(made) is made else 1)
+            children.join([made.child])
+    finally:
+        stop.set()
+        thread.join(30)
+    return len(store)
 
 
-@pytest.mark.parametrize("made", STORES)
-def test_a_signal_handler_that_uses_the_store_whose_save_it_interrupts(path, extent, made):
-    """Contract 7: no lock of the store's is held while Python code runs, a handler's included."""
-    code = SIGNALS.replace("STORE", STORES[made], 1)
-    assert run_program(code, path, extent.of(15, 1000)) == "True True\n"
+def test_a_fork_during_a_save_completes_the_save_in_both_processes(path):
+    """Contract 7: parent and child continue the call in which the fork happened. They save one row."""
+    assert run_in_fork(save_tokens_that_fork, path) == 12
 
 
-# Each leaves something running or waiting when the main thread comes to its end.
-ENDINGS = {
-    # Threads that wait for a file that another connection holds, and one that goes on saving.
-    "waiting for the file": """
-import sqlite3
-holder = sqlite3.connect(sys.argv[1], isolation_level=None)
-holder.execute("begin immediate")
-for number in range(3):
-    begin(lambda number=number: store.save_token(login(f"waits{number}@example.com", number)))
-begin(lambda: [store.find_token(token("ada@example.com")) for _ in range(1000)])
-time.sleep(0.05)
-holder.execute("rollback")
-""",
-    # Threads that wait for a refresh that never comes.
-    "waiting for a lease": """
-store.save_token(login(expires_in="1"))
+def save_in_signal_handlers(kind, path, count):
+    store = open_store(kind, path, busy_timeout=20)
+    store.save_token(login("before@example.com", 0))
+    numbers, ids, is_running = itertools.count(), [], True
 
-def ask():
-    store.find_token(token(client_id="1000.CLIENT", refresh_token="planted-refresh-1"))
+    def handle(*_):
+        number = next(numbers)
+        store.save_token(login(f"signal{number}@example.com", 10_000 + number))
+        ids.append(store.find_token(token(f"signal{number}@example.com")).get_id())
+        signal.setitimer(signal.ITIMER_REAL, 0.003 if is_running else 0)  # the next signal comes after this one
 
-for _ in range(4):
-    begin(ask)
-time.sleep(0.05)
-""",
-    # Stores used by hooks at exit, and by finalizers that run when the modules are taken down.
-    "used at the end": """
-import atexit
+    signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.003)
+    saved = 0
+    deadline = time.monotonic() + 30
+    while (len(ids) < count or saved < count) and time.monotonic() < deadline:
+        store.save_token(login(f"user{saved}@example.com", 20_000 + saved))
+        store.find_token(token("before@example.com"))
+        saved += 1
+    is_running = False
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert len(ids) >= count
+    assert len(store) == len(ids) + saved + 1
+    assert len(ids) == len(set(ids))
 
-class Last:
+
+@EACH_STORE
+def test_a_signal_handler_may_use_the_store_that_it_interrupts(kind, path, extent):
+    """Contract 7: a store holds no lock while Python code runs. A signal handler is Python code, too."""
+    run_in_fork(save_in_signal_handlers, kind, path, extent.of(15, 1000))
+
+
+class Threads:
+    """Starts threads that may still run when the interpreter ends."""
+
     def __init__(self):
+        self.threads = []
+
+    def begin(self, work):
+        def run():
+            try:
+                work()
+            except SDKException as error:
+                if error.cause.code not in ("busy", "closed"):
+                    raise
+
+        self.threads.append(threading.Thread(target=run))
+        self.threads[-1].start()
+
+
+def wait_for_the_file(path, store, begin):
+    """Threads wait for the write lock of another connection, and one finds tokens."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("begin immediate")
+    for number in range(3):
+        begin(lambda number=number: store.save_token(login(f"waits{number}@example.com", number)))
+    begin(lambda: [store.find_token(token("ada@example.com")) for _ in range(1000)])
+    time.sleep(0.05)
+    other.execute("rollback")
+
+
+def wait_for_a_lease(_path, store, begin):
+    """Threads wait for a refresh that never comes."""
+    store.save_token(login(expires_in="1"))
+    for _ in range(4):
+        begin(lambda: store.find_token(token(client_id="1000.CLIENT", refresh_token="planted-refresh-1")))
+    time.sleep(0.05)
+
+
+class SavesInItsFinalizer:
+    """Uses a store when the interpreter clears the modules."""
+
+    def __init__(self, store):
         self.me, self.store = self, store
 
     def __del__(self):
@@ -236,44 +250,35 @@ class Last:
         self.store.find_token(token("ada@example.com"))
         len(self.store)
 
-last = Last()
-sys.modules["kept_to_the_end"] = Last()
-atexit.register(lambda: store.save_token(login("exit@example.com", 8)))
-atexit.register(lambda: begin(lambda: None) if sys.version_info < (3, 12) else None)
-begin(lambda: [store.save_token(login("busy@example.com", 9)) for _ in range(20)])
-time.sleep(0.02)
-""",
-}
-END = """
-import faulthandler
-faulthandler.enable()
-threads = []
 
-def begin(work):
-    def run():
-        try:
-            work()
-        except SDKException as error:
-            assert "in use" in error.args[1] or "closed" in error.args[1], error
-    thread = threading.Thread(target=run)
-    threads.append(thread)
-    thread.start()
+def use_at_the_end(_path, store, begin):
+    """`atexit` functions and finalizers use the store, and a thread saves."""
+    globals()["last"] = SavesInItsFinalizer(store)
+    sys.modules["kept_until_the_end"] = SavesInItsFinalizer(store)
+    atexit.register(lambda: store.save_token(login("exit@example.com", 8)))
+    atexit.register(lambda: begin(lambda: None) if sys.version_info < (3, 12) else None)
+    begin(lambda: [store.save_token(login("busy@example.com", 9)) for _ in range(20)])
+    time.sleep(0.02)
 
-store = CustomStoreSQLite(sys.argv[1], busy_timeout=0.5, refresh_lease=0.5)
-others = [CustomStoreInMemory(), CustomStoreList(), CustomStoreSQLite(sys.argv[1])]
-for other in [store, *others]:
-    other.save_token(login())
-"""
+
+ENDINGS = {ending.__name__: ending for ending in (wait_for_the_file, wait_for_a_lease, use_at_the_end)}
+
+
+def end_with_stores_in_use(path, ending):
+    faulthandler.enable()
+    store = CustomStoreSQLite(path, busy_timeout=0.5, refresh_lease=0.5)
+    for other in [store, CustomStoreInMemory(), CustomStoreList(), CustomStoreSQLite(path)]:
+        other.save_token(login())
+    ENDINGS[ending](path, store, Threads().begin)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_an_interpreter_that_ends_with_stores_in_use(path, extent, ending):
-    """Contract 7: with threads at work or waiting, hooks and finalizers, it ends by itself and with status 0."""
+def test_an_interpreter_ends_while_stores_are_in_use(path, extent, ending):
+    """Contract 7: it ends by itself and with status 0: no crash, no abort, no deadlock."""
     for _ in range(extent.of(1, 15)):
-        # Fails unless the status is 0: a crash and an abort have others, and a hang reaches the time limit.
-        run_program(END + ENDINGS[ending], path, timeout=WITHIN)
-        with CustomStoreSQLite(path, busy_timeout=WITHIN) as store:
+        run_in_new_interpreter(end_with_stores_in_use, path, ending)
+        with CustomStoreSQLite(path, busy_timeout=children.TIMEOUT) as store:
             users = {values(made)["user"] for made in store.get_tokens()}
             assert "ada@example.com" in users
-            if ending == "used at the end":
+            if ending == "use_at_the_end":
                 assert "exit@example.com" in users

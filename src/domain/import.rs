@@ -1,6 +1,6 @@
 //! How a row of another store is merged into a row of this one.
 //!
-//! An import is not a save ([`super::merge::update`]). A saved token comes from Zoho just now. An imported one may be older
+//! An import is not a save ([`super::merge::update`]). A saved token has just come from Zoho. An imported one may be older
 //! than the row. And a second import of the same file must change nothing.
 
 use std::collections::BTreeMap;
@@ -151,7 +151,7 @@ mod tests {
         let (ada, bob, nobody) = ("id=1 user_name=ada", "id=2 user_name=bob", "id=3 refresh_token=r");
         let table = [
             (rows(&[(ada, 9, None), (bob, 8, None), (nobody, 1, None), (ada, 2, None)]), vec![3, 1, 2, 0]),
-            // An export has no order, only times.
+            // The rows of an export have no `saved_order`, only times.
             (rows(&[(ada, 0, Some(9)), (bob, 0, Some(1)), (ada, 0, Some(7)), (ada, 0, None)]), vec![3, 1, 2, 0]),
             (rows(&[(ada, 0, None), (ada, 0, None), (nobody, 0, None)]), vec![0, 1, 2]),
             (rows(&[]), vec![]),

@@ -30,10 +30,12 @@ const WAIT_AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// Two clocks that differ by at most this are the same clock, in milliseconds.
 const SAME_CLOCK_MS: i64 = 1_000;
 
-/// Returns how far the SDK's clock is ahead of ours, in milliseconds. Ours was read `before` and `after` it.
+/// Returns how far the SDK's clock is ahead of ours, in milliseconds. `before` and `after` are readings of our clock,
+/// before and after the reading of the SDK's clock.
 ///
-/// The result is 0 unless the SDK's clock was moved (a test replaces `time.time`). One reading of ours would not be enough:
-/// if the process is suspended between two readings, the SDK's clock would look like a moved one, and every lease invalid.
+/// The result is 0 unless the SDK's clock was moved (a test replaces `time.time`). One reading of our clock would not
+/// be enough. If the process were suspended between two readings, the SDK's clock would look like a moved clock, and
+/// every lease would look invalid.
 #[must_use]
 pub const fn clock_offset(before: i64, sdk: i64, after: i64) -> i64 {
     if sdk < before.saturating_sub(SAME_CLOCK_MS) {

@@ -110,7 +110,8 @@ pub(super) enum UnusedLock<'a> {
     Unavailable,
 }
 
-/// Exclusive versions of all shared locks: nobody at all has the file open. Released when it is dropped.
+/// Holds exclusively every lock that an open connection shares. So no process has a connection to the file. The drop
+/// releases the locks.
 pub(super) struct SoleUse<'a> {
     locked: Vec<(Option<&'a File>, ByteRange)>,
 }

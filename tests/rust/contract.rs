@@ -185,8 +185,8 @@ mod operations {
     }
 }
 
-/// Makes a test of each rule, in a module for one backend. Rules of `stores` get a store over a new backend, rules of
-/// `backends` the backend itself.
+/// Makes a test of each rule, in a module for one backend. A rule of `stores` gets a store over a new backend. A rule
+/// of `backends` gets the backend itself.
 macro_rules! tests {
     (
         $name:ident, $make:expr;

@@ -172,7 +172,7 @@ mod rules {
     pub(super) fn only_the_last_call_of_the_holder_releases_a_lease_and_only_once(case: &Case) {
         let first = acquired(case.try_acquire(&me()));
         assert!(first.is_new);
-        // The holder acquires the lease again in another call. The end of the first call releases nothing then.
+        // The holder acquires the lease again in another call. Then the end of the first call releases nothing.
         let again = acquired(case.try_acquire(&me()));
         assert!(!again.is_new);
         assert!(!case.store.release_lease(&first));

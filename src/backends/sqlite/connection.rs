@@ -27,7 +27,7 @@ use crate::store::files::{FileId, TemporaryFile};
 pub enum Journal {
     /// By a write-ahead log, where that is possible. A find never waits for a change.
     Wal,
-    /// By a rollback journal, as where WAL is not possible.
+    /// By a rollback journal, although a write-ahead log may be possible. Only tests ask for this.
     Rollback,
 }
 

@@ -270,7 +270,7 @@ impl Database {
     /// So the WAL is only removed when it is empty and nobody has it open.
     fn close_and_tidy_up(&self, open: OpenConnection) {
         if self.residue.is_left() {
-            // Other processes that have the file open do not know of it.
+            // Only this process knows of the residue, even if other processes have the file open.
             self.residue.scrub_left(&open, Deadline::now());
         }
         let locks = Arc::clone(&open.locks);

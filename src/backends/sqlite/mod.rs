@@ -267,7 +267,7 @@ impl Backend for Sqlite {
                     AttemptOutcome::Done(true) => {
                         database.residue.scrub(&database.path, open, Deadline::after(SCRUB_TIMEOUT));
                     }
-                    // A reader was in the way when residue was left. No save waits for that.
+                    // A reader has prevented an earlier scrub. Try again, but do not wait: no save waits for a reader.
                     AttemptOutcome::Done(false) if database.residue.is_left() => {
                         database.residue.scrub_left(open, Deadline::now());
                     }

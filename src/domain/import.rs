@@ -43,8 +43,9 @@ fn is_another_login(incoming: Token<'_>, row: Token<'_>) -> bool {
     ours.is_some() && theirs.is_some() && ours != theirs
 }
 
-/// Returns the order in which to import rows: the order of the source, but of one user's rows the one that was saved last
-/// comes last. For the row that was saved last is the one that the user's name alone names.
+/// Returns the order in which to import rows. It is the order of the source, but the rows of each user are sorted by
+/// their last save. So a user name without other keys names the same row here as in the source: the one that was saved
+/// last.
 #[must_use]
 pub fn order(rows: &[Row]) -> Vec<usize> {
     let mut users: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -100,7 +101,7 @@ mod tests {
             ),
             ("refresh_token=r access_token=b expiry_time=9", "id=1 refresh_token=q", "id=1 refresh_token=q"),
             ("refresh_token=r access_token=b", "id=1 refresh_token=q", "id=1 refresh_token=q"),
-            // The same login, or the only one.
+            // The same login, or a row without a login.
             (
                 "refresh_token=q access_token=b expiry_time=9",
                 "id=1 refresh_token=q access_token=a",

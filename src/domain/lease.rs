@@ -19,12 +19,12 @@ const SDK_REFRESH_MARGIN_MS: i64 = 5_000;
 /// Without the wait, it would refresh without a lease a token that was fresh a moment before.
 pub const DUE_SOON_MS: i64 = 200;
 
-/// How much further ahead than its length a lease may end, in milliseconds. Two readings of the clock differ a little, and
-/// a clock may be corrected in between.
+/// A valid lease ends at most its length plus this time after now, in milliseconds. Two readings of the clock differ a
+/// little, and a clock may be corrected in between.
 const CLOCK_TOLERANCE_MS: i64 = 1_000;
 
-/// How much longer a requester waits after the refresh that it waited for has failed (rule 8), or while the store is too
-/// busy to acquire a lease.
+/// How long a requester still waits after the refresh that it waited for has failed, or after it found the store too
+/// busy to acquire a lease (rule 8).
 const WAIT_AFTER_FAILURE: Duration = Duration::from_secs(2);
 
 /// Two clocks that differ by at most this are the same clock, in milliseconds.
@@ -84,11 +84,12 @@ pub struct Requester {
 }
 
 impl Requester {
-    /// A task on a thread of a process. `process` is unique among all processes that use the store, `thread` is unique in the
-    /// process.
+    /// A task on a thread of a process. `process` is unique among all processes that use the store, and `thread` is
+    /// unique in the process.
     ///
     /// Greenlets that share a thread have a `task` number each. `yields` says that other tasks of the thread run while one
-    /// sleeps. If they do not, a task must not wait for another task of its thread: that one could not go on.
+    /// sleeps. If they do not, a task must not wait for another task of its thread, because the other task
+    /// could not go on.
     #[must_use]
     pub fn new(process: &str, thread: u64, task: u64, yields: bool) -> Self {
         let thread = format!("{process}-{thread}-");

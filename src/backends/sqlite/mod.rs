@@ -60,7 +60,7 @@ pub struct Sqlite {
     journal: Journal,
     /// The file that the path named when we last looked. Every operation looks again.
     current: Ordered<Option<Arc<Database>>>,
-    /// Set and read under the lock of `current`: no operation opens the file again.
+    /// True after `close`. Set and read under the lock of `current`, so that no operation opens the file again.
     closed: AtomicBool,
 }
 

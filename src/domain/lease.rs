@@ -88,7 +88,7 @@ impl Requester {
     /// unique in the process.
     ///
     /// Greenlets that share a thread have a `task` number each. `yields` says that other tasks of the thread run while one
-    /// sleeps. If they do not, a task must not wait for another task of its thread, because the other task
+    /// sleeps. If they do not, a task must not wait for another task of its thread, because the other one
     /// could not go on.
     #[must_use]
     pub fn new(process: &str, thread: u64, task: u64, yields: bool) -> Self {
@@ -178,7 +178,8 @@ pub enum Decision {
     Serve,
     /// Acquire the lease, then return the expired token, so that the SDK refreshes it.
     Acquire,
-    /// Return the expired token, so that the SDK refreshes it. The requester holds the lease already. Its end stays.
+    /// Return the expired token, so that the SDK refreshes it. The requester holds the lease already. The end of the
+    /// lease does not change.
     Refresh,
     /// Wait. Another requester holds the lease.
     Wait,

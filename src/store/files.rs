@@ -12,7 +12,7 @@ use tempfile::TempPath;
 use super::error::{Code, Error, Result};
 use super::file_lock::{ByteRange, LockResult, Operation, lock};
 
-/// The mode of a new file: only the owner can read and write it.
+/// The mode 0600 of a new file: only the owner can read and write it.
 pub const PRIVATE_MODE: u32 = 0o600;
 
 /// Identifies a file, whatever its name is. A number is not used again while the file is open.

@@ -16,7 +16,7 @@ from zoho_token_store.testing import ZohoStandIn
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, process groups and signals")
 
-LONGER_THAN_ANY_TEST = 300  # seconds; with this `refresh_lease`, no lease expires during a test
+LONGER_THAN_ANY_TEST = 300  # seconds; if a test waits until the lease expires, it fails
 HANGS = 60  # seconds until Zoho answers one call; no test lasts so long
 AFTER_FAILURE_MS = 2000  # how much longer a requester waits after the lease that it met first (rule 8)
 STORES = ["CustomStoreSQLite", "CustomStoreInMemory", "CustomStoreList"]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Location = tuple[Peer, Path, int, list[str] | None]  # how a process opens the store: peer, folder, rows, ids
 
-TIMEOUT_SECONDS = 60  # for a crowd to be ready, or to end; it needs much less
+TIMEOUT_SECONDS = 60  # limit for a crowd to be ready, or to end; it needs much less
 PAUSE_SECONDS = 0.0002  # between finds: a thread that never waits would keep the GIL from saving threads
 PREPARED_SAVES = 1_000  # tokens that a worker prepares and saves again and again
 PREPARED_FINDS = 20  # tokens that are prepared before they are found

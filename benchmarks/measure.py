@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from operations import Calls, Operation
 
 MIN_CALLS_FOR_P99 = 100
-MAX_SECONDS_FOR_P99 = 0.02  # a slower call gets too few single calls for a p99
+MAX_SECONDS_FOR_P99 = 0.02  # if a call is slower, there are too few single calls for a p99
 WARM_UP_CALLS, WARM_UP_SECONDS = 5, 0.2
 OTHER_WORK_SECONDS = 1e-4
 DOCUMENT = json.dumps([{"name": f"field {number}", "values": [number, str(number), None]} for number in range(8)])

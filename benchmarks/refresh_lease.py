@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LATENCY_SECONDS = 0.2
 LEASE_SECONDS = 10.0
-TIMEOUT_SECONDS = 60  # for all processes of a run; they need much less
+TIMEOUT_SECONDS = 60  # limit for all processes of a run; they need much less
 FINDS = 2_000  # consecutive finds of one store, before the next store's
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["refresh_lease"])

@@ -46,7 +46,7 @@ from zohocrmsdk.src.com.zoho.api.authenticator.store import FileStore, TokenStor
 
 SHIM = ctypes.CDLL(None)
 USERS = 5
-TIMEOUT_SECONDS = 120  # for several processes or threads; they need much less
+TIMEOUT_SECONDS = 120  # limit for several processes or threads; they need much less
 Rows = dict[str, str]  # the refresh token of each user name
 
 

@@ -1,4 +1,5 @@
-"""A suite that `test_plugin.py` runs: the plugin imports nothing early and reports each missing package in a line."""
+"""A suite that `test_plugin.py` runs: the plugin imports a package only when a test needs it, and reports
+each missing package in one line."""
 
 import sys
 

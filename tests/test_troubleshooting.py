@@ -134,6 +134,6 @@ def test_every_entry_is_for_a_message():
 
 
 def test_every_excluded_text_is_in_its_source():
-    """A text that does not count as a message is still in its source."""
+    """Each text in `NO_MESSAGES` still exists in its source."""
     for source, texts in NO_MESSAGES.items():
         assert texts <= MESSAGES[source], source

@@ -28,7 +28,7 @@ struct Records {
     leases: BTreeMap<String, Lease>,
 }
 
-/// The position of a row in the list. It is never used again.
+/// The position of a row in the list. It is not reused after the row is deleted.
 type Position = u64;
 
 impl Records {

@@ -1,6 +1,6 @@
 //! New ids: rising decimal strings that are never used twice (contract, section 5).
 
-/// The longest id that is counted, in digits. A longer one would leave no room for higher 64-bit numbers.
+/// The longest id that counts as a number, in digits. After a longer one, a higher number might not fit into 64 bits.
 const MAX_COUNTED_DIGITS: usize = 18;
 
 /// Returns the number of an id, if new ids have to be higher than it.
@@ -15,7 +15,7 @@ pub fn number(id: &str) -> Option<i64> {
 
 /// Returns the first number above `last` that is no row's id. `last` is the highest number that any id ever had.
 ///
-/// A row can have a higher number than `last` only if its id has too many digits to be counted.
+/// A row can have a higher number than `last` only if its id has too many digits to count.
 pub fn next<E>(last: i64, mut taken: impl FnMut(&str) -> Result<bool, E>) -> Result<i64, E> {
     let mut number = last.saturating_add(1);
     while taken(&number.to_string())? {

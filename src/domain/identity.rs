@@ -1,4 +1,4 @@
-//! Which row a token names (contract, section 3). Decides; the caller looks rows up.
+//! Which row a token names (contract, section 3). This only decides. The caller looks rows up.
 
 use super::token::{Field, Row, Token};
 
@@ -82,8 +82,8 @@ pub fn choose(key: Key, token: Token<'_>, found: Vec<Row>) -> Option<Row> {
 
 /// Returns the row that `token` names.
 ///
-/// `by_keys` looks the keys up in their order, and passes the rows of each to the function that it gets, until that
-/// returns true. It may start again from the first key.
+/// `by_keys` looks the keys up in their order. It passes the rows of each key to a function, until the function returns
+/// true. It may start again from the first key.
 pub fn find<E>(
     token: Token<'_>,
     by_keys: impl FnOnce(&Keys<'_>, &mut dyn FnMut(Key, Vec<Row>) -> bool) -> Result<(), E>,

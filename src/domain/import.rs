@@ -1,6 +1,6 @@
 //! How a row of another store is merged into a row of this one.
 //!
-//! An import is not a save ([`super::merge::update`]). A saved token comes from Zoho just now. An imported one may be older
+//! An import is not a save ([`super::merge::update`]). A saved token has just come from Zoho. An imported one may be older
 //! than the row. And a second import of the same file must change nothing.
 
 use std::collections::BTreeMap;
@@ -43,8 +43,9 @@ fn is_another_login(incoming: Token<'_>, row: Token<'_>) -> bool {
     ours.is_some() && theirs.is_some() && ours != theirs
 }
 
-/// Returns the order in which to import rows: the order of the source, but of one user's rows the one that was saved last
-/// comes last. For the row that was saved last is the one that the user's name alone names.
+/// Returns the order in which to import rows. It is the order of the source, but the rows of each user are sorted by
+/// their last save. So a user name without other keys names the same row here as in the source: the one that was saved
+/// last.
 #[must_use]
 pub fn order(rows: &[Row]) -> Vec<usize> {
     let mut users: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -100,7 +101,7 @@ mod tests {
             ),
             ("refresh_token=r access_token=b expiry_time=9", "id=1 refresh_token=q", "id=1 refresh_token=q"),
             ("refresh_token=r access_token=b", "id=1 refresh_token=q", "id=1 refresh_token=q"),
-            // The same login, or the only one.
+            // The same login, or a row without a login.
             (
                 "refresh_token=q access_token=b expiry_time=9",
                 "id=1 refresh_token=q access_token=a",
@@ -151,7 +152,7 @@ mod tests {
         let (ada, bob, nobody) = ("id=1 user_name=ada", "id=2 user_name=bob", "id=3 refresh_token=r");
         let table = [
             (rows(&[(ada, 9, None), (bob, 8, None), (nobody, 1, None), (ada, 2, None)]), vec![3, 1, 2, 0]),
-            // An export has no order, only times.
+            // The rows of an export have no `saved_order`, only times.
             (rows(&[(ada, 0, Some(9)), (bob, 0, Some(1)), (ada, 0, Some(7)), (ada, 0, None)]), vec![3, 1, 2, 0]),
             (rows(&[(ada, 0, None), (ada, 0, None), (nobody, 0, None)]), vec![0, 1, 2]),
             (rows(&[]), vec![]),

@@ -19,21 +19,23 @@ const SDK_REFRESH_MARGIN_MS: i64 = 5_000;
 /// Without the wait, it would refresh without a lease a token that was fresh a moment before.
 pub const DUE_SOON_MS: i64 = 200;
 
-/// How much further ahead than its length a lease may end, in milliseconds. Two readings of the clock differ a little, and
-/// a clock may be corrected in between.
+/// A valid lease ends at most its length plus this time after now, in milliseconds. Two readings of the clock differ a
+/// little, and a clock may be corrected in between.
 const CLOCK_TOLERANCE_MS: i64 = 1_000;
 
-/// How much longer a requester waits after the refresh that it waited for has failed (rule 8), or while the store is too
-/// busy to acquire a lease.
+/// How long a requester still waits after the refresh that it waited for has failed, or after it found the store too
+/// busy to acquire a lease (rule 8).
 const WAIT_AFTER_FAILURE: Duration = Duration::from_secs(2);
 
 /// Two clocks that differ by at most this are the same clock, in milliseconds.
 const SAME_CLOCK_MS: i64 = 1_000;
 
-/// Returns how far the SDK's clock is ahead of ours, in milliseconds. Ours was read `before` and `after` it.
+/// Returns how far the SDK's clock is ahead of ours, in milliseconds. `before` and `after` are readings of our clock,
+/// before and after the reading of the SDK's clock.
 ///
-/// The result is 0 unless the SDK's clock was moved (a test replaces `time.time`). One reading of ours would not be enough:
-/// if the process is suspended between two readings, the SDK's clock would look like a moved one, and every lease invalid.
+/// The result is 0 unless the SDK's clock was moved (a test replaces `time.time`). One reading of our clock would not
+/// be enough. If the process were suspended between two readings, the SDK's clock would look like a moved clock, and
+/// every lease would look invalid.
 #[must_use]
 pub const fn clock_offset(before: i64, sdk: i64, after: i64) -> i64 {
     if sdk < before.saturating_sub(SAME_CLOCK_MS) {
@@ -82,11 +84,12 @@ pub struct Requester {
 }
 
 impl Requester {
-    /// A task on a thread of a process. `process` is unique among all processes that use the store, `thread` is unique in the
-    /// process.
+    /// A task on a thread of a process. `process` is unique among all processes that use the store, and `thread` is
+    /// unique in the process.
     ///
     /// Greenlets that share a thread have a `task` number each. `yields` says that other tasks of the thread run while one
-    /// sleeps. If they do not, a task must not wait for another task of its thread: that one could not go on.
+    /// sleeps. If they do not, a task must not wait for another task of its thread, because the other one
+    /// could not go on.
     #[must_use]
     pub fn new(process: &str, thread: u64, task: u64, yields: bool) -> Self {
         let thread = format!("{process}-{thread}-");
@@ -175,7 +178,8 @@ pub enum Decision {
     Serve,
     /// Acquire the lease, then return the expired token, so that the SDK refreshes it.
     Acquire,
-    /// Return the expired token, so that the SDK refreshes it. The requester holds the lease already. Its end stays.
+    /// Return the expired token, so that the SDK refreshes it. The requester holds the lease already. The end of the
+    /// lease does not change.
     Refresh,
     /// Wait. Another requester holds the lease.
     Wait,

@@ -107,7 +107,7 @@ impl Sdk {
     /// Makes the SDK's exception with this cause.
     pub(super) fn exception(&self, py: Python<'_>, cause: PyErr, message: &str) -> PyResult<PyErr> {
         let exception = self.exception.bind(py).call1((EXCEPTION_CODE, message))?;
-        // The constructor would append the text of the cause to the message, and both are the same.
+        // Set afterwards: the constructor would append the text of the cause, which is the same as the message.
         exception.setattr(intern!(py, "cause"), cause.value(py))?;
         let exception = PyErr::from_value(exception);
         exception.set_cause(py, Some(cause));

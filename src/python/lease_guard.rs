@@ -35,7 +35,7 @@ pub(super) fn tie_to_frame(py: Python<'_>, frame: &Bound<'_, PyAny>, guard: Leas
 /// Releases a lease when it is dropped, unless a save has released it before.
 #[pyclass(frozen)]
 pub(super) struct LeaseGuard {
-    /// A strong reference. Another local variable of the frame may hold the last other one, and may be dropped first.
+    /// A strong reference. The last other one may be a local variable of the frame, which may be dropped first.
     pub(super) store: Arc<Store>,
     pub(super) acquired: Acquired,
 }

@@ -31,7 +31,7 @@ impl Store {
 
     /// Deletes the row with this id. It is an error if there is none.
     pub fn delete_existing(&self, id: &str) -> Result<()> {
-        // Kept over a second attempt, which does not see the row that the first one has deleted.
+        // Kept for a second attempt, which does not see a row that the first one has deleted.
         let mut deleted = false;
         self.write(|transaction| {
             deleted |= present(Some(id)).is_some() && transaction.delete(id)?;

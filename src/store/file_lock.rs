@@ -19,7 +19,7 @@ pub enum Operation {
     Release,
 }
 
-/// What came of it.
+/// The result of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockResult {
     /// Done.

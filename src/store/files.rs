@@ -1,6 +1,7 @@
 //! Files: private from the first byte, written atomically, and the errors of paths.
 //!
-//! The permission bits of a new file are set in this module alone.
+//! A new database, backup or export gets its mode here. A file beside a database (`-wal`, `-shm`) gets the mode of the
+//! database.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -11,7 +12,7 @@ use tempfile::TempPath;
 use super::error::{Code, Error, Result};
 use super::file_lock::{ByteRange, LockResult, Operation, lock};
 
-/// The permission bits of every file that this library makes: only the owner can read and write it.
+/// The mode 0600 of a new file: only the owner can read and write it.
 pub const PRIVATE_MODE: u32 = 0o600;
 
 /// Identifies a file, whatever its name is. A number is not used again while the file is open.

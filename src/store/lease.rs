@@ -85,7 +85,7 @@ impl Store {
         self
     }
 
-    /// How long a lease lasts, and a wait for one.
+    /// How long a lease lasts. A requester waits for one lease at most as long.
     #[must_use]
     pub const fn refresh_lease(&self) -> Duration {
         self.leases.length
@@ -122,7 +122,7 @@ impl Store {
         let acquired = self.run(Deadline::after(timeout), |backend, deadline| {
             backend.write(deadline, Durability::Relaxed, &mut |transaction| {
                 locked = self.view(transaction, lookup, requester, clock)?;
-                // An attempt whose commit seemed to fail has acquired the lease. It is as new as if this one had.
+                // The commit of an earlier attempt seemed to fail, but it has acquired the lease. So the lease is new.
                 if written.is_some() && written == locked.lease {
                     locked.decision = locked.decision.take().map(|(_, key)| (Decision::Acquire, key));
                     return Ok(());

@@ -63,7 +63,7 @@ impl<T> Ordered<T> {
         self.lock(Deadline::now())
     }
 
-    /// The value, without a lock: the caller has it for itself.
+    /// The value, without a lock: no other thread has a reference to it.
     pub fn get_mut(&mut self) -> &mut T {
         self.mutex.get_mut()
     }

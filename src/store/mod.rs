@@ -163,7 +163,7 @@ impl Store {
             let save = Save { token: Row::new(token, 0, None), now, leases: leases.to_vec() };
             let mut commit = |saves: &[&Save]| {
                 let mut saved = Vec::new();
-                // Kept over a second attempt, which finds what the first one has written if only its answer was lost.
+                // Kept for a second attempt. If only the answer of the first one was lost, the second finds its rows.
                 let mut has_new_access_token = vec![false; saves.len()];
                 backend.write(deadline, Durability::Full, &mut |transaction| {
                     saved.clear();
@@ -212,7 +212,7 @@ impl Store {
     }
 
     fn delete_where(&self, matches: impl Fn(&Row) -> bool) -> Result<usize> {
-        // Kept over a second attempt, which does not see the rows that the first one has deleted.
+        // Kept for a second attempt, which does not see the rows that the first one has deleted.
         let mut ids = BTreeSet::new();
         self.write(|transaction| {
             transaction.each(&mut |row| {

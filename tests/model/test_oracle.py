@@ -176,7 +176,7 @@ def test_new_ids_are_never_used_twice(emptied):
 
 
 def test_a_new_id_of_nineteen_digits_is_never_used_twice():
-    """New ids rise also above the highest id that a token's own id can have an effect on."""
+    """A token's own id counts up to 18 digits. A new id can be longer, and is not used twice either."""
     oracle = Oracle()
     saved(oracle, new_id="1" + "0" * 18, refresh_token="r1")
     oracle.delete_all()

@@ -50,7 +50,7 @@ def written_out(value):
 
 
 def one_of_ten(plain, awkward, *, present):
-    """Draw a value: `present` of ten are not absent, and one in ten of those is awkward. It takes one draw."""
+    """Draw a value with one draw. Of ten values, `present` are not absent. Of these, one in ten is awkward."""
 
     def pick(n):
         absences = 400 * (10 - present)

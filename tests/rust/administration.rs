@@ -61,7 +61,7 @@ pub(super) fn an_import_ignores_foreign_ids_and_a_second_import_changes_nothing(
     let incoming = [
         // An older token of the same user under another id. Only absent values are filled in.
         row("id=7 user_name=u client_id=c refresh_token=q access_token=b expiry_time=9"),
-        // Another user under an id that is used here. A new row with a new id.
+        // Another user. A row here has this id already, so the new row gets a new id.
         row("id=1 refresh_token=s"),
         row("id=5 user_name=v refresh_token=t access_token=c expiry_time=5"),
         row("id=6 user_name=w"),

@@ -1,5 +1,6 @@
-//! What a backend on a server needs beyond the contract, shown on the backend in miniature; and CONTRIBUTING.md, "How to add
-//! a backend", compared with the sources that it explains.
+//! Two groups of tests. The first shows on the backend in miniature what a backend on a server needs beyond the
+//! contract. The second compares the section "How to add a backend" of CONTRIBUTING.md with the sources that it
+//! explains.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 

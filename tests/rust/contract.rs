@@ -96,7 +96,7 @@ mod operations {
     }
 
     pub(super) fn a_new_id_is_above_every_counted_id_and_skips_used_ones(store: &Store) {
-        // The first id is the highest that is counted. The second has too many digits to be counted, but it is used.
+        // The first id is the highest that counts. The second has too many digits to count, but it is in use.
         save(store, "id=999999999999999999 user_name=u refresh_token=r");
         save(store, "id=1000000000000000000 user_name=v refresh_token=s");
         assert_eq!(save(store, "user_name=w refresh_token=t"), "1000000000000000001");
@@ -185,8 +185,8 @@ mod operations {
     }
 }
 
-/// Makes a test of each rule, in a module for one backend. Rules of `stores` get a store over a new backend, rules of
-/// `backends` the backend itself.
+/// Makes a test of each rule, in a module for one backend. A rule of `stores` gets a store over a new backend. A rule
+/// of `backends` gets the backend itself.
 macro_rules! tests {
     (
         $name:ident, $make:expr;

@@ -218,7 +218,7 @@ fn a_database_without_a_table_of_tokens_is_refused() {
     assert_refused(&path, Code::NoTokenTable, "");
 }
 
-// Other systems do not tell that two names are one file.
+// On other systems the library cannot tell that two names are one file.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_second_name_of_a_file_in_use_is_not_read() {

@@ -160,7 +160,7 @@ mod rules {
             let key = held.key.as_str();
             assert!(key.starts_with(field) && !key.contains("code"), "{key}");
             assert_eq!(describe(&try_acquire(&other)), format!("wait {key}"));
-            // The save tells the id and the user of the row. It releases the lease of the credentials all the same.
+            // The save gives the row an id and a user. It still releases the lease of the credentials.
             case.save_and_release(
                 &format!("{values} user_name={field} access_token=a expiry_time=1795303600000"),
                 &one,
@@ -172,7 +172,7 @@ mod rules {
     pub(super) fn only_the_last_call_of_the_holder_releases_a_lease_and_only_once(case: &Case) {
         let first = acquired(case.try_acquire(&me()));
         assert!(first.is_new);
-        // The holder acquires the lease again in another call. The end of the first call releases nothing then.
+        // The holder acquires the lease again in another call. Then the end of the first call releases nothing.
         let again = acquired(case.try_acquire(&me()));
         assert!(!again.is_new);
         assert!(!case.store.release_lease(&first));

@@ -27,7 +27,7 @@ struct Faulty {
     on_release: Option<Code>,
     /// How often a lease was read.
     reads: Arc<AtomicUsize>,
-    /// Set: nothing fails any more.
+    /// If true, nothing fails any more.
     works: Arc<AtomicBool>,
 }
 

@@ -16,8 +16,8 @@ from zoho_token_store.testing import ZohoStandIn
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, process groups and signals")
 
-LONGER_THAN_ANY_TEST = 300  # seconds, for `refresh_lease`: a test that waits until the lease expires fails
-HANGS = 60  # seconds until Zoho answers one call: the test is over before
+LONGER_THAN_ANY_TEST = 300  # seconds; if a test waits until the lease expires, it fails
+HANGS = 60  # seconds until Zoho answers one call; no test lasts so long
 AFTER_FAILURE_MS = 2000  # how much longer a requester waits after the lease that it met first (rule 8)
 STORES = ["CustomStoreSQLite", "CustomStoreInMemory", "CustomStoreList"]
 FAILURES = {
@@ -304,7 +304,7 @@ def test_two_users_at_once(start, zoho, expire, users, by):
 
 
 def test_a_new_request_on_a_thread_releases_its_abandoned_lease(start, zoho, expire, users, by):
-    """Rule 11: also while the program keeps the exception of the failed refresh, and with it its frames."""
+    """Rule 11: this is true even if the program keeps the exception of the failed refresh, which keeps its frames."""
     adas, bobs = (expire(user) for user in users)
     zoho.fail_next()
     zoho.fail_next(hang=HANGS)

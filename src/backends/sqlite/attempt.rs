@@ -32,7 +32,7 @@ pub(super) enum AttemptOutcome<T> {
     Done(T),
     /// Nothing of this attempt counts. The connections must be closed before the next attempt.
     Reopen,
-    /// Nothing was attempted yet. The next attempt needs nothing but time.
+    /// Nothing was done yet. A pause is enough before the next attempt.
     Retry,
     /// The operation failed.
     Fail(Error),

@@ -53,8 +53,8 @@ fn copy(source: &Connection, location: &Location, temporary: &Path, target: &Pat
             }
         }
     }
-    // The copy of a file in WAL mode leaves that mode. So it is one file, complete and readable in a read-only folder
-    // too.
+    // A copy of a file in WAL mode is in WAL mode, too. This ends it, so that the backup is one complete file. It can
+    // be read in a read-only folder, too.
     use_memory_journal(&copy).map_err(|error| from_sqlite(&temporary_location, &error))
 }
 

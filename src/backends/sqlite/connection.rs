@@ -27,7 +27,7 @@ use crate::store::files::{FileId, TemporaryFile};
 pub enum Journal {
     /// By a write-ahead log, where that is possible. A find never waits for a change.
     Wal,
-    /// By a rollback journal, as where WAL is not possible.
+    /// By a rollback journal, although a write-ahead log may be possible. Only tests ask for this.
     Rollback,
 }
 
@@ -154,8 +154,8 @@ impl OpenConnection {
 /// Opens the existing file at `path` with the settings that every connection needs.
 pub(super) fn connect(path: &Path, location: &Location) -> Result<Connection> {
     let set_up = || -> rusqlite::Result<Connection> {
-        // Without CREATE: `path::ensure` creates files, private ones. Without a mutex: a lock of ours protects a
-        // connection.
+        // Without CREATE, because `path::ensure` creates the files, and makes them private. Without a mutex, because
+        // our locks protect a connection.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         // SQLite would delete the WAL by its name. By then a WAL of another file can have that name.

@@ -97,8 +97,8 @@ impl Database {
         }
     }
 
-    /// Can `open` be used? By this process, with the WAL that others use, outside any transaction, durably. Does not
-    /// check the path.
+    /// Can `open` be used? Only by the process that opened it, while others use the same WAL, outside any transaction,
+    /// and if its commits are durable. Does not check the path.
     pub(super) fn is_usable(&self, open: &OpenConnection) -> bool {
         open.is_of_this_process() && self.has_its_wal(open) && open.is_ready()
     }
@@ -119,8 +119,8 @@ impl Database {
     /// Opens a connection. The first one of this process migrates the file if it is older, and switches it to WAL where
     /// that is possible. Waits until the deadline of this thread.
     ///
-    /// The shared locks are acquired first. Without them other code of this process could delete or truncate in this
-    /// moment what SQLite opens.
+    /// The shared locks are acquired first. Without them, other code could delete or truncate a file while SQLite opens
+    /// it.
     pub(super) fn open(&self, role: Role, journal: Journal) -> Result<OpenConnection> {
         let deadline = current_deadline();
         let busy = || self.busy();
@@ -172,8 +172,8 @@ impl Database {
             return Err(Error::at(Code::SecondName, &self.path));
         }
         wal::remove_stray(locks, opening, &self.wal_path, &self.shm_path);
-        // With a hot journal beside it, the header may say what is still to be rolled back. A rollback needs the file
-        // for itself. With a WAL that is not empty SQLite uses the WAL, whatever the header says.
+        // With a hot journal beside the file, the header may be one that SQLite still has to roll back. A rollback
+        // needs the file for itself. If the WAL is not empty, SQLite uses it, whatever the header says.
         let is_wal = || {
             (locks.header_says_wal() || files::length(&self.wal_path) > 0) && !beside(&self.path, "-journal").exists()
         };
@@ -227,8 +227,8 @@ impl Database {
 
     /// Closes all connections to a file that the path does not name any more. See the table above.
     ///
-    /// SQLite would replay the WAL into the file that the path names now. While this process has its WAL open, no other
-    /// file gets its number. So the WAL at the path is the one of the old file if the numbers are equal. It is removed,
+    /// SQLite would replay the WAL into the file that the path names now. While this process has the old WAL open, no
+    /// other file gets its inode number. So the WAL at the path is the old one if the numbers are equal. It is removed,
     /// unless a process uses it for the new file.
     pub(super) fn close_replaced_file(&self, deadline: Deadline) -> Result<()> {
         for role in [Role::Writer, Role::Reader] {
@@ -270,7 +270,7 @@ impl Database {
     /// So the WAL is only removed when it is empty and nobody has it open.
     fn close_and_tidy_up(&self, open: OpenConnection) {
         if self.residue.is_left() {
-            // Other processes that have the file open do not know of it.
+            // Only this process knows of the residue, even if other processes have the file open.
             self.residue.scrub_left(&open, Deadline::now());
         }
         let locks = Arc::clone(&open.locks);
@@ -279,7 +279,7 @@ impl Database {
             locks.is_only_user(opening) && with_deadline(Deadline::now(), || open.checkpoint()) == Checkpoint::Complete
         });
         if tidy.is_some() && open.has_wal() && !locks.are_available() {
-            // Without our locks, SQLite has to find out by its own ones whether it may delete the WAL.
+            // Without our locks, SQLite has to find out with its own locks whether it may delete the WAL.
             let _ = open.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
         }
         drop(open);

@@ -110,7 +110,8 @@ pub(super) enum UnusedLock<'a> {
     Unavailable,
 }
 
-/// Exclusive versions of all shared locks: nobody at all has the file open. Released when it is dropped.
+/// Holds exclusively every lock that an open connection shares. So no process has a connection to the file. The drop
+/// releases the locks.
 pub(super) struct SoleUse<'a> {
     locked: Vec<(Option<&'a File>, ByteRange)>,
 }
@@ -181,7 +182,7 @@ impl FileLocks {
     /// Acquires the shared locks, of a file in WAL mode, before SQLite opens the `-wal`. `None`: the deadline is over,
     /// or the WAL belongs to another file.
     pub(super) fn acquire_shared_locks(&self, shm_path: &Path, deadline: Deadline, _: &OpeningLock<'_>) -> Option<()> {
-        // Another program that closes the file last has these bytes exclusively for a moment.
+        // A program that is the last one to close the file locks these bytes exclusively for a moment.
         for range in [USER_LOCK, DATABASE_BYTES] {
             lock_when_free(self.database.as_ref(), Operation::Share, range, || deadline.sleep(LOCK_POLL))?;
         }
@@ -259,8 +260,8 @@ impl FileLocks {
         false
     }
 
-    /// Is the WAL of this `-shm` in use for another database file? If `nobody_uses_this_file`, every user is another
-    /// file's.
+    /// Is the WAL of this `-shm` in use for another database file? If `nobody_uses_this_file`, every user of the `-shm`
+    /// uses another file.
     pub(super) fn is_wal_of_another_file(&self, shm: &File, nobody_uses_this_file: bool) -> bool {
         let Some(database) = self.database.as_ref() else { return false };
         (nobody_uses_this_file && is_locked(shm, DEAD_MANS_SWITCH)) || shared_memory::has_another_owner(shm, database)

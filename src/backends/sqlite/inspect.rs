@@ -22,7 +22,7 @@ use crate::store::files::{is_exposed, require_regular_file};
 /// connection's POSIX locks.
 fn open_to_inspect(path: &Path, location: &Location) -> Result<Connection> {
     if FileLocks::open(path).is_used_under_another_name(&beside(path, "-shm")) {
-        // The latest saves would be missing, because they are in the WAL of the other name.
+        // The latest saves may be in the WAL beside the other name. They would be missing here.
         return Err(Error::at(Code::SecondName, path));
     }
     let had_wal = beside(path, "-wal").exists();

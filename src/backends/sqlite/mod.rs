@@ -60,7 +60,7 @@ pub struct Sqlite {
     journal: Journal,
     /// The file that the path named when we last looked. Every operation looks again.
     current: Ordered<Option<Arc<Database>>>,
-    /// Set and read under the lock of `current`: no operation opens the file again.
+    /// True after `close`. Set and read under the lock of `current`, so that no operation opens the file again.
     closed: AtomicBool,
 }
 
@@ -267,7 +267,7 @@ impl Backend for Sqlite {
                     AttemptOutcome::Done(true) => {
                         database.residue.scrub(&database.path, open, Deadline::after(SCRUB_TIMEOUT));
                     }
-                    // A reader was in the way when residue was left. No save waits for that.
+                    // A reader has prevented an earlier scrub. Try again, but do not wait: no save waits for a reader.
                     AttemptOutcome::Done(false) if database.residue.is_left() => {
                         database.residue.scrub_left(open, Deadline::now());
                     }

@@ -16,7 +16,7 @@ fn remove(wal: &Path, shm: &Path) {
     let _ = fs::remove_file(shm);
 }
 
-/// Removes an empty WAL if nobody at all has the file open. SQLite would do so, but for our locks.
+/// Removes an empty WAL if no process has the file open. Our locks keep SQLite from doing so itself.
 ///
 /// Precondition: the connections of this process are closed.
 pub(super) fn remove_empty(locks: &FileLocks, opening: &OpeningLock<'_>, wal: &Path, shm: &Path) {

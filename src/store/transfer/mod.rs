@@ -84,7 +84,7 @@ fn read_unchanged<T>(path: &Path, file: &File, read: impl FnOnce() -> Result<T>)
     if version() == before { read } else { Err(Error::at(Code::ChangedWhileRead, path)) }
 }
 
-/// How much of a file decides between JSON and CSV, in bytes.
+/// The number of bytes at the start of a file that tell JSON from CSV.
 const START_LENGTH: u64 = 64;
 
 /// Some editors write it before UTF-8 text.

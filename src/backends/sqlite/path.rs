@@ -3,7 +3,7 @@
 //! Nothing here opens a file that SQLite may have open: closing the handle would drop SQLite's POSIX locks
 //! (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ impl Pin {
     pub(super) fn new(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
         // Such a handle cannot read or lock, and closing it drops no lock (`filp_close` of Linux).
-        OpenOptions::new().read(true).custom_flags(nix::libc::O_PATH).open(path).map(Self)
+        fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_PATH).open(path).map(Self)
     }
 
     pub(super) fn id(&self, _: &Path) -> Option<FileId> {
@@ -195,7 +195,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         create_private(&path).unwrap();
-        let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let open = || fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let whole = libc::flock { l_type: 1, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
         let (one, other) = (open(), open());
         fcntl(&one, FcntlArg::F_SETLK(&whole)).unwrap();

@@ -82,7 +82,9 @@ pub(super) fn ensure(path: &Path, create: impl Fn(&Path) -> Result<()>) -> Resul
             Err(error) if error.code() != Code::MissingFile => return Err(error),
             Err(_) => {}
         }
-        let Err(error) = write_atomically(path, Existing::Keep, |temporary, _| create(temporary)) else {
+        let mut is_created = true;
+        let mut fill = |temporary: &Path| create(temporary).inspect_err(|_| is_created = false);
+        let Err(error) = write_atomically(path, Existing::Keep, |temporary, _| fill(temporary)) else {
             return Ok(());
         };
         match error.code() {
@@ -93,7 +95,7 @@ pub(super) fn ensure(path: &Path, create: impl Fn(&Path) -> Result<()>) -> Resul
                 }
             }
             // A file system without hard links. Then the file starts empty.
-            Code::IoError if create_private(path).is_ok() => return Ok(()),
+            Code::IoError if is_created && create_private(path).is_ok() => return Ok(()),
             _ => return Err(error),
         }
     }
@@ -170,6 +172,16 @@ mod tests {
         ensure(&path, faster).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().len(), 600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_created_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new.db");
+        // Not a file system without hard links: SQLite could not write the database.
+        let failed = ensure(&path, |_| Err(Error::at(Code::IoError, &path)));
+        assert_eq!(failed.unwrap_err().code(), Code::IoError);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[cfg(target_os = "linux")]

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import shutil
 import signal
+import sys
 import threading
 import warnings
+from pathlib import Path
 
 import children
 import pytest
@@ -195,6 +198,33 @@ def test_a_fork_hook_may_use_the_store(path):
     save(store, "before", 0)
     children.join([children.fork(lambda: save(store, "child", 1))])
     assert len(store) == 2
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it reads /proc")
+@in_own_process
+def test_a_fork_while_a_store_is_opened_inherits_no_open_file(path):
+    """Contract 7: a child inherits no open database, not even if a log handler forks during the warning on opening."""
+    CustomStoreSQLite(path).close()
+    path.chmod(0o644)
+
+    def open_files():
+        handles = Path("/proc/self/fd").iterdir()
+        targets = [handle.readlink() for handle in handles if handle.is_symlink()]
+        return [target.name for target in targets if target.name.startswith(path.name) and target.name != path.name]
+
+    class Forks(logging.Handler):
+        def emit(self, _record):
+            child = os.fork()
+            if child == 0:
+                os._exit(len(open_files()))
+            inherited.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    inherited = []
+    logging.getLogger("zoho_token_store").addHandler(Forks())
+    store = CustomStoreSQLite(path)
+    assert inherited == [0]
+    assert len(store) == 0
+    assert set(open_files()) == {f"{path.name}-wal", f"{path.name}-shm"}
 
 
 @in_own_process

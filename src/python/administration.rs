@@ -15,7 +15,6 @@ use crate::backends::{self, DATABASE_FORMATS};
 use crate::domain::check as findings;
 use crate::domain::{Field, Row, data_centre, expiry};
 use crate::store::administration::ImportCounts;
-use crate::store::deadline::Deadline;
 use crate::store::error::{Code, describe_id};
 use crate::store::files::{Existing, FileId, is_same_file};
 use crate::store::transfer::{self, SourceKind};
@@ -193,8 +192,8 @@ impl Administration {
             let path = file_path(path)?;
             let timeout = duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT)?;
             Ok(py.detach(|| -> Result<_, Error> {
-                let backend = backends::open(&path, make, Deadline::after(timeout))?;
-                Ok(Self { store: Store::new(backend, timeout) })
+                let store = Store::open(timeout, |deadline| backends::open(&path, make, deadline))?;
+                Ok(Self { store })
             })?)
         })
     }

@@ -87,13 +87,13 @@ impl TokenStoreBase {
         Self { opened: OnceLock::new() }
     }
 
-    /// Opens the store over the backend that `make` returns.
+    /// Opens the store that `make` returns.
     fn init(
         this: &Bound<'_, Self>,
         refresh_lease: &Given<'_>,
         raise_on_missing_id: &Given<'_>,
         timeout: impl FnOnce() -> Result<Duration, Failure>,
-        make: impl FnOnce(Deadline) -> Result<Box<dyn Backend>, Failure>,
+        make: impl FnOnce(Duration) -> Result<Store, Failure>,
     ) -> PyResult<()> {
         let py = this.py();
         let sdk = Sdk::get(py)?;
@@ -105,10 +105,7 @@ impl TokenStoreBase {
             }
             let raise_on_missing_id = flag("raise_on_missing_id", raise_on_missing_id)?;
             let refresh_lease = duration_or("refresh_lease", refresh_lease, DEFAULT_REFRESH_LEASE)?;
-            let timeout = timeout()?;
-            let backend = make(Deadline::after(timeout))?;
-            // Releases the GIL: this waits while another thread forks, and that thread needs the GIL.
-            let store = py.detach(|| Store::new(backend, timeout).with_refresh_lease(refresh_lease));
+            let store = make(timeout()?)?.with_refresh_lease(refresh_lease);
             this.get().opened.set(Opened { store: Arc::new(store), sdk, raise_on_missing_id }).map_err(|_| again())
         };
         open().map_err(|failure| {
@@ -370,22 +367,18 @@ impl CustomStoreSQLite {
     ) -> PyResult<()> {
         let py = this.py();
         let timeout = || duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT);
-        TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, timeout, |deadline| {
+        TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, timeout, |timeout| {
             let default = PyString::new(py, "zohooauth.db").into_any();
             let path = file_path(path.0.as_ref().unwrap_or(&default))?;
-            let sqlite = py.detach(|| Sqlite::open(&path, deadline))?;
-            if sqlite.is_exposed() {
-                warn_once(py, &sqlite, "holds credentials, and other users can read it. Run chmod 600 on it.")?;
-            }
-            if let Some(network) = sqlite.network() {
-                let text = format!(
-                    "is on a file system that several machines may use ({network}). SQLite's locks do not always \
-                     reach from one machine to another, and finds wait for saves. Keep the file on a local disk, or \
-                     use it on one machine only."
-                );
-                warn_once(py, &sqlite, &text)?;
-            }
-            Ok(Box::new(sqlite))
+            let mut warnings = Vec::new();
+            let store = open(py, timeout, |deadline| {
+                let sqlite = Sqlite::open(&path, deadline)?;
+                warnings = warnings_about(&sqlite);
+                Ok(Box::new(sqlite))
+            })?;
+            // Only now: a handler of the log is Python code, so another thread can fork meanwhile.
+            warnings.iter().try_for_each(|warning| warn_once(py, warning))?;
+            Ok(store)
         })
     }
 }
@@ -402,7 +395,7 @@ impl CustomStoreInMemory {
     #[pyo3(signature = (*, refresh_lease=Given(None), raise_on_missing_id=Given(None)))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
     fn __init__(this: &Bound<'_, Self>, refresh_lease: Given<'_>, raise_on_missing_id: Given<'_>) -> PyResult<()> {
-        let make = |_| Ok(Box::new(Memory::new()?) as Box<dyn Backend>);
+        let make = |timeout| open(this.py(), timeout, |_| Ok(Box::new(Memory::new()?)));
         TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, || Ok(MEMORY_TIMEOUT), make)
     }
 }
@@ -418,22 +411,47 @@ impl CustomStoreList {
     #[pyo3(signature = (*, refresh_lease=Given(None), raise_on_missing_id=Given(None)))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
     fn __init__(this: &Bound<'_, Self>, refresh_lease: Given<'_>, raise_on_missing_id: Given<'_>) -> PyResult<()> {
-        let make = |_| Ok(Box::new(List::new()) as Box<dyn Backend>);
+        let make = |timeout| open(this.py(), timeout, |_| Ok(Box::new(List::new())));
         TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, || Ok(MEMORY_TIMEOUT), make)
     }
 }
 
+/// Opens a store without the GIL: this waits while another thread forks, and that thread needs the GIL.
+fn open(
+    py: Python<'_>,
+    timeout: Duration,
+    open: impl FnMut(Deadline) -> Result<Box<dyn Backend>, Error> + Send,
+) -> Result<Store, Failure> {
+    Ok(py.detach(|| Store::open(timeout, open))?)
+}
+
+/// Returns the warnings about a file: others can read it, or it is on a network file system.
+#[cfg(feature = "sqlite")]
+fn warnings_about(sqlite: &Sqlite) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut warn = |text: &str| warnings.push(format!("{} {text}", sqlite.location()));
+    if sqlite.is_exposed() {
+        warn("holds credentials, and other users can read it. Run chmod 600 on it.");
+    }
+    if let Some(network) = sqlite.network() {
+        warn(&format!(
+            "is on a file system that several machines may use ({network}). SQLite's locks do not always reach from one \
+             machine to another, and finds wait for saves. Keep the file on a local disk, or use it on one machine only."
+        ));
+    }
+    warnings
+}
+
 /// Writes a warning about a file, once per process.
 #[cfg(feature = "sqlite")]
-fn warn_once(py: Python<'_>, sqlite: &Sqlite, text: &str) -> PyResult<()> {
+fn warn_once(py: Python<'_>, warning: &str) -> PyResult<()> {
     static WARNED: Mutex<Vec<String>> = Mutex::new(Vec::new());
-    let warning = format!("{} {text}", sqlite.location());
     {
         let mut warned = lock(py, &WARNED);
-        if warned.contains(&warning) {
+        if warned.iter().any(|known| known == warning) {
             return Ok(());
         }
-        warned.push(warning.clone());
+        warned.push(warning.to_owned());
     }
-    log(py, "warning", &warning)
+    log(py, "warning", warning)
 }

@@ -158,7 +158,8 @@ pub trait Backend: Send + Sync {
     /// Runs before the interpreter ends. The store may still be used afterwards.
     fn before_exit(&self, _deadline: Deadline) {}
 
-    /// Releases everything. No other method is called afterwards.
+    /// Releases everything. No operation begins afterwards. An operation of another thread may still be running, and the
+    /// hooks above may still be called.
     fn close(&self, deadline: Deadline);
 }
 

@@ -25,7 +25,7 @@ static BACKENDS: Ordered<Vec<Weak<dyn Backend>>> = Ordered::new(Rank::Backends, 
 const FORK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a new store, or the end of the interpreter, waits for a fork of another thread.
-const GATE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const GATE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The time between two looks at the gate, in microseconds.
 const GATE_POLL: Range<u64> = 100..1_000;

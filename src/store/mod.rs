@@ -83,6 +83,22 @@ impl Store {
         }
     }
 
+    /// Opens a backend with `open`, and makes a store over it as [`Store::new`] does.
+    ///
+    /// No thread forks meanwhile. Before a fork every store that is registered closes its files, but an open backend without
+    /// a store is not registered: a child would inherit its open files.
+    pub fn open(timeout: Duration, mut open: impl FnMut(Deadline) -> Result<Box<dyn Backend>>) -> Result<Self> {
+        let deadline = Deadline::after(timeout);
+        let gate = Deadline::after(timeout.max(fork::GATE_TIMEOUT));
+        loop {
+            let _pass = fork::enter(gate);
+            match open(deadline) {
+                Err(error) if error.is_busy() && fork_state::is_fork_awaited() && deadline.left().is_some() => {}
+                opened => return opened.map(|backend| Self::new(backend, timeout)),
+            }
+        }
+    }
+
     /// Where the rows are.
     #[must_use]
     pub fn location(&self) -> &Location {

@@ -131,6 +131,10 @@ impl Database {
             locks
         });
         let opening = locks.acquire_opening_lock(deadline).ok_or_else(busy)?;
+        if locks.are_given_up() {
+            // Another thread has closed the file meanwhile. The next attempt opens handles of its own.
+            return Err(busy());
+        }
         let is_first = !locks.has_shared_locks();
         if is_first {
             self.prepare_file(&locks, &opening, journal)?;
@@ -341,6 +345,27 @@ mod tests {
         open.with_relaxed_durability(|| open.connection.execute_batch("BEGIN").unwrap());
         open.connection.execute_batch("ROLLBACK").unwrap();
         assert_eq!((synchronous(), database.is_usable(&open)), (NORMAL, false), "no save uses this connection");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_connection_that_is_opened_while_the_file_is_closed_finally_has_shared_locks() {
+        use super::super::file_locks::tests::is_used;
+
+        let (_folder, database) = create();
+        let open = database.open(Role::Writer, Journal::Wal).unwrap();
+        // What a thread holds that waits for the opening lock.
+        let locks = Arc::clone(&open.locks);
+        // Another program, for which the WAL stays.
+        let other = Connection::open(&database.path).unwrap();
+        other.query_row("SELECT count(*) FROM oauthtoken", [], |_| Ok(())).unwrap();
+        *database.slot(Role::Writer).try_lock().unwrap() = Some(open);
+        database.close_finally(Deadline::after(Duration::from_secs(20)));
+        assert!(!is_used(&database.path));
+        assert!(with_deadline(Deadline::now(), || database.open(Role::Writer, Journal::Wal)).is_err());
+        drop(locks);
+        let _open = database.open(Role::Writer, Journal::Wal).unwrap();
+        assert!(is_used(&database.path));
     }
 
     #[test]

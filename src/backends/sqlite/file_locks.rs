@@ -37,6 +37,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::shared_memory::{self, DatabaseVersion, INDEX_HEADER_LENGTH};
 use super::waiting::{LOCK_POLL, TICKET_HOLDER_POLL};
@@ -71,6 +72,8 @@ pub(super) struct FileLocks {
     database: Option<File>,
     /// Set once the shared locks are held.
     shared: OnceLock<SharedLocks>,
+    /// The shared locks were held, and are not any more.
+    are_given_up: AtomicBool,
     // All threads of this process use one handle, so a file lock does not separate them. These do.
     opening: Ordered<()>,
     writing: Ordered<()>,
@@ -130,6 +133,7 @@ impl FileLocks {
         Self {
             database: open_handle(path).or_else(|| File::open(path).ok()),
             shared: OnceLock::new(),
+            are_given_up: AtomicBool::new(false),
             opening: Ordered::new(Rank::Opening, ()),
             writing: Ordered::new(Rank::Writing, ()),
             process: process::id(),
@@ -217,6 +221,11 @@ impl FileLocks {
         self.shared.get().is_some_and(|shared| shared.are_available)
     }
 
+    /// Were the shared locks given up ([`Self::try_acquire_sole_use`])? Then no connection may be opened with this object.
+    pub(super) fn are_given_up(&self) -> bool {
+        self.are_given_up.load(Ordering::Relaxed)
+    }
+
     /// The `-shm` that this process has locked.
     fn shm(&self) -> Option<&File> {
         self.shared.get()?.shm.as_ref()
@@ -284,6 +293,7 @@ impl FileLocks {
     ///
     /// Precondition: the connections of this process are closed. Afterwards the shared locks are not held any more.
     pub(super) fn try_acquire_sole_use(&self, _: &OpeningLock<'_>) -> Option<SoleUse<'_>> {
+        self.are_given_up.store(true, Ordering::Relaxed);
         let database = self.database.as_ref();
         let mut sole = SoleUse { locked: Vec::new() };
         for (file, range) in [(database, USER_LOCK), (database, DATABASE_BYTES), (self.shm(), DEAD_MANS_SWITCH)] {
@@ -358,6 +368,11 @@ pub(super) mod tests {
     /// The debug assertion on the lock order would take another object's lock in the same thread for a mistake.
     pub(in super::super) fn in_another_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+    }
+
+    /// Does a process of this library use the file in WAL mode?
+    pub(in super::super) fn is_used(path: &Path) -> bool {
+        is_range_locked(path, USER_LOCK)
     }
 
     fn is_range_locked(path: &Path, range: ByteRange) -> bool {

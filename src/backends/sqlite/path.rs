@@ -3,7 +3,7 @@
 //! Nothing here opens a file that SQLite may have open: closing the handle would drop SQLite's POSIX locks
 //! (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ impl Pin {
     pub(super) fn new(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
         // Such a handle cannot read or lock, and closing it drops no lock (`filp_close` of Linux).
-        OpenOptions::new().read(true).custom_flags(nix::libc::O_PATH).open(path).map(Self)
+        fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_PATH).open(path).map(Self)
     }
 
     pub(super) fn id(&self, _: &Path) -> Option<FileId> {
@@ -82,7 +82,9 @@ pub(super) fn ensure(path: &Path, create: impl Fn(&Path) -> Result<()>) -> Resul
             Err(error) if error.code() != Code::MissingFile => return Err(error),
             Err(_) => {}
         }
-        let Err(error) = write_atomically(path, Existing::Keep, |temporary, _| create(temporary)) else {
+        let mut is_created = true;
+        let mut fill = |temporary: &Path| create(temporary).inspect_err(|_| is_created = false);
+        let Err(error) = write_atomically(path, Existing::Keep, |temporary, _| fill(temporary)) else {
             return Ok(());
         };
         match error.code() {
@@ -93,7 +95,7 @@ pub(super) fn ensure(path: &Path, create: impl Fn(&Path) -> Result<()>) -> Resul
                 }
             }
             // A file system without hard links. Then the file starts empty.
-            Code::IoError if create_private(path).is_ok() => return Ok(()),
+            Code::IoError if is_created && create_private(path).is_ok() => return Ok(()),
             _ => return Err(error),
         }
     }
@@ -172,6 +174,16 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
+    #[test]
+    fn a_database_that_cannot_be_created_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new.db");
+        // Not a file system without hard links: SQLite could not write the database.
+        let failed = ensure(&path, |_| Err(Error::at(Code::IoError, &path)));
+        assert_eq!(failed.unwrap_err().code(), Code::IoError);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn a_pinned_inode_number_is_not_reused() {
@@ -195,7 +207,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         create_private(&path).unwrap();
-        let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let open = || fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let whole = libc::flock { l_type: 1, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
         let (one, other) = (open(), open());
         fcntl(&one, FcntlArg::F_SETLK(&whole)).unwrap();

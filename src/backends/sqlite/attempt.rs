@@ -166,3 +166,65 @@ pub(super) fn retry_while_busy<T>(deadline: Deadline, work: impl Fn() -> Result<
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::error::Code;
+
+    const TIMEOUT: Duration = Duration::from_secs(20);
+
+    /// Runs `work` on a new file, and returns the result and how often `work` ran. `work` gets the number of the
+    /// attempt.
+    fn run(
+        deadline: impl Fn() -> Deadline,
+        mut work: impl FnMut(&Sqlite, usize) -> Result<AttemptOutcome<()>>,
+    ) -> (Result<()>, usize) {
+        let folder = tempfile::tempdir().unwrap();
+        let sqlite = Sqlite::open(&folder.path().join("tokens.db"), Deadline::after(TIMEOUT)).unwrap();
+        let mut attempts = 0;
+        let result = sqlite.run(Role::Writer, deadline(), |_, _| {
+            attempts += 1;
+            work(&sqlite, attempts)
+        });
+        (result, attempts)
+    }
+
+    fn in_time() -> Deadline {
+        Deadline::after(TIMEOUT)
+    }
+
+    #[test]
+    fn busy_is_tried_again_until_the_deadline() {
+        let busy = |sqlite: &Sqlite| Err(Deadline::now().busy(&sqlite.location));
+        let (result, attempts) =
+            run(in_time, |sqlite, attempt| if attempt < 4 { busy(sqlite) } else { Ok(AttemptOutcome::Done(())) });
+        assert_eq!((result, attempts), (Ok(()), 4));
+        let (result, attempts) = run(Deadline::now, |sqlite, _| busy(sqlite));
+        assert_eq!((result.unwrap_err().code(), attempts), (Code::Busy, 1));
+    }
+
+    #[test]
+    fn a_failure_counts_only_if_nothing_was_replaced_meanwhile() {
+        let damaged = |sqlite: &Sqlite| Err(Error::new(Code::Damaged, &sqlite.location));
+        let (result, attempts) = run(in_time, |sqlite, _| damaged(sqlite));
+        assert_eq!((result.unwrap_err().code(), attempts), (Code::Damaged, 1));
+        let (result, attempts) = run(in_time, |sqlite, attempt| {
+            if attempt > 1 {
+                return Ok(AttemptOutcome::Done(()));
+            }
+            std::fs::remove_file(&sqlite.path).unwrap();
+            damaged(sqlite)
+        });
+        assert_eq!((result, attempts), (Ok(()), 2));
+    }
+
+    #[test]
+    fn a_connection_that_is_never_usable_is_given_up_after_the_deadline() {
+        let over = || Deadline::after(Duration::from_nanos(1));
+        let (result, attempts) = run(over, |_, _| Ok(AttemptOutcome::Reopen));
+        assert_eq!((result.unwrap_err().code(), attempts), (Code::Busy, MIN_ATTEMPTS));
+    }
+}

@@ -183,13 +183,30 @@ const AUTOCHECKPOINT_PAGES: u32 = 256;
 /// the file: if the process is killed, the file is worthless anyway.
 pub(super) fn connect_temporary(path: &Path, location: &Location) -> Result<Connection> {
     let connection = connect(path, location)?;
-    use_memory_journal(&connection).map_err(|error| from_sqlite(location, &error))?;
+    let set_up = || {
+        // No other file has this name, so SQLite may remove a WAL that it opened for a moment.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        use_memory_journal(&connection)
+    };
+    set_up().map_err(|error| from_sqlite(location, &error))?;
     Ok(connection)
 }
 
 /// Keeps the rollback journal in memory. A file in WAL mode leaves it.
 pub(super) fn use_memory_journal(connection: &Connection) -> rusqlite::Result<()> {
-    connection.pragma_update_and_check(None, "journal_mode", "MEMORY", |_| Ok(()))
+    set_journal_mode(connection, "MEMORY")
+}
+
+/// Sets the journal mode, if it is possible here.
+///
+/// SQLite commits the change to the file only after it has returned the row with the mode. So the statement is run to
+/// its end. `pragma_update` and `pragma_update_and_check` of rusqlite 0.40 stop at the row, and ignore an error of the
+/// commit.
+fn set_journal_mode(connection: &Connection, mode: &str) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(&format!("PRAGMA journal_mode={mode}"))?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
 }
 
 /// Creates a database in the empty temporary file `temporary`. Messages name `path`, where it is going to be.
@@ -241,7 +258,7 @@ fn use_wal(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
         return Ok(());
     }
     loop {
-        match connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())) {
+        match set_journal_mode(connection, "WAL") {
             Ok(()) => return Ok(()),
             // SQLite does not call the busy handler here, so that two connections that switch do not wait for each
             // other (https://www.sqlite.org/c3ref/busy_handler.html, on deadlocks).
@@ -263,7 +280,7 @@ fn use_wal(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
 fn leave_wal(connection: &Connection) {
     if is_wal(connection).unwrap_or(false) {
         with_deadline(Deadline::now(), || {
-            let _ = connection.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()));
+            let _ = set_journal_mode(connection, "DELETE");
         });
     }
 }
@@ -279,7 +296,7 @@ pub(super) fn shared_memory_works(path: &Path) -> bool {
         let connection = Connection::open(probe)?;
         connection.pragma_update(None, "synchronous", "OFF")?;
         use_memory_journal(&connection)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        set_journal_mode(&connection, "WAL")?;
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
     };
     let works = try_out().is_ok();

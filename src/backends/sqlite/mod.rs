@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | this one | the backend: finds, reads, changes |
 //! | `attempt` | runs an operation, again if the file or its WAL was replaced |
-//! | `registry`, `database`, `connection`, `waiting` | the files of this process, a file, a connection to it, how it waits |
+//! | `registry`, `database` | the open files of this process, one of these files |
+//! | `connection`, `waiting` | a connection to a file, how it waits |
 //! | `file_locks`, `shared_memory`, `wal` | locks beside SQLite's, the `-shm`, removing a `-wal` |
 //! | `sql`, `schema` | statements, migrations |
 //! | `read_cache`, `residue` | what was found before, deleted secrets |

@@ -1,293 +1,290 @@
-"""Secrets that are gone are gone from the disk, and the ones that are there are shown to nobody (contract 6 and 9)."""
+"""Deleted secrets leave no residue in files, and no error, copy or log line has a secret (contract 6 and 9)."""
 
 from __future__ import annotations
 
 import copy
 import faulthandler
-import json
+import os
 import pickle
+import random
 import re
+import signal
+import time
 import traceback
 
+import children
 import pytest
-from support import PLANTED, login, run_program
+from faults import injection
+from own_process import run_in_fork
+from support import PLANTED, login, token, values
 from zoho_token_store import CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
-# What each program begins with. A secret is "planted-", its kind, its number and ";", looked for in the bytes of files.
-LOOK = """
-import children, ctypes, json, re
-from pathlib import Path
+SECRETS = ("client_secret", "grant_token", "refresh_token", "access_token")
+LONG = "0123456789abcdef" * 1_000  # longer than a page, so SQLite needs overflow pages for it
+
 
 def secrets(number, *names):
+    """Make secrets with a kind and a number, which `secrets_in` finds in the bytes of files."""
     return {name: f"planted-{name.replace('_', '')}-{number};" for name in names}
 
-SECRETS = ("client_secret", "grant_token", "refresh_token", "access_token")
 
-def old(number, user=None, **more):
-    return login(f"user{number if user is None else user}@example.com", 1, **{**secrets(number, *SECRETS), **more})
+def with_secrets(number, user=None, **more):
+    user = f"user{number if user is None else user}@example.com"
+    return login(user, 1, **{**secrets(number, *SECRETS), **more})
+
 
 def number_of(secret):
     return int(secret.rstrip(";").rpartition("-")[2])
 
+
 def secrets_in(folder):
-    found = {}
-    for file in Path(folder).iterdir():
-        for secret in re.findall(rb"planted-[a-z]+-[0-9]+;", file.read_bytes()):
-            found.setdefault(secret.decode(), set()).add(file.name)
-    return {secret: sorted(files) for secret, files in found.items()}
+    """Return the secrets in the bytes of all files of a folder."""
+    found = set()
+    for file in folder.iterdir():
+        found |= {secret.decode() for secret in re.findall(rb"planted-[a-z]+-[0-9]+;", file.read_bytes())}
+    return found
 
-folder = Path(sys.argv[1])
-path = folder / "tokens.db"
-"""
 
-GOES = """
-LONG = "0123456789abcdef" * 1_000  # longer than a page, and so in pages of its own
-if sys.argv[2] == "rollback":
-    faults = ctypes.CDLL(None)
-    faults.faults_watch(str(folder).encode())
-    faults.faults_no_shared_memory(1)
+def log_in_again(store):
+    store.save_token(with_secrets(2, **secrets(22, "refresh_token", "access_token")))
 
-def new_login(store):
-    store.save_token(old(2, **secrets(22, "refresh_token", "access_token")))
 
-def new_credentials(store):
+def save_new_credentials(store):
     new = secrets(22, "client_secret", "grant_token", "access_token")
     store.save_token(token("user2@example.com", client_id="1000.CLIENT", **new))
+
 
 def purge(store):
     assert store.purge(idle_for=0) == 3
 
-acts = [lambda store: store.delete_token("2"), lambda store: store.delete_tokens(), purge, new_login, new_credentials]
-taken = [SECRETS] * 3 + [("access_token", "refresh_token"), ("client_secret", "grant_token", "access_token")]
-seen = []
-for act, names in zip(acts, taken, strict=True):
-    for long in ("", LONG):
-        store = CustomStoreSQLite(path)
-        gone = set(secrets(2, *names).values())
-        more = {name: value + long for name, value in secrets(2, *names).items()}
-        store.import_tokens([old(1), old(2, **more), old(3)])
-        assert gone <= set(secrets_in(folder))
-        act(store)
-        files = {file.name: file.read_bytes() for file in folder.iterdir()}
-        left = secrets_in(folder)
-        seen.append([
-            sorted(gone & set(left)),
-            sorted(name for name, data in files.items() if LONG[:200].encode() in data),
-            "planted-refreshtoken-1;" in left,
-            sorted(files),
-        ])
-        store.close()
-        for file in folder.iterdir():
-            file.unlink()
-print(json.dumps(seen))
-"""
+
+# The call, the secrets of user 2 that it deletes or replaces, and whether the other users' secrets stay.
+DELETIONS = [
+    (lambda store: store.delete_token("2"), SECRETS, True),
+    (lambda store: store.delete_tokens(), SECRETS, False),
+    (purge, SECRETS, False),
+    (log_in_again, ("access_token", "refresh_token"), True),
+    (save_new_credentials, ("client_secret", "grant_token", "access_token"), True),
+]
+
+
+def delete_and_replace(folder, mode):
+    if mode == "rollback":
+        injection.watch(folder)
+        injection.refuse_shared_memory()
+    for delete, names, others_stay in DELETIONS:
+        for long in ("", LONG):
+            store = CustomStoreSQLite(folder / "tokens.db")
+            deleted = set(secrets(2, *names).values())
+            more = {name: value + long for name, value in secrets(2, *names).items()}
+            store.import_tokens([with_secrets(1), with_secrets(2, **more), with_secrets(3)])
+            assert deleted <= secrets_in(folder)
+            delete(store)
+            left = secrets_in(folder)
+            assert deleted & left == set()
+            assert not any(LONG[:200].encode() in file.read_bytes() for file in folder.iterdir())
+            assert ("planted-refreshtoken-1;" in left) == others_stay
+            files = sorted(file.name for file in folder.iterdir())
+            wal = ["tokens.db-shm", "tokens.db-wal"] if mode == "wal" else []
+            assert files == ["tokens.db", *wal]
+            store.close()
+            for file in folder.iterdir():
+                file.unlink()
 
 
 @pytest.mark.usefixtures("preload")
 @pytest.mark.parametrize("mode", ["wal", "rollback"])
-def test_what_is_deleted_or_replaced_stands_in_no_file_any_more(tmp_path, mode):
-    """Contract 9: deleted and replaced secrets do not stay readable, of whatever size, with a log or without."""
-    seen = json.loads(run_program(LOOK + GOES, tmp_path, mode))
-    assert len(seen) == 10
-    for number, (gone, pieces, others, files) in enumerate(seen):
-        assert (gone, pieces) == ([], []), number
-        assert others == (number // 2 not in (1, 2)), "what was not deleted is there"
-        assert files == (["tokens.db"] if mode == "rollback" else ["tokens.db", "tokens.db-shm", "tokens.db-wal"])
+def test_deleted_and_replaced_secrets_are_in_no_file(tmp_path, mode):
+    """Contract 9: they do not stay readable, whatever their size, with a WAL or without."""
+    run_in_fork(delete_and_replace, tmp_path, mode)
 
 
-MANY = """
-import random
-lots = random.Random(sys.argv[2])
-live, number = {}, 0
-with CustomStoreSQLite(path) as store:
-    for _ in range(int(sys.argv[3])):
-        # Of sizes that keep SQLite busy with moving rows, and the entries of its indexes, from page to page.
-        made = []
-        for _ in range(lots.randrange(1, 12)):
-            number += 1
-            size = lots.choice([0, 0, 40, 300, 900])
-            made.append(old(number, **{name: f"{lots.random()}-{value}" + "x" * size
-                                       for name, value in secrets(number, *SECRETS).items()}))
-        store.import_tokens(made)
-        live.update((int(one.get_client_secret().partition(";")[0].rpartition("-")[2]), one.get_id()) for one in made)
-        for _ in range(lots.randrange(1, 10)):
-            store.delete_token(live.pop(lots.choice(list(live)))) if live else None
-    store.delete_token(live.popitem()[1])
-    print(sorted({secret for secret in secrets_in(folder) if number_of(secret) not in live}))
-"""
+def move_rows(folder, seed, rounds):
+    draw = random.Random(seed)
+    live, number = {}, 0
+    with CustomStoreSQLite(folder / "tokens.db") as store:
+        for _ in range(rounds):
+            # With these sizes SQLite often moves rows and index entries from page to page.
+            made = []
+            for _ in range(draw.randrange(1, 12)):
+                number += 1
+                size = draw.choice([0, 0, 40, 300, 900])
+                padded = {
+                    name: f"{draw.random()}-{value}" + "x" * size for name, value in secrets(number, *SECRETS).items()
+                }
+                made.append(with_secrets(number, **padded))
+            store.import_tokens(made)
+            live.update((number_of(one.get_client_secret().partition(";")[0]), one.get_id()) for one in made)
+            for _ in range(draw.randrange(1, 10)):
+                if live:
+                    store.delete_token(live.pop(draw.choice(list(live))))
+        store.delete_token(live.popitem()[1])
+        residue = sorted(secret for secret in secrets_in(folder) if number_of(secret) not in live)
+        assert residue == []
 
 
-def test_rows_that_move_from_page_to_page_leave_no_copies_behind(tmp_path, extent):
-    """Contract 9: `secure_delete` overwrites what is deleted, but not copies that SQLite has made and forgotten."""
-    # The first lots are ones that are known to leave copies.
-    for lots in [0.5, *(extent.random.random() for _ in range(extent.of(0, 10)))]:
-        folder = tmp_path / str(lots)
+def test_rows_that_move_from_page_to_page_leave_no_copies(tmp_path, extent):
+    """Contract 9: `secure_delete` overwrites deleted content, but not the copies made when SQLite moves rows."""
+    # The seed 0.5 is known to leave copies, if nothing removes them.
+    for seed in [0.5, *(extent.random.random() for _ in range(extent.of(0, 10)))]:
+        folder = tmp_path / str(seed)
         folder.mkdir()
-        assert run_program(LOOK + MANY, folder, lots, 60) == "[]\n"
+        run_in_fork(move_rows, folder, seed, 60)
 
 
-BESIDE = """
-CustomStoreSQLite(path).close()
-kept = CustomStoreSQLite(path, busy_timeout=30)
+def delete_beside_readers(folder, rounds):
+    path = folder / "tokens.db"
+    CustomStoreSQLite(path).close()
+    kept = CustomStoreSQLite(path, busy_timeout=30)
 
-def work(child):
-    with CustomStoreSQLite(path, busy_timeout=30) as store:
-        if child == 0:
-            for _ in range(20 * int(sys.argv[2])):
-                store.get_tokens()
-            return
-        for number in range(int(sys.argv[2])):
-            number = 1000 * child + number
-            made = old(number)
-            store.save_token(made)
-            if number % 2:
-                store.delete_token(made.get_id())
-            else:
-                store.save_token(old(number, **secrets(500_000 + number, "refresh_token", "access_token")))
+    def work(child):
+        with CustomStoreSQLite(path, busy_timeout=30) as store:
+            if child == 0:
+                for _ in range(20 * rounds):
+                    store.get_tokens()
+                return
+            for number in range(1000 * child, 1000 * child + rounds):
+                made = with_secrets(number)
+                store.save_token(made)
+                if number % 2:
+                    store.delete_token(made.get_id())
+                else:
+                    store.save_token(with_secrets(number, **secrets(500_000 + number, "refresh_token", "access_token")))
 
-children.at_once(5, work)
-replaced = {secret for secret in secrets_in(folder) if number_of(secret) < 500_000}
-live = {getattr(made, f"get_{name}")() for made in kept.get_tokens() for name in ("client_secret", "grant_token")}
-print(len(kept), sorted(replaced - live), live <= replaced)
-"""
-
-
-def test_secrets_go_while_other_processes_read_and_save(tmp_path, extent):
-    """Contract 9, with 4 processes that save and delete and one that reads: once they have ended, nothing is left."""
-    rounds = extent.of(10, 60)
-    assert run_program(LOOK + BESIDE, tmp_path, rounds) == f"{4 * rounds // 2} [] True\n"
+    children.at_once(5, work)
+    first_secrets = {secret for secret in secrets_in(folder) if number_of(secret) < 500_000}
+    live = {getattr(made, f"get_{name}")() for made in kept.get_tokens() for name in ("client_secret", "grant_token")}
+    assert len(kept) == 4 * rounds // 2
+    assert first_secrets == live
 
 
-KILLED = """
-import random, signal
-lots = random.Random(sys.argv[2])
-CustomStoreSQLite(path).close()
-for round in range(int(sys.argv[3])):
-    told, tell = os.pipe()
+def test_secrets_are_scrubbed_while_other_processes_read_and_save(tmp_path, extent):
+    """Contract 9: four processes save and delete, and one reads. When they have ended, there is no residue."""
+    run_in_fork(delete_beside_readers, tmp_path, extent.of(10, 60))
 
-    def work():
-        os.close(told)
+
+def kill_savers(folder, seed, rounds):
+    draw, path = random.Random(seed), folder / "tokens.db"
+    CustomStoreSQLite(path).close()
+    for turn in range(rounds):
+        reading, writing = os.pipe()
+
+        def work(turn=turn, reading=reading, writing=writing):
+            os.close(reading)
+            store = CustomStoreSQLite(path)
+            for number in range(10_000 * turn, 10_000 * turn + 10**6):
+                store.save_token(with_secrets(number, user=number % 5))
+                if number % 3 == 0:
+                    store.delete_token(store.find_token(token(f"user{number % 5}@example.com")).get_id())
+                os.write(writing, b".")
+
+        child = children.fork(work)
+        os.close(writing)
+        for _ in range(draw.randrange(5)):
+            os.read(reading, 1)
+        time.sleep(draw.random() / 100)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reading)
         store = CustomStoreSQLite(path)
-        for number in range(10**6):
-            number += 10_000 * round
-            store.save_token(old(number, user=number % 5))
-            if number % 3 == 0:
-                store.delete_token(store.find_token(token(f"user{number % 5}@example.com")).get_id())
-            os.write(tell, b".")
+        live = {value for made in store.get_tokens() for value in values(made).values() if value.startswith("planted")}
+        assert secrets_in(folder) == live, turn
+        assert not [file for file in folder.iterdir() if file.name.endswith("-journal")]
+        store.close()
+        assert os.listdir(folder) == ["tokens.db"]  # noqa: PTH208 - names
 
-    child = children.fork(work)
-    os.close(tell)
-    for _ in range(lots.randrange(5)):
-        os.read(told, 1)
-    time.sleep(lots.random() / 100)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    os.close(told)
+
+def test_the_residue_of_a_killed_process_is_scrubbed_by_the_next_store(tmp_path, extent):
+    """Contract 9: the process is killed at any moment, also between a deletion and its scrub."""
+    run_in_fork(kill_savers, tmp_path, extent.random.random(), extent.of(12, 300))
+
+
+def replace_access_tokens(folder, count):
+    """Return after how many saves at most a replaced access token has gone."""
+    path, first, longest = folder / "tokens.db", 1000, 0
     store = CustomStoreSQLite(path)
-    live = {value for made in store.get_tokens() for value in values(made).values() if value.startswith("planted")}
-    left = secrets_in(folder)
-    assert set(left) == live, (round, {secret: files for secret, files in left.items() if secret not in live})
-    assert not [file for file in folder.iterdir() if file.name.endswith("-journal")]
+    store.import_tokens(with_secrets(number) for number in range(3))
+    for number in range(first, first + count):
+        store.save_token(token("user1@example.com", client_id="1000.CLIENT", **secrets(number, "access_token")))
+        if number % 8 == 0:
+            left = {number_of(secret) for secret in secrets_in(folder)}
+            assert number in left
+            longest = max(longest, number - min(other for other in left if other >= first))
+    other = CustomStoreSQLite(path)
     store.close()
-    assert os.listdir(folder) == ["tokens.db"]
-"""
+    other.close()
+    left = [number_of(secret) for secret in secrets_in(folder)]
+    assert [number for number in left if number >= first] == [first + count - 1]
+    return longest
 
 
-def test_a_killed_processs_old_secrets_go_when_the_next_store_opens(tmp_path, extent):
-    """Contract 9: killed at any moment, also between a change and the wiping of its traces."""
-    run_program(LOOK + KILLED, tmp_path, extent.random.random(), extent.of(12, 300))
+def test_a_replaced_access_token_goes_after_a_hundred_saves_or_with_the_last_close(tmp_path, extent):
+    """Contract 9: it is valid for an hour at most. A scrub with each save would be slow, so many go at a time."""
+    assert 10 < run_in_fork(replace_access_tokens, tmp_path, extent.of(140, 1000)) < 100
 
 
-LOG = """
-store = CustomStoreSQLite(path)
-store.import_tokens(old(number) for number in range(3))
-first, last, longest = 1000, 1000 + int(sys.argv[2]), 0
-for number in range(first, last):
-    store.save_token(token("user1@example.com", client_id="1000.CLIENT", **secrets(number, "access_token")))
-    if number % 8 == 0:
-        left = {number_of(secret) for secret in secrets_in(folder)}
-        assert number in left
-        longest = max(longest, number - min(other for other in left if other >= first))
-print(10 < longest < 100, longest)
-other = CustomStoreSQLite(path)
-store.close()
-other.close()
-print(sorted(number_of(secret) - last for secret in secrets_in(folder) if number_of(secret) >= first))
-"""
+def kill_backups(folder, step):
+    os.umask(0)
+    path, target = folder / "tokens.db", folder / "backup.db"
+    store = CustomStoreSQLite(path)
+    store.import_tokens(with_secrets(number) for number in range(5))
+    store.backup(target)
+    expected = sorted(file.name for file in folder.iterdir())
 
+    def back_up_and_die(at):
+        injection.watch(folder)
+        injection.kill(at)
+        store.backup(target)
 
-def test_a_replaced_access_token_goes_after_a_hundred_saves_or_with_the_last_to_close(tmp_path, extent):
-    """Contract 9: it is good for an hour, and its traces are wiped many at a time; not with each, which takes long."""
-    printed = run_program(LOOK + LOG, tmp_path, extent.of(140, 1000)).splitlines()
-    assert printed[0].startswith("True"), printed[0]
-    assert printed[1] == "[-1]"
-
-
-DRAFT = """
-import signal
-os.umask(0)
-faults = ctypes.CDLL(None)
-faults.faults_deed.restype = ctypes.c_char_p
-store = CustomStoreSQLite(path)
-store.import_tokens(old(number) for number in range(5))
-expected = sorted([*os.listdir(folder), "backup.db"])
-backup = folder / "backup.db"
-
-def killed(at):
-    faults.faults_watch(str(folder).encode())
-    faults.faults_kill(ctypes.c_long(at), 0)
-    store.backup(backup)
-
-store.backup(backup)
-at, left = 0, 0
-while True:
-    at += int(sys.argv[2])
-    child = children.fork(lambda: killed(at))
-    if os.waitpid(child, 0)[1] != signal.SIGKILL:
-        break
-    drafts = [file for file in folder.iterdir() if file.name.startswith(".zoho-token-store-")]
-    if any(b"planted-refreshtoken" in file.read_bytes() for file in drafts):
-        left += 1
-        assert {file.stat().st_mode & 0o777 for file in drafts} == {0o600}
-    # Whichever comes next: a store that is opened, or another backup.
-    if at % 2:
-        CustomStoreSQLite(path).close()
-    else:
-        store.backup(backup)
-    assert sorted(os.listdir(folder)) == expected, at
-print(at > 8, left > 1)
-"""
+    at, with_content = 0, 0
+    while True:
+        at += step
+        child = children.fork(lambda at=at: back_up_and_die(at))
+        if os.waitpid(child, 0)[1] != signal.SIGKILL:
+            break
+        temporary = [file for file in folder.iterdir() if file.name.startswith(".zoho-token-store-")]
+        if any(b"planted-refreshtoken" in file.read_bytes() for file in temporary):
+            with_content += 1
+            assert {file.stat().st_mode & 0o777 for file in temporary} == {0o600}
+        # The next store or the next backup removes the temporary file.
+        if at % 2:
+            CustomStoreSQLite(path).close()
+        else:
+            store.backup(target)
+        assert sorted(file.name for file in folder.iterdir()) == expected, at
+    assert at > 8
+    assert with_content > 1
 
 
 @pytest.mark.usefixtures("preload")
-def test_what_a_killed_backup_leaves_is_removed_by_the_next_store_or_backup(tmp_path, extent):
-    """Contract 9: half a backup holds tokens; it is its owner's alone, and goes with the next one on that folder."""
-    assert run_program(LOOK + DRAFT, tmp_path, extent.of(3, 1)) == "True True\n"
+def test_the_temporary_file_of_a_killed_backup_is_removed_by_the_next_store_or_backup(tmp_path, extent):
+    """Contract 9: an incomplete backup has tokens. Only its owner can read it."""
+    run_in_fork(kill_backups, tmp_path, extent.of(3, 1))
 
 
-CROWD = """
-CustomStoreSQLite(path).close()
+def back_up_at_once(folder, count):
+    path = folder / "tokens.db"
+    CustomStoreSQLite(path).close()
 
-def work(child):
-    with CustomStoreSQLite(path, busy_timeout=30) as store:
-        store.save_token(old(child))
-        for number in range(int(sys.argv[2])):
-            store.backup(folder / f"backup{child}.db")
-            CustomStoreSQLite(folder / f"new{child}.{number}.db", busy_timeout=30).close()
+    def work(child):
+        with CustomStoreSQLite(path, busy_timeout=30) as store:
+            store.save_token(with_secrets(child))
+            for number in range(count):
+                store.backup(folder / f"backup{child}.db")
+                CustomStoreSQLite(folder / f"new{child}.{number}.db", busy_timeout=30).close()
 
-children.at_once(4, work)
-print(sorted(name for name in os.listdir(folder) if name.startswith(".")))
-"""
-
-
-def test_backups_that_are_being_made_are_left_alone_by_each_other(tmp_path, extent):
-    """Contract 10: any number of processes may write backups and make files in one folder at once."""
-    assert run_program(LOOK + CROWD, tmp_path, extent.of(8, 80)) == "[]\n"
+    children.at_once(4, work)
+    assert [file.name for file in folder.iterdir() if file.name.startswith(".")] == []
 
 
-def test_no_copy_or_picture_of_a_store_or_an_error_holds_a_secret(store, tmp_path, caplog):
-    """Contract 6: no secret in a `repr`, a copy, a pickle, a log line, or a traceback with the values of its frames."""
+def test_backups_do_not_remove_each_others_temporary_files(tmp_path, extent):
+    """Contract 10: any number of processes can write backups and create files in one folder at the same time."""
+    run_in_fork(back_up_at_once, tmp_path, extent.of(8, 80))
+
+
+def test_no_copy_repr_log_or_traceback_of_a_store_or_an_error_has_a_secret(store, tmp_path, caplog):
+    """Contract 6: no secret is in a `repr`, a copy, a pickle, a log line, or a traceback with local variables."""
     made = login()
     store.save_token(made)
     for way in (copy.copy, copy.deepcopy, pickle.dumps):

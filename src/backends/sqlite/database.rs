@@ -142,7 +142,8 @@ impl Database {
         let has_wal = locks.has_shared_locks();
         // Without WAL no other process may write meanwhile: its journal would be taken for one that a crash has left.
         let write_lock = if has_wal { None } else { Some(locks.acquire_write_lock(deadline).ok_or_else(busy)?) };
-        let connection = self.connect(role, &locks).inspect_err(|_| {
+        let creates_wal = !self.wal_path.exists();
+        let connection = self.connect(role, &locks, is_first && creates_wal).inspect_err(|_| {
             if is_first {
                 // A file that is refused stays as it was: this look may have created an empty WAL.
                 wal::remove_empty(&locks, &opening, &self.wal_path, &self.shm_path);
@@ -192,14 +193,26 @@ impl Database {
         Ok(())
     }
 
-    /// Opens and sets up a connection to a file that exists and is prepared.
-    fn connect(&self, role: Role, locks: &FileLocks) -> Result<Connection> {
-        let failed = |error| from_sqlite(&self.location, &error);
+    /// Opens and sets up a connection to a file that exists and is prepared. If it fails, and `remove_wal`, then a WAL that
+    /// it has created is removed where our locks are not available.
+    fn connect(&self, role: Role, locks: &FileLocks, remove_wal: bool) -> Result<Connection> {
         let mut connection = connect(&self.path, &self.location)?;
+        if let Err(error) = self.set_up(&mut connection, role, locks) {
+            if remove_wal && !locks.are_available() {
+                // SQLite finds out by its own locks whether it may delete the WAL.
+                let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+            }
+            return Err(error);
+        }
+        Ok(connection)
+    }
+
+    fn set_up(&self, connection: &mut Connection, role: Role, locks: &FileLocks) -> Result<()> {
+        let failed = |error| from_sqlite(&self.location, &error);
         if locks.has_shared_locks() {
-            if schema::inspect(&connection, &self.location)? == Contents::Older {
+            if schema::inspect(connection, &self.location)? == Contents::Older {
                 let _write_lock = locks.acquire_write_lock(current_deadline()).ok_or_else(|| self.busy())?;
-                migrate_if_older(&mut connection, &self.location)?;
+                migrate_if_older(connection, &self.location)?;
             }
             // In WAL mode FULL is enough for a durable commit (https://www.sqlite.org/pragma.html#pragma_synchronous).
             connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
@@ -207,8 +220,7 @@ impl Database {
         if role == Role::Reader {
             connection.pragma_update(None, "query_only", true).map_err(failed)?;
         }
-        read_counters(&connection, &self.location)?;
-        Ok(connection)
+        read_counters(connection, &self.location)
     }
 
     /// Closes all connections, so that the next operation opens new ones. See the table above.

@@ -211,9 +211,12 @@ pub fn remove_stale_temporary_files(path: &Path) {
     let Some(entries) = path.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return };
     let entries: Vec<_> = entries
         .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
-        .filter_map(|entry| Some((entry.file_name().to_str()?.to_owned(), entry.path())))
-        .filter(|(name, _)| name.starts_with(TEMPORARY_PREFIX))
+        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry)))
+        .filter(|(name, entry)| {
+            // The name comes first: the type costs a system call on some file systems.
+            name.starts_with(TEMPORARY_PREFIX) && entry.file_type().is_ok_and(|kind| kind.is_file())
+        })
+        .map(|(name, entry)| (name, entry.path()))
         .collect();
     for (name, path) in entries.iter().filter(|(name, _)| name.ends_with(TEMPORARY_SUFFIX)) {
         let Ok(handle) = OpenOptions::new().read(true).write(true).open(path) else { continue };

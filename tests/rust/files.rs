@@ -13,7 +13,6 @@ use common::sqlite::open;
 use common::{Folder, NOW, lines, token};
 use rusqlite::Connection;
 use zoho_token_store::backends::DATABASE_FORMATS;
-use zoho_token_store::backends::sqlite::check as sqlite_check;
 use zoho_token_store::domain::{Field, Row, Token};
 use zoho_token_store::store::error::{Code, Result};
 use zoho_token_store::store::files::Existing;
@@ -229,7 +228,7 @@ fn a_second_name_of_a_file_in_use_is_not_read() {
     let link = folder.path("link.db");
     fs::hard_link(&path, &link).unwrap();
     assert_refused(&link, Code::SecondName, "");
-    assert_eq!(sqlite_check(&link, NOW).unwrap_err().code(), Code::SecondName);
+    assert_eq!(zoho_token_store::backends::sqlite::check(&link, NOW).unwrap_err().code(), Code::SecondName);
     assert_eq!(read(&path).unwrap().rows.len(), 1, "by the name that is in use");
     let exists = |ending: &str| folder.path(&format!("link.db{ending}")).exists();
     assert!(!exists("-wal") && !exists("-shm"));

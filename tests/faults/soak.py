@@ -2,8 +2,8 @@
 
     python tests/faults/soak.py --minutes 20 [--seed N] [-- options for pytest]
 
-Round k has the seed N + k. A round that has begun runs to its end. The program ends with the first round that fails, and
-prints how to repeat it.
+Round k has the seed N + k. A round that has begun runs to its end. The program ends with the first round that fails,
+and prints how to repeat it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ ROUND_TIMEOUT = 1800  # seconds
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20, help="start no round after this time")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="the seed of the first round")
+    parser.add_argument(
+        "--seed", type=int, default=random.SystemRandom().randrange(10**6), help="seed of the first round"
+    )
     parser.add_argument("options", nargs="*", help="passed to pytest")
     given = parser.parse_args()
     began, rounds = time.monotonic(), 0

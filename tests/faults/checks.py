@@ -26,4 +26,4 @@ def assert_users(path: Path, expected: Iterable[str]) -> None:
     """Check that the file is intact, and that it has one row for each of these users and no other row."""
     users, expected = set(users_in(path)), set(expected)
     assert sorted(expected - users) == [], "acknowledged saves are lost"
-    assert sorted(users - expected) == [], "rows that nobody has saved"
+    assert sorted(users - expected) == [], "rows without an acknowledged save"

@@ -1,9 +1,9 @@
-"""`make soak`: the tests of the faults in their long form, round after round with a new seed, until the time is over.
+"""Runs the long form of the tests of faults, round after round with a new seed, until the time is over: `make soak`.
 
-    python tests/faults/soak.py --minutes 20 [--seed N] [-- options of pytest's]
+    python tests/faults/soak.py --minutes 20 [--seed N] [-- options for pytest]
 
-Round k has the seed N + k. A round that has begun is brought to its end. Ends with the first round that fails, and says
-how to run it again.
+Round k has the seed N + k. A round that has begun runs to its end. The program ends with the first round that fails,
+and prints how to repeat it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-A_ROUND = 1800  # seconds, at the most
+ROUND_TIMEOUT = 1800  # seconds
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=20, help="begin no round after this time")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of the first round")
-    parser.add_argument("options", nargs="*", help="handed to pytest")
+    parser.add_argument("--minutes", type=float, default=20, help="start no round after this time")
+    parser.add_argument(
+        "--seed", type=int, default=random.SystemRandom().randrange(10**6), help="seed of the first round"
+    )
+    parser.add_argument("options", nargs="*", help="passed to pytest")
     given = parser.parse_args()
     began, rounds = time.monotonic(), 0
     sys.stdout.write(f"repeat with: make soak SEED={given.seed}\n")
@@ -32,7 +34,7 @@ def main() -> int:
         command = [sys.executable, "-m", "pytest", HERE, "--long", f"--seed={seed}", "--timeout=600", *given.options]
         sys.stdout.write(f"round {rounds + 1}: {' '.join(map(str, command[1:]))}\n")
         sys.stdout.flush()
-        done = subprocess.run(command, check=False, timeout=A_ROUND)
+        done = subprocess.run(command, check=False, timeout=ROUND_TIMEOUT)
         if done.returncode:
             sys.stdout.write(f"round {rounds + 1} failed: repeat with make soak SEED={seed}\n")
             return done.returncode

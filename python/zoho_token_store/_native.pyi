@@ -39,6 +39,7 @@ _ErrorCode: TypeAlias = Literal[
     "same-file",
     "target-is-database",
     "target-not-a-backup",
+    "cannot-open",
     "permission-denied",
     "read-only",
     "disk-full",

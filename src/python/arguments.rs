@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pyo3::Borrowed;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDelta, PyString};
 
@@ -29,10 +28,8 @@ pub(super) fn file_path(value: &Bound<'_, PyAny>) -> Result<PathBuf, Failure> {
     let py = value.py();
     let not_a_path =
         || invalid_argument(format!("a path is a str or an os.PathLike, not an object of type {}", type_name(value)));
-    let text = py
-        .import("os")?
-        .call_method1(intern!(py, "fspath"), (value,))
-        .map_err(|error| unless_fatal(py, error, not_a_path()))?;
+    let text =
+        py.import("os")?.call_method1("fspath", (value,)).map_err(|error| unless_fatal(py, error, not_a_path()))?;
     if !text.is_instance_of::<PyString>() {
         return Err(not_a_path());
     }
@@ -71,7 +68,7 @@ pub(super) fn duration_or(name: &str, value: &Given<'_>, default: Duration) -> R
 fn duration(name: &str, value: &Bound<'_, PyAny>) -> Result<Duration, Failure> {
     let invalid = || invalid_argument(format!("{name} is a timedelta or a number of seconds, and not negative"));
     let seconds = match value.cast::<PyDelta>() {
-        Ok(delta) => delta.call_method0(intern!(value.py(), "total_seconds"))?,
+        Ok(delta) => delta.call_method0("total_seconds")?,
         Err(_) if value.is_instance_of::<PyBool>() => return Err(invalid()),
         Err(_) => value.clone(),
     };

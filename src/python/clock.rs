@@ -2,7 +2,6 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::domain::lease;
@@ -16,7 +15,7 @@ pub(super) fn now() -> i64 {
 /// Returns the clock that the SDK reads: Python's `time.time()`, which a test may have replaced. The returned function
 /// does not call Python, so it can run while a lock is held.
 pub(super) fn sdk_clock(py: Python<'_>) -> PyResult<impl Fn() -> i64 + Sync + use<>> {
-    let time = py.import("time")?.getattr(intern!(py, "time"))?;
+    let time = py.import("time")?.getattr("time")?;
     let before = now();
     let seconds: f64 = time.call0()?.extract()?;
     #[expect(clippy::cast_possible_truncation, reason = "a conversion saturates, far beyond the range of any clock")]

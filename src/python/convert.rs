@@ -120,16 +120,16 @@ impl Sdk {
     /// method.
     pub(super) fn deciding_frame<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let module = self.oauth_token.bind(py).module()?;
-        let mut frame = py.import("sys")?.call_method0(intern!(py, "_getframe"))?;
+        let mut frame = py.import("sys")?.call_method0("_getframe")?;
         for _ in 0..SEARCHED_FRAMES {
-            let name = frame.getattr(intern!(py, "f_code"))?.getattr(intern!(py, "co_name"))?;
+            let name = frame.getattr("f_code")?.getattr("co_name")?;
             if name.eq(DECIDING_METHOD)? {
-                let globals = frame.getattr(intern!(py, "f_globals"))?.cast_into::<PyDict>()?;
-                if globals.get_item(intern!(py, "__name__"))?.is_some_and(|name| name.eq(&module).unwrap_or(false)) {
+                let globals = frame.getattr("f_globals")?.cast_into::<PyDict>()?;
+                if globals.get_item("__name__")?.is_some_and(|name| name.eq(&module).unwrap_or(false)) {
                     return Ok(Some(frame));
                 }
             }
-            frame = frame.getattr(intern!(py, "f_back"))?;
+            frame = frame.getattr("f_back")?;
             if frame.is_none() {
                 break;
             }

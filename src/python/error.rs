@@ -4,7 +4,6 @@
 use std::ffi::CString;
 
 use pyo3::exceptions::PyException;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
@@ -26,8 +25,8 @@ fn store_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
         // `new_type` of PyO3 0.30 drops its argument `dict` before it uses it, so the attributes are set afterwards.
         let class = PyErr::new_type(py, &name, Some(&doc), Some(&py.get_type::<PyException>()), None)?;
         // The values of a `StoreError` that Python code makes. `new_store_error` sets them for every other one.
-        class.bind(py).setattr(intern!(py, "code"), Code::DatabaseError.name())?;
-        class.bind(py).setattr(intern!(py, "hint"), Code::DatabaseError.hint())?;
+        class.bind(py).setattr("code", Code::DatabaseError.name())?;
+        class.bind(py).setattr("hint", Code::DatabaseError.hint())?;
         Ok(class)
     };
     Ok(CLASS.get_or_try_init(py, make)?.bind(py))
@@ -76,8 +75,8 @@ pub(super) fn invalid_argument(what: impl Into<String>) -> Failure {
 /// A `StoreError` with this message, and with the code and the hint of `error`.
 fn new_store_error(py: Python<'_>, error: &Error, message: &str) -> PyResult<PyErr> {
     let exception = store_error(py)?.call1((message,))?;
-    exception.setattr(intern!(py, "code"), error.code().name())?;
-    exception.setattr(intern!(py, "hint"), error.hint())?;
+    exception.setattr("code", error.code().name())?;
+    exception.setattr("hint", error.hint())?;
     Ok(PyErr::from_value(exception))
 }
 

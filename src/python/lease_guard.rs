@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use pyo3::exceptions::PyException;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
@@ -20,6 +19,11 @@ use crate::store::Store;
 use crate::store::error::describe_id;
 use crate::store::held_leases::Acquired;
 
+/// Makes the class of the guard. PyO3 would make it at its first use, and a fork at that moment would leave it half made.
+pub(super) fn register(py: Python<'_>) {
+    py.get_type::<LeaseGuard>();
+}
+
 /// Acquires a lock of this layer. It releases the GIL while it waits.
 pub(super) fn lock<'a, T>(py: Python<'_>, mutex: &'a Mutex<T>) -> MutexGuard<'a, T> {
     mutex.lock_py_attached(py).unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -29,7 +33,7 @@ pub(super) fn lock<'a, T>(py: Python<'_>, mutex: &'a Mutex<T>) -> MutexGuard<'a,
 pub(super) fn tie_to_frame(py: Python<'_>, frame: &Bound<'_, PyAny>, guard: LeaseGuard) -> PyResult<()> {
     // The name contains the address of the store, because one frame may hold leases of several stores.
     let name = format!("zoho_token_store_lease_{:x}", Arc::as_ptr(&guard.store) as usize);
-    frame.getattr(intern!(py, "f_locals"))?.set_item(name, Py::new(py, guard)?)
+    frame.getattr("f_locals")?.set_item(name, Py::new(py, guard)?)
 }
 
 /// Releases a lease when it is dropped, unless a save has released it before.

@@ -1,12 +1,14 @@
 //! What Python sees. Every method converts its arguments, works without Python objects, and converts the result.
 //!
-//! Two rules keep locks and the GIL apart (`store/lock_order.rs` has the order of all locks):
+//! Three rules keep locks, forks and the GIL apart (`store/lock_order.rs` has the order of all locks):
 //!
 //! - No lock of a store is held while Python code runs. Operations take and return plain values.
 //! - No thread waits for a lock while it holds the GIL. A find first tries without waiting
 //!   ([`crate::store::Wait::No`]), because releasing the GIL costs more than the find. Every other operation releases
 //!   the GIL (`detach`). The three locks of this layer are acquired with `lock_py_attached`, which releases the GIL
 //!   while it waits.
+//! - On the way to a lease no Python object is made lazily (`intern!`, or a class that is not exported). PyO3 releases the
+//!   GIL while it makes one, and a child that is forked at that moment would wait for it for ever.
 
 mod administration;
 mod arguments;
@@ -36,13 +38,14 @@ mod _native {
     #[pymodule_export]
     use super::stores::{CustomStoreList, TokenStoreBase};
 
-    use super::{Bound, PyModule, PyModuleMethods, PyResult, error, fork};
+    use super::{Bound, PyModule, PyModuleMethods, PyResult, error, fork, lease_guard};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("__profile__", if cfg!(debug_assertions) { "debug" } else { "release" })?;
         error::register(module)?;
+        lease_guard::register(module.py());
         fork::register(module.py())
     }
 }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyCFunction;
 
@@ -106,7 +105,7 @@ pub(super) fn wait_for_row(
         or_no_lease(py, store, tied)?;
         if let (true, Outcome::Refresh(Acquired { key, .. }) | Outcome::Wait(key, _)) = (may_hold_abandoned, &outcome) {
             may_hold_abandoned = false;
-            if let Some(outer) = or_no_lease(py, store, calls_of(&frame.getattr(intern!(py, "f_back"))?))? {
+            if let Some(outer) = or_no_lease(py, store, calls_of(&frame.getattr("f_back")?))? {
                 let owner = caller.requester.owner();
                 let released = py.detach(|| store.release_abandoned_leases(owner, key, |call| !outer.contains(&call)));
                 released.iter().try_for_each(|key| log_for(py, store, "info", &released_text(key)))?;
@@ -172,14 +171,14 @@ fn release_if_abandoned(py: Python<'_>, store: &Store, key: &LeaseKey) -> Result
     let running = || -> PyResult<Option<HashSet<usize>>> {
         let sys = py.import("sys")?;
         // Without the GIL, the frames of running threads change while they are read. Then the lease has to expire.
-        if let Some(is_gil_enabled) = sys.getattr_opt(intern!(py, "_is_gil_enabled"))?
+        if let Some(is_gil_enabled) = sys.getattr_opt("_is_gil_enabled")?
             && !is_gil_enabled.call0()?.is_truthy()?
         {
             return Ok(None);
         }
         let mut running = HashSet::new();
-        let frames = sys.call_method0(intern!(py, "_current_frames"))?;
-        for frame in frames.call_method0(intern!(py, "values"))?.try_iter()? {
+        let frames = sys.call_method0("_current_frames")?;
+        for frame in frames.call_method0("values")?.try_iter()? {
             running.extend(calls_of(&frame?)?);
         }
         Ok(Some(running))
@@ -260,7 +259,7 @@ impl RefreshWait<'_, '_> {
 /// it when the interpreter ends is terminated (Python's C API, "Cautions regarding runtime finalization"). Rust frames
 /// must not be unwound by `pthread_exit`.
 fn sleep(py: Python<'_>, time: Duration) -> PyResult<()> {
-    let sleep = py.import("time")?.getattr(intern!(py, "sleep"))?;
+    let sleep = py.import("time")?.getattr("sleep")?;
     if sleep.is_instance_of::<PyCFunction>() {
         py.detach(|| thread::sleep(time));
     } else {
@@ -286,11 +285,11 @@ struct Caller {
 }
 
 fn caller(py: Python<'_>) -> PyResult<Option<Caller>> {
-    let modules = py.import("sys")?.getattr(intern!(py, "modules"))?;
-    let greenlet = modules.call_method1(intern!(py, "get"), (intern!(py, "greenlet"),))?;
+    let modules = py.import("sys")?.getattr("modules")?;
+    let greenlet = modules.call_method1("get", ("greenlet",))?;
     let has_greenlets = !greenlet.is_none();
-    let task = if has_greenlets { greenlet.call_method0(intern!(py, "getcurrent"))?.as_ptr() as u64 } else { 0 };
-    let yields = !py.import("time")?.getattr(intern!(py, "sleep"))?.is_instance_of::<PyCFunction>();
+    let task = if has_greenlets { greenlet.call_method0("getcurrent")?.as_ptr() as u64 } else { 0 };
+    let yields = !py.import("time")?.getattr("sleep")?.is_instance_of::<PyCFunction>();
     // Without the GIL: it waits while another thread forks, and that thread needs the GIL.
     Ok(py.detach(|| requester(task, yields)).map(|requester| Caller { requester, has_greenlets }))
 }
@@ -309,7 +308,7 @@ pub(super) fn saver(py: Python<'_>, store: &Store, sdk: &Sdk) -> Result<Option<(
 /// Returns the identity of the call of this frame, and of each call below it on the stack. The address of a frame
 /// identifies its call.
 fn calls_of(frame: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
-    let back = intern!(frame.py(), "f_back");
+    let back = "f_back";
     let mut calls = Vec::new();
     let mut next = frame.clone();
     while !next.is_none() {

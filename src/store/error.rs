@@ -140,6 +140,9 @@ catalogue! {
         "Give the path of an older backup, or of a file that does not exist yet."
 
     // The operating system.
+    CannotOpen "cannot-open"
+        "cannot be opened ({})" Kept
+        "Give this user read and write permission on the file and on its folder, and check the limit of open files."
     PermissionDenied "permission-denied"
         "cannot be opened: permission denied" Kept
         "Give this user read and write permission on the file and on its folder."

@@ -24,7 +24,7 @@ pub(super) fn from_sqlite(location: &Location, error: &rusqlite::Error) -> Error
         ErrorCode::NotADatabase if is_file => at(Code::NotADatabase),
         ErrorCode::DatabaseCorrupt if is_file => damaged(location, name),
         ErrorCode::ReadOnly | ErrorCode::PermissionDenied => at(Code::ReadOnly).with(name),
-        ErrorCode::CannotOpen => at(Code::PermissionDenied),
+        ErrorCode::CannotOpen => at(Code::CannotOpen).with(name),
         ErrorCode::DiskFull => at(Code::DiskFull),
         ErrorCode::TooBig => at(Code::ValueTooLarge),
         ErrorCode::OutOfMemory => at(Code::OutOfMemory),

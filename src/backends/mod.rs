@@ -32,7 +32,8 @@ pub fn open(address: &Path, create: bool, deadline: Deadline) -> Result<Box<dyn 
     };
 }
 
-/// Checks the store at an address at `now` (milliseconds since the epoch), even if it cannot be opened. Changes nothing.
+/// Checks the store at an address at `now` (milliseconds since the epoch), even if it cannot be opened. Changes
+/// nothing.
 pub fn check(address: &Path, now: i64) -> Result<Vec<Finding>> {
     #[cfg(feature = "sqlite")]
     return sqlite::check(address, now);

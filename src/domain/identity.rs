@@ -69,8 +69,8 @@ fn contradicts(key: Key, token: Token<'_>, row: &Row) -> bool {
 
 /// Returns the row that `token` means among all rows that `key` found.
 ///
-/// For a user name, a row with the token's id wins over one with its client id, which wins over the others. Among equals,
-/// and for every other key, the row that was saved last wins.
+/// For a user name, a row with the token's id wins over one with its client id, which wins over the others. Among
+/// equals, and for every other key, the row that was saved last wins.
 #[must_use]
 pub fn choose(key: Key, token: Token<'_>, found: Vec<Row>) -> Option<Row> {
     let same = |row: &Row, field| token.has(field) && row.get(field) == token.get(field);
@@ -98,8 +98,8 @@ pub fn find<E>(
 
 /// Narrows the rows of a user to those that share a credential with a token from another store.
 ///
-/// Ids of another store mean nothing here. So if several rows of a user match an imported token, the row with one of its
-/// credentials is the row that an earlier import wrote. Any other row would get foreign credentials.
+/// Ids of another store mean nothing here. So if several rows of a user match an imported token, the row with one of
+/// its credentials is the row that an earlier import wrote. Any other row would get foreign credentials.
 #[must_use]
 pub fn choose_for_import(token: Token<'_>, mut rows_of_user: Vec<Row>) -> Option<Row> {
     let credentials = [Field::RefreshToken, Field::GrantToken, Field::AccessToken];

@@ -1,7 +1,7 @@
 //! How a row of another store is merged into a row of this one.
 //!
-//! An import is not a save ([`super::merge::update`]). A saved token has just come from Zoho. An imported one may be older
-//! than the row. And a second import of the same file must change nothing.
+//! An import is not a save ([`super::merge::update`]). A saved token has just come from Zoho. An imported one may be
+//! older than the row. And a second import of the same file must change nothing.
 
 use std::collections::BTreeMap;
 
@@ -26,8 +26,8 @@ pub fn merge_imported<'a>(incoming: Token<'a>, row: Token<'a>) -> Token<'a> {
     })
 }
 
-/// Was the access token of `incoming` issued later? All access tokens of Zoho live equally long, so the one that expires
-/// later was issued later.
+/// Was the access token of `incoming` issued later? All access tokens of Zoho live equally long, so the one that
+/// expires later was issued later.
 fn is_newer(incoming: Token<'_>, row: Token<'_>) -> bool {
     let expiry =
         |token: Token<'_>| expiry::parse(token.get(Field::ExpiryTime)).is_some_and(|_| token.has(Field::AccessToken));

@@ -1,5 +1,5 @@
-//! The refresh lease: which requester may refresh an access token now, which one waits, and for how long. It makes refreshes
-//! single-flight.
+//! The refresh lease: which requester may refresh an access token now, which one waits, and for how long. It makes
+//! refreshes single-flight.
 //!
 //! The rules are in `docs/lease.md`. Each function names the rule that it implements.
 
@@ -15,8 +15,8 @@ use super::token::{Field, Token};
 /// (`OAuthToken.get_token`; `tests/sdk/test_flows.py` shows it).
 const SDK_REFRESH_MARGIN_MS: i64 = 5_000;
 
-/// A find waits if the refresh will be due within this time, in milliseconds. The SDK reads the clock after the store does.
-/// Without the wait, it would refresh without a lease a token that was fresh a moment before.
+/// A find waits if the refresh will be due within this time, in milliseconds. The SDK reads the clock after the store
+/// does. Without the wait, it would refresh without a lease a token that was fresh a moment before.
 pub const DUE_SOON_MS: i64 = 200;
 
 /// A valid lease ends at most its length plus this time after now, in milliseconds. Two readings of the clock differ a
@@ -87,9 +87,9 @@ impl Requester {
     /// A task on a thread of a process. `process` is unique among all processes that use the store, and `thread` is
     /// unique in the process.
     ///
-    /// Greenlets that share a thread have a `task` number each. `yields` says that other tasks of the thread run while one
-    /// sleeps. If they do not, a task must not wait for another task of its thread, because the other one
-    /// could not go on.
+    /// Greenlets that share a thread have a `task` number each. `yields` says that other tasks of the thread run while
+    /// one sleeps. If they do not, a task must not wait for another task of its thread, because the other one could not
+    /// go on.
     #[must_use]
     pub fn new(process: &str, thread: u64, task: u64, yields: bool) -> Self {
         let thread = format!("{process}-{thread}-");
@@ -138,7 +138,8 @@ impl LeaseKey {
 
 const ROW: &str = "id:";
 
-/// Returns the lease key of a token that was completed from the row with the id `row`. `None`: it can never be refreshed.
+/// Returns the lease key of a token that was completed from the row with the id `row`. `None`: it can never be
+/// refreshed.
 #[must_use]
 pub fn lease_key(token: Token<'_>, row: Option<&str>) -> Option<LeaseKey> {
     if let Some(id) = row.filter(|id| !id.is_empty()) {
@@ -159,8 +160,8 @@ pub fn lease_key(token: Token<'_>, row: Option<&str>) -> Option<LeaseKey> {
     Some(LeaseKey(key))
 }
 
-/// Will the SDK refresh this token when it gets it (rule 3)? This is the SDK's own test, restricted to refreshes that can
-/// succeed.
+/// Will the SDK refresh this token when it gets it (rule 3)? This is the SDK's own test, restricted to refreshes that
+/// can succeed.
 #[must_use]
 pub fn is_due(token: Token<'_>, now: i64) -> bool {
     if token.has(Field::AccessToken) {
@@ -188,8 +189,8 @@ pub enum Decision {
 /// Decides what to do for a requester (rules 3, 5, 6, 7).
 ///
 /// `token` is the completed token, and `lease` the lease under its key. `now` is the SDK's clock, by which the token
-/// expires. `lease_now` is the clock by which the lease expires: it is the same, unless the backend has a clock of its own.
-/// `length` is how long leases of this store last. All times are in milliseconds.
+/// expires. `lease_now` is the clock by which the lease expires: it is the same, unless the backend has a clock of its
+/// own. `length` is how long leases of this store last. All times are in milliseconds.
 #[must_use]
 pub fn decide(
     token: Token<'_>,
@@ -220,7 +221,8 @@ pub struct WaitProgress {
 impl WaitProgress {
     /// Records that after `waited` the row is not fresh, and `lease` is valid.
     ///
-    /// If another lease was seen first, its refresh has failed: its holder released it without a new token, or it expired.
+    /// If another lease was seen first, its refresh has failed: its holder released it without a new token, or it
+    /// expired.
     pub fn see_lease(&mut self, lease: &Lease, waited: Duration) {
         self.busy_after = None;
         match &self.first {

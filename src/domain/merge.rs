@@ -1,5 +1,5 @@
-//! How a token and its row merge: [`complete`] fills the token (contract, section 4), [`update`] changes the row (contract,
-//! section 5).
+//! How a token and its row merge: [`complete`] fills the token (contract, section 4), [`update`] changes the row
+//! (contract, section 5).
 
 use super::expiry;
 use super::token::{Field, Token};
@@ -38,7 +38,8 @@ pub fn complete<'a>(token: Token<'a>, row: Token<'a>) -> Token<'a> {
     })
 }
 
-/// Access token and expiry come from one response of Zoho, so they are used as a pair. Does the row have the pair to use?
+/// Access token and expiry come from one response of Zoho, so they are used as a pair. Does the row have the pair to
+/// use?
 fn row_has_better_pair(token: Token<'_>, row: Token<'_>) -> bool {
     let token_expires_first =
         match (expiry::parse(token.get(Field::ExpiryTime)), expiry::parse(row.get(Field::ExpiryTime))) {

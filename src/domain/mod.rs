@@ -1,8 +1,9 @@
 //! The rules: which row a token names, how token and row merge, who may refresh, what may be purged, how rows are
 //! imported, and what is wrong with rows.
 //!
-//! All functions are pure and work on borrowed values. There is no Python, no SQL, no clock and no I/O here. The time and
-//! new ids are arguments. So each rule is one function, with its truth table below it or in `tests/data/rules.json`.
+//! All functions are pure and work on borrowed values. There is no Python, no SQL, no clock and no I/O here. The time
+//! and new ids are arguments. So each rule is one function, with its truth table below it or in
+//! `tests/data/rules.json`.
 
 pub mod check;
 pub mod data_centre;

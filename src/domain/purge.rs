@@ -5,8 +5,8 @@ use super::token::{Field, Row};
 
 /// May the row be deleted at `now` (milliseconds since the epoch)?
 ///
-/// It may if it is unusable. With `idle_for` (milliseconds) it also may if it was not saved for that long. A row whose age
-/// is unknown is never idle.
+/// It may if it is unusable. With `idle_for` (milliseconds) it also may if it was not saved for that long. A row whose
+/// age is unknown is never idle.
 #[must_use]
 pub fn may_purge(row: &Row, now: i64, idle_for: Option<i64>) -> bool {
     is_unusable(row, now) || is_idle(row.saved_at, now, idle_for)

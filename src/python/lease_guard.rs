@@ -19,7 +19,8 @@ use crate::store::Store;
 use crate::store::error::describe_id;
 use crate::store::held_leases::Acquired;
 
-/// Makes the class of the guard. PyO3 would make it at its first use, and a fork at that moment would leave it half made.
+/// Makes the class of the guard. PyO3 would make it at its first use, and a fork at that moment would leave it half
+/// made.
 pub(super) fn register(py: Python<'_>) {
     py.get_type::<LeaseGuard>();
 }

@@ -435,8 +435,9 @@ fn warnings_about(sqlite: &Sqlite) -> Vec<String> {
     }
     if let Some(network) = sqlite.network() {
         warn(&format!(
-            "is on a file system that several machines may use ({network}). SQLite's locks do not always reach from one \
-             machine to another, and finds wait for saves. Keep the file on a local disk, or use it on one machine only."
+            "is on a file system that several machines may use ({network}). SQLite's locks do not always reach from \
+             one machine to another, and finds wait for saves. Keep the file on a local disk, or use it on one \
+             machine only."
         ));
     }
     warnings

@@ -46,8 +46,8 @@ impl Store {
         Ok(rows)
     }
 
-    /// Purges the rows with these ids, as far as they may still be purged. So a purge deletes only rows that a user has seen
-    /// and confirmed, even if more rows have become purgeable since.
+    /// Purges the rows with these ids, as far as they may still be purged. So a purge deletes only rows that a user has
+    /// seen and confirmed, even if more rows have become purgeable since.
     pub fn purge_confirmed(&self, ids: &BTreeSet<String>, now: i64, idle_for: Option<i64>) -> Result<usize> {
         self.delete_where(|row| ids.contains(row.id()) && purge::may_purge(row, now, idle_for))
     }
@@ -72,8 +72,8 @@ impl Store {
         Ok(counts)
     }
 
-    /// Replaces all rows by these in one transaction, and returns their number. `last_id` is the highest number that an id
-    /// had where the rows come from. No id that was ever used, here or there, is given out again.
+    /// Replaces all rows by these in one transaction, and returns their number. `last_id` is the highest number that an
+    /// id had where the rows come from. No id that was ever used, here or there, is given out again.
     pub fn restore(&self, rows: &[Row], last_id: i64) -> Result<usize> {
         let mut ids = BTreeSet::new();
         if let Some(row) = rows.iter().find(|row| row.id().is_empty() || !ids.insert(row.id())) {

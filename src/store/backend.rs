@@ -63,7 +63,8 @@ pub trait Transaction: Snapshot {
     /// Adds a row with the token's values and id. It counts as saved at `now`, after every other row.
     fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()>;
 
-    /// Replaces the values of `row`, which this transaction has read. It counts as saved at `now`, after every other row.
+    /// Replaces the values of `row`, which this transaction has read. It counts as saved at `now`, after every other
+    /// row.
     fn update(&mut self, row: &Row, token: Token<'_>, now: i64) -> Result<()>;
 
     /// Adds a row with its own id, order and time. No row has that id yet.
@@ -96,8 +97,9 @@ pub enum Durability {
 
 /// A place that keeps rows.
 ///
-/// Every method that can wait takes a [`Deadline`], and fails with [`super::error::Code::Busy`] when it is over. A method
-/// fails with `Busy` before the deadline only while the process is about to fork ([`super::fork_state::is_fork_awaited`]).
+/// Every method that can wait takes a [`Deadline`], and fails with [`super::error::Code::Busy`] when it is over. A
+/// method fails with `Busy` before the deadline only while the process is about to fork
+/// ([`super::fork_state::is_fork_awaited`]).
 pub trait Backend: Send + Sync {
     /// Returns the location that messages name.
     fn location(&self) -> &Location;
@@ -158,8 +160,8 @@ pub trait Backend: Send + Sync {
     /// Runs before the interpreter ends. The store may still be used afterwards.
     fn before_exit(&self, _deadline: Deadline) {}
 
-    /// Releases everything. No operation begins afterwards. An operation of another thread may still be running, and the
-    /// hooks above may still be called.
+    /// Releases everything. No operation begins afterwards. An operation of another thread may still be running, and
+    /// the hooks above may still be called.
     fn close(&self, deadline: Deadline);
 }
 
@@ -181,8 +183,8 @@ pub struct DatabaseFormat {
     pub reserved_endings: &'static [&'static str],
     /// Reads all rows. Leaves the file as it is.
     pub read: fn(&Path) -> Result<DatabaseRows>,
-    /// Writes rows, with their own ids, order and times, into a new file that only its owner can read. The second argument
-    /// is the highest number that an id ever had.
+    /// Writes rows, with their own ids, order and times, into a new file that only its owner can read. The second
+    /// argument is the highest number that an id ever had.
     pub write: fn(&[Row], i64, &Path, Deadline) -> Result<()>,
 }
 

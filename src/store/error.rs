@@ -331,7 +331,8 @@ impl std::error::Error for Error {}
 /// The longest id that a message repeats, in characters. A longer text may be a token that was passed as an id.
 const MAX_SHOWN_ID_LENGTH: usize = 24;
 
-/// Describes an id for a message. A text that may be a token is not repeated: Zoho's tokens are longer and contain dots.
+/// Describes an id for a message. A text that may be a token is not repeated: Zoho's tokens are longer and contain
+/// dots.
 #[must_use]
 pub fn describe_id(id: &str) -> String {
     if id.is_empty() {

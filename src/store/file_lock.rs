@@ -1,7 +1,7 @@
 //! Locks of an open file description on a range of a file (`F_OFD_SETLK` in `fcntl(2)`). Only Linux has them.
 //!
-//! A POSIX lock belongs to a process, and is lost as soon as any code of the process closes any handle of the file. A lock
-//! of an open file description belongs to one handle.
+//! A POSIX lock belongs to a process, and is lost as soon as any code of the process closes any handle of the file. A
+//! lock of an open file description belongs to one handle.
 
 use std::fs::File;
 

@@ -135,8 +135,8 @@ pub enum Existing {
 
 /// Writes a private file that appears under its name at once, complete and durable.
 ///
-/// `fill` writes the contents into a temporary file in the same folder. It gets the path and an open handle. If it fails, or
-/// if the process is killed, the target stays as it was.
+/// `fill` writes the contents into a temporary file in the same folder. It gets the path and an open handle. If it
+/// fails, or if the process is killed, the target stays as it was.
 pub fn write_atomically(
     target: &Path,
     existing: Existing,
@@ -172,8 +172,8 @@ pub struct TemporaryFile {
 const TEMPORARY_PREFIX: &str = ".zoho-token-store-";
 const TEMPORARY_SUFFIX: &str = ".draft";
 
-/// The byte that is locked while a temporary file is in use. It lies far behind the contents, so that it does not get in the
-/// way of a database that locks the file itself.
+/// The byte that is locked while a temporary file is in use. It lies far behind the contents, so that it does not get
+/// in the way of a database that locks the file itself.
 const IN_USE: ByteRange = (0x4000_0400, 1);
 
 impl TemporaryFile {
@@ -205,8 +205,8 @@ fn claim(file: &File) -> LockResult {
     lock(Some(file), Operation::Exclude, IN_USE)
 }
 
-/// Removes the temporary files that killed processes left in the folder of `path`, with all files whose names begin with
-/// theirs. They may hold tokens.
+/// Removes the temporary files that killed processes left in the folder of `path`, with all files whose names begin
+/// with theirs. They may hold tokens.
 pub fn remove_stale_temporary_files(path: &Path) {
     let Some(entries) = path.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return };
     let entries: Vec<_> = entries

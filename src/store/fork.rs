@@ -1,12 +1,13 @@
 //! Makes a fork safe: no operation runs, and no database file is open, while the process forks.
 //!
-//! A child inherits the memory of its parent, but only the thread that forked (`fork(2)`). A lock that another thread held
-//! stays locked for ever, and a change that another thread was making stays half made. A backend may have more to protect,
-//! such as locks that belong to a process. So [`before`] waits until no operation runs, keeps new ones out, and calls
-//! [`Backend::before_fork`] of every open store. Parent and child go on after [`after_in_parent`] and [`after_in_child`].
+//! A child inherits the memory of its parent, but only the thread that forked (`fork(2)`). A lock that another thread
+//! held stays locked for ever, and a change that another thread was making stays half made. A backend may have more to
+//! protect, such as locks that belong to a process. So [`before`] waits until no operation runs, keeps new ones out,
+//! and calls [`Backend::before_fork`] of every open store. Parent and child go on after [`after_in_parent`] and
+//! [`after_in_child`].
 //!
-//! The Python layer calls these from `os.register_at_fork`. A fork in C code does not run those hooks. Then each backend
-//! has to notice by itself that its process has another id, and no lock is waited for without a deadline.
+//! The Python layer calls these from `os.register_at_fork`. A fork in C code does not run those hooks. Then each
+//! backend has to notice by itself that its process has another id, and no lock is waited for without a deadline.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -113,7 +114,8 @@ pub fn after_in_child() {
     }
 }
 
-/// To be called before the interpreter ends. Stores that the program keeps to the end, as the SDK does, are never dropped.
+/// To be called before the interpreter ends. Stores that the program keeps to the end, as the SDK does, are never
+/// dropped.
 pub fn before_exit() {
     let deadline = Deadline::after(GATE_TIMEOUT);
     let _pass = enter(deadline);

@@ -1,7 +1,7 @@
 //! Group commit: saves that arrive at the same time share one commit.
 //!
-//! Most of the time of a save is the wait for the disk, and one wait serves any number of saves. The first thread becomes
-//! the leader. While the leader commits, others queue as followers. The next leader commits for all of them.
+//! Most of the time of a save is the wait for the disk, and one wait serves any number of saves. The first thread
+//! becomes the leader. While the leader commits, others queue as followers. The next leader commits for all of them.
 
 use std::mem;
 use std::sync::{Arc, OnceLock};
@@ -33,8 +33,8 @@ struct Pending<Job, Done> {
     result: OnceLock<Option<Done>>,
 }
 
-/// How often a follower whose deadline is over looks for its result. The leader's deadline does not bound its fsync, so a
-/// follower whose job has been started cannot give up.
+/// How often a follower whose deadline is over looks for its result. The leader's deadline does not bound its fsync, so
+/// a follower whose job has been started cannot give up.
 const STARTED_JOB_POLL: Duration = Duration::from_secs(1);
 
 impl<Job, Done> Default for GroupCommit<Job, Done> {

@@ -72,8 +72,8 @@ pub struct Counters {
     pub longest_wait: Duration,
 }
 
-/// How long a thread waits for the list of held leases. The lock is held for a few instructions at a time. So only a fork
-/// in C code, which inherits a locked list, makes a thread wait for so long.
+/// How long a thread waits for the list of held leases. The lock is held for a few instructions at a time. So only a
+/// fork in C code, which inherits a locked list, makes a thread wait for so long.
 const LIST_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl HeldLeases {
@@ -217,8 +217,8 @@ impl Store {
 
     /// Returns the calls that hold leases, for a search for abandoned ones. `None` if another thread has just searched.
     ///
-    /// A search looks at the stack of every thread. One search serves all threads that wait: without this limit, 64 waiting
-    /// threads kept the interpreter busy with searches.
+    /// A search looks at the stack of every thread. One search serves all threads that wait: without this limit, 64
+    /// waiting threads kept the interpreter busy with searches.
     pub fn calls_with_leases(&self) -> Option<Vec<(usize, Acquired)>> {
         let mut last_look = self.leases.last_look.try_lock()?;
         if last_look.is_some_and(|last_look| last_look.elapsed() < ABANDONED_CALL_POLL) {

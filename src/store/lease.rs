@@ -1,7 +1,8 @@
 //! The refresh lease over any backend: one look at row and lease, acquiring the lease, and a save that releases it.
 //!
-//! It decides nothing ([`crate::domain::lease`] does), and it does not wait for a refresh: the caller waits, and then calls
-//! [`Store::try_acquire`] again. A problem with a lease is never an error of the operation. It means "no lease" (rule 1).
+//! It decides nothing ([`crate::domain::lease`] does), and it does not wait for a refresh: the caller waits, and then
+//! calls [`Store::try_acquire`] again. A problem with a lease is never an error of the operation. It means "no lease"
+//! (rule 1).
 
 use std::time::Duration;
 
@@ -99,8 +100,8 @@ impl Store {
 
     /// Reads row and lease, and acquires the lease if the decision says so (rule 5).
     ///
-    /// `clock` returns the SDK's time in milliseconds since the epoch. `call` identifies the call that the lease is for.
-    /// Acquiring waits for the store at most `timeout`. Fails where a find fails.
+    /// `clock` returns the SDK's time in milliseconds since the epoch. `call` identifies the call that the lease is
+    /// for. Acquiring waits for the store at most `timeout`. Fails where a find fails.
     pub fn try_acquire(
         &self,
         lookup: Lookup<'_>,
@@ -186,9 +187,9 @@ impl Store {
         Attempt { found: view.found, outcome }
     }
 
-    /// Saves like [`Store::save`]. If the token has a new access token, the same transaction releases the leases of `owner`
-    /// (rule 10), or only those of `call` if it is given. A token that was only found and saved again releases nothing.
-    /// Returns the row's id, and the keys of the released leases.
+    /// Saves like [`Store::save`]. If the token has a new access token, the same transaction releases the leases of
+    /// `owner` (rule 10), or only those of `call` if it is given. A token that was only found and saved again releases
+    /// nothing. Returns the row's id, and the keys of the released leases.
     pub fn save_and_release(
         &self,
         token: Token<'_>,

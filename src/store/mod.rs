@@ -36,7 +36,8 @@ pub use error::{Error, Result};
 /// May an operation wait for others?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// No. It fails with [`Code::Busy`] at once. For a caller that holds a lock which others need, such as Python's GIL.
+    /// No. It fails with [`Code::Busy`] at once. For a caller that holds a lock which others need, such as Python's
+    /// GIL.
     No,
     /// Yes, until the store's timeout.
     Yes,
@@ -85,8 +86,8 @@ impl Store {
 
     /// Opens a backend with `open`, and makes a store over it as [`Store::new`] does.
     ///
-    /// No thread forks meanwhile. Before a fork every store that is registered closes its files, but an open backend without
-    /// a store is not registered: a child would inherit its open files.
+    /// No thread forks meanwhile. Before a fork every store that is registered closes its files, but an open backend
+    /// without a store is not registered: a child would inherit its open files.
     pub fn open(timeout: Duration, mut open: impl FnMut(Deadline) -> Result<Box<dyn Backend>>) -> Result<Self> {
         let deadline = Deadline::after(timeout);
         let gate = Deadline::after(timeout.max(fork::GATE_TIMEOUT));
@@ -242,8 +243,8 @@ impl Store {
         Ok(ids.len())
     }
 
-    /// Writes a consistent copy of all rows into a file. A backend that cannot make one online is copied row by row into a
-    /// file of `format`.
+    /// Writes a consistent copy of all rows into a file. A backend that cannot make one online is copied row by row
+    /// into a file of `format`.
     pub fn backup(&self, target: &Path, format: Option<&DatabaseFormat>) -> Result<()> {
         self.run(self.deadline(Wait::Yes), |backend, deadline| {
             if backend.online_backup(target, deadline)? {
@@ -263,8 +264,8 @@ impl Store {
         })
     }
 
-    /// Closes the store, and releases its leases. Every later operation fails with [`Code::Closed`], but a second `close`
-    /// does nothing.
+    /// Closes the store, and releases its leases. Every later operation fails with [`Code::Closed`], but a second
+    /// `close` does nothing.
     pub fn close(&self) {
         self.release_all_leases();
         let deadline = Deadline::after(self.timeout);
@@ -310,7 +311,8 @@ impl Store {
 
 impl Drop for Store {
     /// Closes the backend without waiting. The thread that drops a store may hold Python's GIL, and a thread that forks
-    /// needs the GIL to go on. The gate is not needed either: while this thread holds the GIL, no other thread can fork.
+    /// needs the GIL to go on. The gate is not needed either: while this thread holds the GIL, no other thread can
+    /// fork.
     fn drop(&mut self) {
         self.close_backend(Deadline::now());
     }

@@ -24,8 +24,9 @@ fn split(input: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 /// Opens the file and uses the store (contract, section 9).
 ///
-/// A file that is not a token database is refused and never written. Any other file works as far as its damage allows: an
-/// operation may fail with an error, but it never crashes, waits without an end, or returns a row that was not asked for.
+/// A file that is not a token database is refused and never written. Any other file works as far as its damage allows:
+/// an operation may fail with an error, but it never crashes, waits without an end, or returns a row that was not asked
+/// for.
 pub(crate) fn check(input: &[u8]) {
     let (database, wal) = split(input);
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! The contract (docs/contract.md, sections 2, 5, 6, 10), on every backend and without Python.
 //!
-//! Which row a token names, and how token and row merge, are rules of the domain with truth tables of their own. Here a few
-//! cases show that every backend lets the domain decide.
+//! Which row a token names, and how token and row merge, are rules of the domain with truth tables of their own. Here a
+//! few cases show that every backend lets the domain decide.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 

@@ -1,7 +1,7 @@
 //! The refresh lease (docs/lease.md, rules 1, 4 to 6, 9 to 11, 13), on every backend and without Python.
 //!
-//! Who may refresh, and how long others wait, are rules of the domain with truth tables of their own. Here the tests show
-//! that every backend stores leases, and that a failure of a lease fails nothing else.
+//! Who may refresh, and how long others wait, are rules of the domain with truth tables of their own. Here the tests
+//! show that every backend stores leases, and that a failure of a lease fails nothing else.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 

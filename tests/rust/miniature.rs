@@ -1,5 +1,5 @@
-//! A backend in miniature that behaves like one on a server: its answers are late, its rows are shared by processes, it has
-//! a clock of its own, and it loses connections. CONTRIBUTING.md, "How to add a backend", explains it step by step.
+//! A backend in miniature that behaves like one on a server: its answers are late, its rows are shared by processes, it
+//! has a clock of its own, and it loses connections. CONTRIBUTING.md, "How to add a backend", explains it step by step.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

@@ -100,8 +100,8 @@ fn a_save_is_not_lost_in_a_deleted_wal() {
     let path = folder.path("tokens.db");
     let stores = [open(&path), open(&path)];
     save(&stores[0], "before");
-    // A backup opens and closes the file. Then another process checkpoints the WAL, and deletes it as the last one to close
-    // the file would.
+    // A backup opens and closes the file. Then another process checkpoints the WAL, and deletes it as the last one to
+    // close the file would.
     back_up(&stores[0], &folder.path("backup.db")).unwrap();
     let checkpoint = Connection::open(&path).unwrap();
     checkpoint.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();

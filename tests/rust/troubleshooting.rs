@@ -1,5 +1,5 @@
-//! `docs/troubleshooting.md` has an entry for each error of the catalogue and for each finding, with its text and its hint,
-//! and no other entries among them. `tests/test_troubleshooting.py` compares the rest of the page.
+//! `docs/troubleshooting.md` has an entry for each error of the catalogue and for each finding, with its text and its
+//! hint, and no other entries among them. `tests/test_troubleshooting.py` compares the rest of the page.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 

@@ -193,8 +193,8 @@ impl Database {
         Ok(())
     }
 
-    /// Opens and sets up a connection to a file that exists and is prepared. If it fails, and `remove_wal`, then a WAL that
-    /// it has created is removed where our locks are not available.
+    /// Opens and sets up a connection to a file that exists and is prepared. If it fails, and `remove_wal`, then a WAL
+    /// that it has created is removed where our locks are not available.
     fn connect(&self, role: Role, locks: &FileLocks, remove_wal: bool) -> Result<Connection> {
         let mut connection = connect(&self.path, &self.location)?;
         if let Err(error) = self.set_up(&mut connection, role, locks) {

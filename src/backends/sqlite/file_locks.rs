@@ -221,7 +221,8 @@ impl FileLocks {
         self.shared.get().is_some_and(|shared| shared.are_available)
     }
 
-    /// Were the shared locks given up ([`Self::try_acquire_sole_use`])? Then no connection may be opened with this object.
+    /// Were the shared locks given up ([`Self::try_acquire_sole_use`])? Then no connection may be opened with this
+    /// object.
     pub(super) fn are_given_up(&self) -> bool {
         self.are_given_up.load(Ordering::Relaxed)
     }

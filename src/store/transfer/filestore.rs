@@ -1,4 +1,5 @@
-//! The files of the SDK's `FileStore`: CSV with a header. There are ten columns, or nine without the API domain (up to SDK 4).
+//! The files of the SDK's `FileStore`: CSV with a header. There are ten columns, or nine without the API domain (up to
+//! SDK 4).
 
 use std::fs;
 use std::io::{self, Read};
@@ -74,8 +75,8 @@ impl<R: Read> Read for LastByte<R> {
 
 /// Returns the line in which a record begins, counted from 1.
 ///
-/// The CSV reader's own line number is one too low where lines end with "\r\n", as the SDK writes them: for the reader a
-/// record begins between the two characters (`tests/rust/files.rs` shows it).
+/// The CSV reader's own line number is one too low where lines end with "\r\n", as the SDK writes them: for the reader
+/// a record begins between the two characters (`tests/rust/files.rs` shows it).
 fn line_of(path: &Path, record: Option<&csv::Position>) -> u64 {
     let text = fs::read(path).unwrap_or_default();
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);

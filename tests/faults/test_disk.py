@@ -145,7 +145,6 @@ def fail_backups(path):
     return codes, files
 
 
-@pytest.mark.xfail(reason="an I/O error can leave an empty copy.db-wal, and then each later backup is refused")
 @pytest.mark.usefixtures("preload")
 def test_an_error_of_the_system_outside_of_sqlite_is_reported(path):
     """Contract 6: the disk may also fail while a file is renamed or its folder is synced."""

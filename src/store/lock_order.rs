@@ -3,11 +3,12 @@
 //! A thread that holds a lock acquires only locks that are further inside. So no two threads can wait for each other.
 //! From the outermost to the innermost:
 //!
-//! 1. Python's GIL. A thread that holds it never waits for a lock: it releases the GIL first (`src/python/mod.rs`). 2.
-//! The fork gate ([`super::fork::enter`]). It is no mutex: a fork waits until no operation is inside. 3. The locks of
-//! [`Rank`], in its order. Each one is acquired with a deadline. 4. The locks of a database file, which exclude other
-//! processes. Each is acquired right after the lock of the same rank that excludes other threads. 5. The locks inside a
-//! database library.
+//! 1. Python's GIL. A thread that holds it never waits for a lock: it releases the GIL first (`src/python/mod.rs`).
+//! 2. The fork gate ([`super::fork::enter`]). It is no mutex: a fork waits until no operation is inside.
+//! 3. The locks of [`Rank`], in its order. Each one is acquired with a deadline.
+//! 4. The locks of a database file, which exclude other processes. Each is acquired right after the lock of the same
+//!    rank that excludes other threads.
+//! 5. The locks inside a database library.
 
 use std::ops::{Deref, DerefMut};
 

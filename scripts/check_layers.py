@@ -28,7 +28,8 @@ FORBIDDEN = {
     "domain": r"pyo3|rusqlite|SystemTime|Instant|std::(?:fs|net|io|env|process|thread)|\b(?:SELECT|INSERT|UPDATE) ",
     "store": r"pyo3|(?i:sqlite|postgres)|crate::backends|Place::File|\bList::new",
     "backends": r"pyo3",
-    "python": r"rusqlite",
+    # A lazily made object can block a forked child for ever (src/python/mod.rs).
+    "python": r"rusqlite|intern!\(",
 }
 
 TESTS = re.compile(r"^#\[cfg\(test\)\]\n(?:#\[.*\n)*mod .*", re.DOTALL | re.MULTILINE)

@@ -1,10 +1,10 @@
 //! Conversion between the SDK's objects and ours. All names of the SDK that this library uses are in this file:
 //! modules, public getters and setters, and the constructor. They are the same in SDK 5 to 8.
 
+use std::sync::OnceLock;
+
 use pyo3::exceptions::{PyException, PyImportError, PyMemoryError};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString, PyType};
 
 use super::error::{Failure, add_null_handler, invalid_argument};
@@ -48,14 +48,23 @@ pub(super) struct Sdk {
     exception: Py<PyType>,
     token_store: Py<PyType>,
     functions: TokenFunctions,
+    /// The name of the getter that each find and save calls.
+    get_name: Py<PyString>,
 }
 
-static SDK: PyOnceLock<Sdk> = PyOnceLock::new();
+static SDK: OnceLock<Sdk> = OnceLock::new();
 
 impl Sdk {
     /// Imports the SDK, once. Raises `ImportError`, with the names of the packages, if none is installed.
+    ///
+    /// Two threads may import it at the same time. Neither waits for the other: a child that is forked meanwhile would wait
+    /// for ever.
     pub(super) fn get(py: Python<'_>) -> PyResult<&'static Self> {
-        SDK.get_or_try_init(py, || Self::import(py))
+        if let Some(sdk) = SDK.get() {
+            return Ok(sdk);
+        }
+        let sdk = Self::import(py)?;
+        Ok(SDK.get_or_init(|| sdk))
     }
 
     fn import(py: Python<'_>) -> PyResult<Self> {
@@ -73,7 +82,7 @@ impl Sdk {
         };
         let (oauth_token, user_signature, exception, token_store) = import().map_err(|error| {
             // If another module is missing, the SDK needs it. The error names that module.
-            let missing = error.value(py).getattr(intern!(py, "name")).and_then(|name| name.extract::<String>());
+            let missing = error.value(py).getattr("name").and_then(|name| name.extract::<String>());
             if !missing.is_ok_and(|name| name.split('.').next() == Some(PACKAGE)) {
                 return error;
             }
@@ -83,7 +92,8 @@ impl Sdk {
         })?;
         add_null_handler(py)?;
         let functions = TokenFunctions::compile(oauth_token.bind(py), user_signature.bind(py), names)?;
-        Ok(Self { oauth_token, user_signature, exception, token_store, functions })
+        let get_name = PyString::intern(py, "get_name").unbind();
+        Ok(Self { oauth_token, user_signature, exception, token_store, functions, get_name })
     }
 
     /// Registers `class` as a virtual subclass of the SDK's `TokenStore`. Python does not check a virtual subclass for
@@ -91,7 +101,7 @@ impl Sdk {
     pub(super) fn register(&self, class: &Bound<'_, PyType>) -> PyResult<()> {
         let py = class.py();
         let interface = self.token_store.bind(py);
-        for method in interface.getattr(intern!(py, "__abstractmethods__"))?.try_iter()? {
+        for method in interface.getattr("__abstractmethods__")?.try_iter()? {
             let method = method?.cast_into::<PyString>()?;
             if !class.hasattr(&method)? {
                 return Err(PyImportError::new_err(format!(
@@ -100,7 +110,7 @@ impl Sdk {
                 )));
             }
         }
-        interface.call_method1(intern!(py, "register"), (class,))?;
+        interface.call_method1("register", (class,))?;
         Ok(())
     }
 
@@ -108,7 +118,7 @@ impl Sdk {
     pub(super) fn exception(&self, py: Python<'_>, cause: PyErr, message: &str) -> PyResult<PyErr> {
         let exception = self.exception.bind(py).call1((EXCEPTION_CODE, message))?;
         // Set afterwards: the constructor would append the text of the cause, which is the same as the message.
-        exception.setattr(intern!(py, "cause"), cause.value(py))?;
+        exception.setattr("cause", cause.value(py))?;
         let exception = PyErr::from_value(exception);
         exception.set_cause(py, Some(cause));
         Ok(exception)
@@ -212,7 +222,7 @@ impl Sdk {
                 type_name(&signature)
             )));
         }
-        signature.call_method0(intern!(py, "get_name")).map_err(|error| getter_failed(py, Field::UserName, error))
+        signature.call_method0(self.get_name.bind(py)).map_err(|error| getter_failed(py, Field::UserName, error))
     }
 }
 
@@ -288,11 +298,11 @@ struct GcPause<'py>(Option<Bound<'py, PyModule>>);
 
 impl<'py> GcPause<'py> {
     fn new(py: Python<'py>) -> PyResult<Self> {
-        let gc = py.import(intern!(py, "gc"))?;
-        if !gc.call_method0(intern!(py, "isenabled"))?.is_truthy()? {
+        let gc = py.import("gc")?;
+        if !gc.call_method0("isenabled")?.is_truthy()? {
             return Ok(Self(None));
         }
-        gc.call_method0(intern!(py, "disable"))?;
+        gc.call_method0("disable")?;
         Ok(Self(Some(gc)))
     }
 }
@@ -300,7 +310,7 @@ impl<'py> GcPause<'py> {
 impl Drop for GcPause<'_> {
     fn drop(&mut self) {
         if let Some(gc) = &self.0
-            && let Err(error) = gc.call_method0(intern!(gc.py(), "enable"))
+            && let Err(error) = gc.call_method0("enable")
         {
             error.write_unraisable(gc.py(), None);
         }
@@ -317,7 +327,7 @@ fn field_text<'py>(field: Field, value: &Bound<'py, PyAny>) -> Result<Option<Bou
         value
             .py()
             .get_type::<PyInt>()
-            .call_method1(intern!(value.py(), "__repr__"), (value,))
+            .call_method1("__repr__", (value,))
             .and_then(|digits| Ok(digits.cast_into::<PyString>()?))
             .map_err(|error| getter_failed(value.py(), field, error))?
     } else {

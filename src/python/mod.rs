@@ -7,8 +7,9 @@
 //!   ([`crate::store::Wait::No`]), because releasing the GIL costs more than the find. Every other operation releases
 //!   the GIL (`detach`). The three locks of this layer are acquired with `lock_py_attached`, which releases the GIL
 //!   while it waits.
-//! - On the way to a lease no Python object is made lazily (`intern!`, or a class that is not exported). PyO3 releases
-//!   the GIL while it makes one, and a child that is forked at that moment would wait for it for ever.
+//! - No Python object is made lazily (`intern!`, `PyOnceLock`, or a class that is not exported). PyO3 releases the GIL
+//!   while it makes one, and a child that is forked at that moment would wait for it for ever. So names are plain strings.
+//!   What is needed often is made when the module or the SDK is imported.
 
 mod administration;
 mod arguments;

@@ -9,7 +9,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pyo3::exceptions::PyTypeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 #[cfg(feature = "sqlite")]
 use pyo3::types::PyString;
@@ -255,7 +254,7 @@ impl TokenStoreBase {
     fn import_tokens(&self, py: Python<'_>, tokens: &Bound<'_, PyAny>) -> PyResult<usize> {
         self.run(py, "import_tokens", |opened| {
             let mut read = Vec::new();
-            if !tokens.hasattr(intern!(py, "__iter__"))? && !tokens.hasattr(intern!(py, "__getitem__"))? {
+            if !tokens.hasattr("__iter__")? && !tokens.hasattr("__getitem__")? {
                 return Err(invalid_argument(format!(
                     "an iterable of tokens is needed, not an object of type {}",
                     type_name(tokens)

@@ -5,7 +5,6 @@
 
 use std::ffi::CString;
 
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
@@ -86,10 +85,9 @@ fn value(field: Field) -> String {
 /// Returns the arguments of the constructor. They are positional up to the first parameter that this library does not
 /// know, because positional arguments take a third less time. The rest are keyword arguments.
 fn constructor_arguments(oauth_token: &Bound<'_, PyType>, names: Names) -> PyResult<String> {
-    let py = oauth_token.py();
-    let code = oauth_token.getattr(intern!(py, "__init__"))?.getattr(intern!(py, "__code__"))?;
-    let count: usize = code.getattr(intern!(py, "co_argcount"))?.extract()?;
-    let parameters: Vec<String> = code.getattr(intern!(py, "co_varnames"))?.extract()?;
+    let code = oauth_token.getattr("__init__")?.getattr("__code__")?;
+    let count: usize = code.getattr("co_argcount")?.extract()?;
+    let parameters: Vec<String> = code.getattr("co_varnames")?.extract()?;
     let field_of = |parameter: &String| Field::ALL.into_iter().find(|&field| names(field).2 == Some(parameter));
     // The first parameter is `self`.
     let positional: Vec<Field> = parameters.iter().take(count).skip(1).map_while(field_of).collect();

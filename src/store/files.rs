@@ -1,7 +1,7 @@
 //! Files: private from the first byte, written atomically, and the errors of paths.
 //!
-//! A new database, backup or export gets its mode here. A file beside a database (`-wal`, `-shm`) gets the mode of the
-//! database.
+//! A new database, backup or export gets its mode, 0600, here. A file beside a database gets the mode of the database:
+//! the backend sets it for the `-shm` (`shared_memory.rs`), and the database library sets it for the `-wal`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};

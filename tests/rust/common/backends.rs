@@ -1,4 +1,4 @@
-//! The backends that the contract and lease suites run on.
+//! The backends that the contract, lease and backup suites run on.
 
 /// Calls the macro `$suite` once for each backend, with a name and a function from [`super::Setup`] to the backend.
 ///

@@ -51,13 +51,13 @@ build: $(VENV)/built ## Build the extension for tests and the demo, and install 
 # Only one of the two builds is installed. Each removes the stamp of the other.
 $(VENV)/built: $(VENV)/ready-for-build pyproject.toml $(RUST_SOURCES)
 	@echo 'Building the extension (about a minute the first time)…'
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --locked
+	@PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --locked
 	@rm -f $(VENV)/built-as-released
 	@touch $@
 
 $(VENV)/built-as-released: $(VENV)/ready-for-build pyproject.toml $(RUST_SOURCES)
 	@echo 'Building the extension as it is released (some minutes the first time)…'
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked
+	@PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked
 	@rm -f $(VENV)/built
 	@touch $@
 

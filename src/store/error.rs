@@ -81,7 +81,7 @@ catalogue! {
         "was in use by another program or thread for {} s" Kept
         "Try again, raise busy_timeout, or find the program that keeps a transaction open."
     Closed "closed"
-        "was closed: this store object cannot be used any more" Kept
+        "was closed: this store object cannot be used any more" Unchanged
         "Open another store."
     Unsupported "unsupported"
         "{} is not available in this build" Unchanged

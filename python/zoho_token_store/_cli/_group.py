@@ -54,7 +54,11 @@ def _failure_class(ctx: click.Context) -> type[_terminal.Failure]:
 
 def _store_failure(ctx: click.Context, error: StoreError) -> _terminal.Failure:
     # The message of a StoreError ends with its hint. The command line prints the hint on a line of its own.
-    return _failure_class(ctx)(str(error).removesuffix(f" {error.hint}"), error.hint)
+    message = str(error).removesuffix(f" {error.hint}")
+    hint = error.hint
+    if error.code == "missing-file" and message.startswith(os.path.join(os.getcwd(), ctx.params["db"])):  # noqa: PTH109, PTH118 - pathlib starts slowly
+        hint = f"Name the database with --db PATH before the command, or in {_DB_VARIABLE}."
+    return _failure_class(ctx)(message, hint)
 
 
 @contextmanager

@@ -214,6 +214,7 @@ def test_check_that_cannot_run(run, path):
     """A missing file and wrong usage give exit status 3: monitors read 2 as an error in the database."""
     missing = run("check", status=3)
     assert missing.stderr.startswith("Error: ")
+    assert "Fix: Name the database with --db PATH before the command, or in ZOHO_TOKEN_STORE_DB." in missing.stderr
     assert missing.stdout == ""
     assert "No such option" in run("check", "--wrong", status=3).stderr
     run("check", "too", "much", status=3)

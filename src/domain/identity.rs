@@ -107,3 +107,36 @@ pub fn choose_for_import(token: Token<'_>, mut rows_of_user: Vec<Row>) -> Option
     rows_of_user.retain(|row| credentials.into_iter().any(|field| shares(row, field)));
     choose(Key::UserName, token, rows_of_user)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_imported_token_is_merged_only_into_a_row_of_its_user_with_one_of_its_credentials() {
+        let token = |values: &[(Field, &'static str)]| {
+            values.iter().fold(Token::default(), |token, &(field, value)| token.with(field, Some(value)))
+        };
+        let user = (Field::UserName, "ada");
+        let row = |id, field, value| Row::new(token(&[user, (Field::Id, id), (field, value)]), 1, None);
+        let rows = || {
+            vec![
+                row("1", Field::RefreshToken, "r"),
+                row("2", Field::GrantToken, "g"),
+                row("3", Field::AccessToken, "a"),
+                Row::new(token(&[user, (Field::Id, "4")]), 9, None),
+            ]
+        };
+        let table = [
+            ("refresh token", token(&[user, (Field::RefreshToken, "r")]), Some("1")),
+            ("grant token", token(&[user, (Field::GrantToken, "g")]), Some("2")),
+            ("access token", token(&[user, (Field::AccessToken, "a")]), Some("3")),
+            ("another login", token(&[user, (Field::RefreshToken, "other")]), None),
+            ("no credential", token(&[user]), None),
+        ];
+        for (case, token, expected) in table {
+            let chosen = choose_for_import(token, rows());
+            assert_eq!(chosen.as_ref().map(Row::id), expected, "{case}");
+        }
+    }
+}

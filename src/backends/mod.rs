@@ -11,11 +11,14 @@ use crate::store::backend::{Backend, DatabaseFormat};
 use crate::store::deadline::Deadline;
 use crate::store::error::{Code, Error, Result};
 
-/// The database files that rows can be imported and restored from. The first one is the format of backups.
+/// The database files that rows can be imported and restored from.
 pub const DATABASE_FORMATS: &[&DatabaseFormat] = &[
     #[cfg(feature = "sqlite")]
     &sqlite::FORMAT,
 ];
+
+/// The format of a backup of a backend that cannot make one online.
+pub const BACKUP_FORMAT: Option<&DatabaseFormat> = DATABASE_FORMATS.first().copied();
 
 /// Opens the store at an address. Today an address is the path of a database file.
 pub fn open(address: &Path, create: bool, deadline: Deadline) -> Result<Box<dyn Backend>> {

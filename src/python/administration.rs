@@ -11,7 +11,7 @@ use pyo3::types::PyDict;
 use super::arguments::{Given, duration_ms, duration_or, file_path};
 use super::clock::now;
 use super::error::Failure;
-use crate::backends::{self, DATABASE_FORMATS};
+use crate::backends::{self, BACKUP_FORMAT, DATABASE_FORMATS};
 use crate::domain::check as findings;
 use crate::domain::{Field, Row, data_centre, expiry};
 use crate::store::administration::ImportCounts;
@@ -278,7 +278,7 @@ impl Administration {
     fn backup(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<()> {
         run(py, || {
             let target = file_path(path)?;
-            Ok(py.detach(|| self.store.backup(&target, DATABASE_FORMATS.first().copied()))?)
+            Ok(py.detach(|| self.store.backup(&target, BACKUP_FORMAT))?)
         })
     }
 

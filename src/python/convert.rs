@@ -57,8 +57,8 @@ static SDK: OnceLock<Sdk> = OnceLock::new();
 impl Sdk {
     /// Imports the SDK, once. Raises `ImportError`, with the names of the packages, if none is installed.
     ///
-    /// Two threads may import it at the same time. Neither waits for the other: a child that is forked meanwhile would wait
-    /// for ever.
+    /// Two threads may import it at the same time. Neither waits for the other, because a child that is forked meanwhile
+    /// would wait for ever.
     pub(super) fn get(py: Python<'_>) -> PyResult<&'static Self> {
         if let Some(sdk) = SDK.get() {
             return Ok(sdk);

@@ -25,7 +25,7 @@ use super::error::{Failure, invalid_argument};
 use super::lease_guard::lock;
 use super::lease_guard::{log_pending_lines, log_release_with_save};
 use super::refresh_wait::{LeaseInfo, saver, wait_for_row};
-use crate::backends::DATABASE_FORMATS;
+use crate::backends::BACKUP_FORMAT;
 use crate::backends::list::List;
 #[cfg(feature = "sqlite")]
 use crate::backends::sqlite::{Memory, Sqlite};
@@ -276,7 +276,7 @@ impl TokenStoreBase {
     fn backup(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<()> {
         self.run(py, "backup", |opened| {
             let target = file_path(path)?;
-            Ok(py.detach(|| opened.store.backup(&target, DATABASE_FORMATS.first().copied()))?)
+            Ok(py.detach(|| opened.store.backup(&target, BACKUP_FORMAT))?)
         })
     }
 

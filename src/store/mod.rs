@@ -143,11 +143,8 @@ impl Store {
     pub fn all(&self) -> Result<Vec<Row>> {
         let mut all = Vec::new();
         self.read(|rows| {
-            all.clear();
-            rows.each(&mut |row| {
-                all.push(row);
-                Ok(())
-            })
+            all = all_rows(rows)?;
+            Ok(())
         })?;
         Ok(all)
     }
@@ -253,12 +250,8 @@ impl Store {
             let format = format.ok_or_else(|| Error::new(Code::Unsupported, "").with("a backup"))?;
             let (mut all, mut last_id) = (Vec::new(), 0);
             backend.read(deadline, &mut |rows| {
-                all.clear();
-                last_id = rows.last_id()?;
-                rows.each(&mut |row| {
-                    all.push(row);
-                    Ok(())
-                })
+                (all, last_id) = (all_rows(rows)?, rows.last_id()?);
+                Ok(())
             })?;
             (format.write)(&all, last_id, target, deadline)
         })
@@ -316,6 +309,16 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.close_backend(Deadline::now());
     }
+}
+
+/// Returns all rows of a snapshot, the oldest first.
+fn all_rows(rows: &dyn Snapshot) -> Result<Vec<Row>> {
+    let mut all = Vec::new();
+    rows.each(&mut |row| {
+        all.push(row);
+        Ok(())
+    })?;
+    Ok(all)
 }
 
 /// An absent id is an id that no row has (contract, section 2).

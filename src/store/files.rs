@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::Path;
+use std::process;
 
 use tempfile::TempPath;
 
@@ -181,8 +182,10 @@ impl TemporaryFile {
     pub fn beside(path: &Path) -> io::Result<Self> {
         remove_stale_temporary_files(path);
         let folder = path.parent().unwrap_or(path);
+        // With the process id, because forked processes draw the same random names, one after the other.
+        let prefix = format!("{TEMPORARY_PREFIX}{}-", process::id());
         let mut builder = tempfile::Builder::new();
-        builder.prefix(TEMPORARY_PREFIX).suffix(TEMPORARY_SUFFIX);
+        builder.prefix(&prefix).suffix(TEMPORARY_SUFFIX);
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(PRIVATE_MODE));
         loop {
@@ -220,8 +223,7 @@ pub fn remove_stale_temporary_files(path: &Path) {
         .collect();
     for (name, path) in entries.iter().filter(|(name, _)| name.ends_with(TEMPORARY_SUFFIX)) {
         let Ok(handle) = OpenOptions::new().read(true).write(true).open(path) else { continue };
-        // Nobody uses a file that this process can lock.
-        if claim(&handle) == LockResult::Done {
+        if is_stale(path, &handle) {
             for (_, companion) in entries.iter().filter(|(other, _)| other.starts_with(name.as_str()) && other != name)
             {
                 let _ = fs::remove_file(companion);
@@ -229,6 +231,14 @@ pub fn remove_stale_temporary_files(path: &Path) {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// Is the temporary file at `path`, which `handle` is open to, in no use any more? Then it stays locked until the handle
+/// is closed.
+fn is_stale(path: &Path, handle: &File) -> bool {
+    // No process uses a file that this one can lock. Its owner may have removed it just now, and the path may already
+    // name another file.
+    claim(handle) == LockResult::Done && FileId::of_handle(handle).is_none_or(|id| FileId::of(path) == Some(id))
 }
 
 #[cfg(test)]
@@ -316,6 +326,31 @@ mod tests {
         drop(handle);
         remove_stale_temporary_files(&target);
         assert_eq!((entries(folder.path()), kept.exists()), (1, true));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_temporary_file_is_not_stale_if_it_has_got_the_name_of_one_that_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("draft");
+        let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+        let looked_at = open();
+        assert!(is_stale(&path, &looked_at));
+        fs::remove_file(&path).unwrap();
+        assert!(!is_stale(&path, &looked_at), "it was removed");
+        let of_another = open();
+        assert_eq!(claim(&of_another), LockResult::Done);
+        assert!(!is_stale(&path, &looked_at), "the path names another file");
+        assert!(!is_stale(&path, &open()), "which is in use");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn forked_processes_do_not_get_the_same_temporary_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let temporary = TemporaryFile::beside(&folder.path().join("backup.db")).unwrap();
+        let name = temporary.path().file_name().unwrap().to_str().unwrap();
+        assert!(name.contains(&format!("-{}-", process::id())), "{name}");
     }
 
     // Elsewhere a file is identified by its path.

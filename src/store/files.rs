@@ -61,6 +61,27 @@ pub fn is_same_file(one: &Path, other: &Path) -> bool {
     FileId::of(one).is_some_and(|id| FileId::of(other) == Some(id))
 }
 
+/// Opens a handle that can be locked. An exclusive lock needs a handle that could write; nothing is written.
+#[must_use]
+pub fn open_handle(path: &Path) -> Option<File> {
+    File::options().read(true).write(true).open(path).ok()
+}
+
+/// Has the open file no name any more?
+#[cfg(unix)]
+#[must_use]
+pub fn is_deleted(file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    file.metadata().is_ok_and(|file| file.nlink() == 0)
+}
+
+/// On Windows an open file cannot be deleted.
+#[cfg(not(unix))]
+#[must_use]
+pub fn is_deleted(_: &File) -> bool {
+    false
+}
+
 /// The length of the file in bytes, or 0 if there is none.
 #[must_use]
 pub fn length(path: &Path) -> u64 {

@@ -37,6 +37,8 @@ pub enum Rank {
     Opening,
     /// Writing to a file.
     Writing,
+    /// The handles that wait for their next use. Held for a few system calls.
+    UnusedHandles,
 }
 
 /// A mutex with a rank. It is only ever acquired with a deadline: after a fork a lock may have no owner any more.

@@ -26,8 +26,9 @@
 //! These locks do not cover one case: a writer of another program, in another process, in the moment (well under a
 //! millisecond) in which other code of this process closes the file in the middle of a change.
 //!
-//! Closing these handles drops POSIX locks too, so they are closed after the connections. Without such locks (outside
-//! Linux) only SQLite's own locks protect the file.
+//! Closing these handles drops POSIX locks too, so the handle of the database is closed after the connections, and one
+//! of the `-shm` is closed once the `-shm` is deleted ([`ShmHandle`]). Without such locks (outside Linux) only SQLite's
+//! own locks protect the file.
 //!
 //! The constants of SQLite were checked against SQLite 3.53.2 (`src/os.h`, `src/os_unix.c`); a test fails with another
 //! version.
@@ -39,11 +40,11 @@ use std::process;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::shared_memory::{self, DatabaseVersion, INDEX_HEADER_LENGTH};
+use super::shared_memory::{self, DatabaseVersion, INDEX_HEADER_LENGTH, ShmHandle};
 use super::waiting::{LOCK_POLL, TICKET_HOLDER_POLL};
 use crate::store::deadline::Deadline;
 use crate::store::file_lock::{ByteRange, LockResult, Operation, is_locked, lock};
-use crate::store::files::FileId;
+use crate::store::files::{FileId, open_handle};
 use crate::store::lock_order::{Ordered, OrderedGuard, Rank};
 
 /// `SHARED_FIRST` and `SHARED_SIZE` of `src/os.h`. A connection in WAL mode holds a shared lock on these bytes.
@@ -82,7 +83,7 @@ pub(super) struct FileLocks {
 
 struct SharedLocks {
     /// The `-shm`, if it can be opened.
-    shm: Option<File>,
+    shm: Option<ShmHandle>,
     /// Can locks of an open file description be acquired here?
     are_available: bool,
 }
@@ -191,23 +192,24 @@ impl FileLocks {
             lock_when_free(self.database.as_ref(), Operation::Share, range, || deadline.sleep(LOCK_POLL))?;
         }
         let are_available = lock(self.database.as_ref(), Operation::Share, USER_LOCK) == LockResult::Done;
-        let shm = self.database.as_ref().and_then(|database| shared_memory::open_or_create(shm_path, database));
+        let handle = self.database.as_ref().and_then(|database| ShmHandle::open_or_create(shm_path, database));
+        let shm = handle.as_ref().and_then(ShmHandle::file);
         // SQLite resets the `-shm` if no process has locked the dead man's switch. It will see our lock and not reset
         // it, so what a crash has left there is reset here.
-        if lock(shm.as_ref(), Operation::Exclude, DEAD_MANS_SWITCH) == LockResult::Done
-            && let Some(mut shm) = shm.as_ref()
+        if lock(shm, Operation::Exclude, DEAD_MANS_SWITCH) == LockResult::Done
+            && let Some(mut shm) = shm
         {
             // Not truncated: other code of some process may still have it mapped.
-            let _ = shm.write_all(&[0; INDEX_HEADER_LENGTH]);
+            let _ = shm.seek(SeekFrom::Start(0)).and_then(|_| shm.write_all(&[0; INDEX_HEADER_LENGTH]));
         }
-        lock_when_free(shm.as_ref(), Operation::Share, DEAD_MANS_SWITCH, || deadline.sleep(LOCK_POLL))?;
-        if let (Some(database), Some(shm)) = (self.database.as_ref(), shm.as_ref()) {
+        lock_when_free(shm, Operation::Share, DEAD_MANS_SWITCH, || deadline.sleep(LOCK_POLL))?;
+        if let (Some(database), Some(shm)) = (self.database.as_ref(), shm) {
             shared_memory::lock_owner(shm, database);
             if shared_memory::has_another_owner(shm, database) {
                 return None;
             }
         }
-        let _ = self.shared.set(SharedLocks { shm, are_available });
+        let _ = self.shared.set(SharedLocks { shm: handle, are_available });
         Some(())
     }
 
@@ -229,7 +231,7 @@ impl FileLocks {
 
     /// The `-shm` that this process has locked.
     fn shm(&self) -> Option<&File> {
-        self.shared.get()?.shm.as_ref()
+        self.shared.get()?.shm.as_ref()?.file()
     }
 
     /// The version of the database that its readers see. `None`: it is changing just now, or the `-shm` cannot be read.
@@ -261,7 +263,8 @@ impl FileLocks {
         let names = self.database.as_ref().and_then(|database| database.metadata().ok()).map_or(1, |file| file.nlink());
         names > 1
             && self.has_other_users()
-            && open_handle(shm_path).is_none_or(|shm| !is_locked(&shm, DEAD_MANS_SWITCH))
+            && ShmHandle::open(shm_path)
+                .is_none_or(|shm| !shm.file().is_some_and(|shm| is_locked(shm, DEAD_MANS_SWITCH)))
     }
 
     /// The number of names is not known here.
@@ -321,11 +324,6 @@ fn lock_when_free(
         }
     }
     Some(())
-}
-
-/// Opens a handle that can be locked. An exclusive lock needs a handle that could write; nothing is written.
-pub(super) fn open_handle(path: &Path) -> Option<File> {
-    File::options().read(true).write(true).open(path).ok()
 }
 
 #[cfg(test)]
@@ -457,16 +455,54 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn other_code_of_this_process_keeps_its_lock_on_the_shm() {
+        use nix::fcntl::{FcntlArg, fcntl};
+        use nix::libc;
+
+        let files = files();
+        fs::write(&files.shm, [0; 200]).unwrap();
+        // Closed at the end, because closing it drops the lock.
+        let others = open_handle(&files.shm).unwrap();
+        let mut posix_lock: libc::flock = libc::flock { l_type: 0, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+        (posix_lock.l_start, posix_lock.l_len) = DEAD_MANS_SWITCH;
+        fcntl(&others, FcntlArg::F_SETLK(&posix_lock)).unwrap();
+        let probe = open_handle(&files.shm).unwrap();
+        let is_kept = || is_locked(&probe, DEAD_MANS_SWITCH);
+        for turn in 0..3 {
+            drop(shared(&files));
+            assert!(is_kept(), "after a store was open: {turn}");
+            drop(ShmHandle::open(&files.shm));
+            assert!(is_kept(), "after a look at the file: {turn}");
+        }
+        let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let of_shm = open.filter(|handle| fs::read_link(handle.path()).is_ok_and(|path| path == files.shm));
+        assert_eq!(of_shm.count(), 3, "one handle waits for its next use, and two are of this test");
+    }
+
+    #[test]
+    fn a_handle_of_the_shm_that_waits_for_its_next_use_holds_no_lock() {
+        let files = files();
+        let one = shared(&files);
+        let other = shared(&files);
+        drop(one);
+        let opening = other.acquire_opening_lock(Deadline::now()).unwrap();
+        assert!(other.try_acquire_sole_use(&opening).is_some());
+    }
+
+    #[test]
     fn only_the_first_user_resets_the_memory_that_a_crash_has_left() {
         let files = files();
         let begin = |with| fs::write(&files.shm, [with; 200]).unwrap();
         let is_reset = || fs::read(&files.shm).unwrap().starts_with(&[0; INDEX_HEADER_LENGTH]);
         begin(7);
-        let _one = shared(&files);
+        let one = shared(&files);
         assert!(is_reset());
         begin(7);
-        let _other = shared(&files);
+        let other = shared(&files);
         assert!(!is_reset());
+        drop((one, other));
+        let _next = shared(&files);
+        assert!(is_reset(), "with a handle that was used before");
     }
 
     #[test]

@@ -6,10 +6,15 @@
 //! version.
 
 use std::fs::File;
+use std::mem;
 use std::path::Path;
+use std::process;
+use std::time::Duration;
 
-#[cfg(target_os = "linux")]
-use crate::store::{file_lock, files};
+use crate::store::deadline::Deadline;
+use crate::store::file_lock::{self, ByteRange, Operation};
+use crate::store::files::{self, FileId, open_handle};
+use crate::store::lock_order::{Ordered, Rank};
 
 /// The length of the wal-index header, in bytes: two copies of `WalIndexHdr` and one `WalCkptInfo`. It says which part
 /// of the WAL is valid. If it is zero, SQLite rebuilds it from the WAL.
@@ -44,39 +49,104 @@ impl DatabaseVersion {
     }
 }
 
-/// Opens the `-shm`, or creates it as SQLite does (`unixOpenSharedMemory` in `src/os_unix.c`): with the owner and
-/// permissions of the database, and never through a symbolic link.
-#[cfg(target_os = "linux")]
-pub(super) fn open_or_create(shm: &Path, database: &File) -> Option<File> {
-    use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+/// A handle of a `-shm`. It is not closed while another program can still open the `-shm`.
+///
+/// Closing any handle drops all POSIX locks of this process on the file ([`super::file_locks`]). Python's own `sqlite3`
+/// has one such lock, the dead man's switch. Without it, the next SQLite of another process truncates the memory that
+/// `sqlite3` still reads here: a bus error. So a handle that is no longer needed is kept for the next use of the file,
+/// until the file is deleted.
+pub(super) struct ShmHandle {
+    /// Taken away by the drop alone.
+    file: Option<File>,
+    process: u32,
+}
 
-    let mut options = File::options();
-    options.read(true).write(true).mode(files::PRIVATE_MODE).custom_flags(nix::libc::O_NOFOLLOW);
-    match options.open(shm) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        opened => return opened.ok(),
+/// The handles that are not in use, which hold no locks, and the process that opened each.
+static UNUSED: Ordered<Vec<(u32, FileId, File)>> = Ordered::new(Rank::UnusedHandles, Vec::new());
+
+/// How long a thread waits for [`UNUSED`], which is held for a few system calls.
+const UNUSED_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl ShmHandle {
+    fn new(file: File) -> Self {
+        Self { file: Some(file), process: process::id() }
     }
-    let database = database.metadata().ok()?;
-    let created = options.create_new(true).open(shm).ok()?;
-    let _ = created.set_permissions(database.permissions());
-    let _ = fchown(&created, Some(database.uid()), Some(database.gid()));
-    Some(created)
+
+    /// Opens the `-shm`, or takes an unused handle of it.
+    pub(super) fn open(shm: &Path) -> Option<Self> {
+        Self::take_unused(shm).or_else(|| open_handle(shm)).map(Self::new)
+    }
+
+    /// Opens the `-shm`, or creates it as SQLite does (`unixOpenSharedMemory` in `src/os_unix.c`): with the owner and
+    /// permissions of the database, and never through a symbolic link.
+    #[cfg(target_os = "linux")]
+    pub(super) fn open_or_create(shm: &Path, database: &File) -> Option<Self> {
+        use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+
+        if !shm.is_symlink()
+            && let Some(unused) = Self::take_unused(shm)
+        {
+            return Some(Self::new(unused));
+        }
+        let mut options = File::options();
+        options.read(true).write(true).mode(files::PRIVATE_MODE).custom_flags(nix::libc::O_NOFOLLOW);
+        match options.open(shm) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            opened => return opened.ok().map(Self::new),
+        }
+        let database = database.metadata().ok()?;
+        let created = options.create_new(true).open(shm).ok()?;
+        let _ = created.set_permissions(database.permissions());
+        let _ = fchown(&created, Some(database.uid()), Some(database.gid()));
+        Some(Self::new(created))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn open_or_create(_: &Path, _: &File) -> Option<Self> {
+        None
+    }
+
+    /// The open file.
+    pub(super) fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
+    fn take_unused(shm: &Path) -> Option<File> {
+        let wanted = FileId::of(shm)?;
+        let mut unused = UNUSED.lock(Deadline::after(UNUSED_TIMEOUT))?;
+        let at = unused.iter().position(|(process, id, _)| (*process, *id) == (process::id(), wanted))?;
+        Some(unused.swap_remove(at).2)
+    }
 }
 
-#[cfg(not(target_os = "linux"))]
-pub(super) fn open_or_create(_: &Path, _: &File) -> Option<File> {
-    None
+impl Drop for ShmHandle {
+    fn drop(&mut self) {
+        let Some(file) = self.file.take() else { return };
+        if self.process != process::id() {
+            // The parent process works with the locks of this handle.
+            return;
+        }
+        file_lock::lock(Some(&file), Operation::Release, WHOLE_FILE);
+        let Some(mut unused) = UNUSED.lock(Deadline::after(UNUSED_TIMEOUT)) else { return mem::forget(file) };
+        if let Some(id) = FileId::of_handle(&file) {
+            unused.push((self.process, id, file));
+        }
+        unused.retain(|(_, _, file)| !files::is_deleted(file));
+    }
 }
+
+/// A length of zero means "to the end of the file" (`fcntl(2)`).
+const WHOLE_FILE: ByteRange = (0, 0);
 
 /// Bytes far behind all that SQLite uses in the `-shm`. Each stands for the database files that the WAL may belong to:
 /// the byte of a file follows from its inode number.
 #[cfg(target_os = "linux")]
-const OWNERS: file_lock::ByteRange = (1 << 32, 1 << 32);
+const OWNERS: ByteRange = (1 << 32, 1 << 32);
 
 /// Acquires the owner lock: while this handle is open, the WAL belongs to this database.
 #[cfg(target_os = "linux")]
 pub(super) fn lock_owner(shm: &File, database: &File) {
-    file_lock::lock(Some(shm), file_lock::Operation::Share, (owner_byte(database), 1));
+    file_lock::lock(Some(shm), Operation::Share, (owner_byte(database), 1));
 }
 
 /// Does a process of this library use the WAL for another database than this one?

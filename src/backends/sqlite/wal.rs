@@ -7,7 +7,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::file_locks::{FileLocks, OpeningLock, UnusedLock, open_handle};
+use super::file_locks::{FileLocks, OpeningLock, UnusedLock};
+use super::shared_memory::ShmHandle;
 use crate::store::deadline::Deadline;
 use crate::store::files;
 
@@ -56,10 +57,11 @@ pub(super) fn remove_stray(locks: &FileLocks, opening: &OpeningLock<'_>, wal: &P
     if fs::metadata(wal).is_err() {
         return;
     }
-    let Some(shm_handle) = open_handle(shm) else { return };
+    let handle = ShmHandle::open(shm);
+    let Some(shm_file) = handle.as_ref().and_then(ShmHandle::file) else { return };
     // While this lock is held, no WAL is in use for this file.
     let unused = locks.try_lock_unused(opening);
-    if locks.is_wal_of_another_file(&shm_handle, matches!(unused, UnusedLock::Acquired(_))) {
+    if locks.is_wal_of_another_file(shm_file, matches!(unused, UnusedLock::Acquired(_))) {
         remove(wal, shm);
     }
 }

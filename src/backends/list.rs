@@ -6,7 +6,7 @@ use std::mem;
 
 use crate::domain::lease::Lease;
 use crate::domain::{Key, Row, Token, id};
-use crate::store::backend::{Backend, Durability, Location, SeenLease, Snapshot, Transaction};
+use crate::store::backend::{Backend, Change, Durability, Location, Reading, SeenLease, Snapshot, Transaction};
 use crate::store::deadline::Deadline;
 use crate::store::error::Result;
 use crate::store::lock_order::{Ordered, OrderedGuard, Rank};
@@ -90,10 +90,6 @@ impl Backend for List {
         false
     }
 
-    fn groups_saves(&self) -> bool {
-        false
-    }
-
     fn answers_at_once(&self) -> bool {
         true
     }
@@ -102,16 +98,11 @@ impl Backend for List {
         self.lock(deadline)?.by_key(key, value)
     }
 
-    fn read(&self, deadline: Deadline, work: &mut dyn FnMut(&dyn Snapshot) -> Result<()>) -> Result<()> {
+    fn read(&self, deadline: Deadline, work: &mut Reading<'_>) -> Result<()> {
         work(&*self.lock(deadline)?)
     }
 
-    fn write(
-        &self,
-        deadline: Deadline,
-        _: Durability,
-        work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
-    ) -> Result<()> {
+    fn write(&self, deadline: Deadline, _: Durability, work: &mut Change<'_>) -> Result<()> {
         let mut records = self.lock(deadline)?;
         let counters = (records.last_id, records.last_order);
         let mut change = UndoLog { undo: Vec::new(), counters, records: &mut records };

@@ -34,8 +34,15 @@ pub trait Snapshot {
     /// Passes every row to `visit`, the oldest row first. Stops at the first error of `visit`, and returns it.
     fn each(&self, visit: &mut dyn FnMut(Row) -> Result<()>) -> Result<()>;
 
-    /// Returns the number of rows.
-    fn count(&self) -> Result<usize>;
+    /// Returns the number of rows. A database counts them without reading them.
+    fn count(&self) -> Result<usize> {
+        let mut count = 0;
+        self.each(&mut |_| {
+            count += 1;
+            Ok(())
+        })?;
+        Ok(count)
+    }
 
     /// Returns the highest number that the id of any row ever had ([`crate::domain::id::number`]), deleted rows
     /// included; 0 if there was none.
@@ -86,6 +93,12 @@ pub trait Transaction: Snapshot {
     fn scrub_replaced(&mut self) {}
 }
 
+/// Work on one snapshot.
+pub type Reading<'a> = dyn FnMut(&dyn Snapshot) -> Result<()> + 'a;
+
+/// Work that is committed as one transaction.
+pub type Change<'a> = dyn FnMut(&mut dyn Transaction) -> Result<()> + 'a;
+
 /// How durable a write is when [`Backend::write`] returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -106,16 +119,29 @@ pub trait Backend: Send + Sync {
 
     /// Can other processes use the same rows? Then their leases count. Otherwise a lease of another process can only
     /// be one that this process inherited when it was forked, and it does not count.
-    fn is_shared(&self) -> bool;
+    fn is_shared(&self) -> bool {
+        true
+    }
 
     /// Does one commit for several saves save time? Then [`super::Store`] groups saves that arrive at the same time.
-    fn groups_saves(&self) -> bool;
+    fn groups_saves(&self) -> bool {
+        false
+    }
 
     /// Does a lookup take microseconds? Then a find runs with Python's GIL held. A lookup over a network does not.
-    fn answers_at_once(&self) -> bool;
+    fn answers_at_once(&self) -> bool {
+        false
+    }
 
     /// [`Snapshot::by_key`] outside any transaction. This is the hot path of every find.
-    fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>>;
+    fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>> {
+        let mut found = Vec::new();
+        self.read(deadline, &mut |rows| {
+            found = rows.by_key(key, value)?;
+            Ok(())
+        })?;
+        Ok(found)
+    }
 
     /// [`Snapshot::by_keys`] outside any transaction. All keys are looked up in one snapshot.
     fn by_keys(
@@ -128,16 +154,11 @@ pub trait Backend: Send + Sync {
     }
 
     /// Runs `work` on one snapshot. It may run `work` again if an attempt fails.
-    fn read(&self, deadline: Deadline, work: &mut dyn FnMut(&dyn Snapshot) -> Result<()>) -> Result<()>;
+    fn read(&self, deadline: Deadline, work: &mut Reading<'_>) -> Result<()>;
 
     /// Runs `work` as one transaction, and commits it. It may run `work` again if an attempt fails. If it returns an
     /// error, nothing was changed.
-    fn write(
-        &self,
-        deadline: Deadline,
-        durability: Durability,
-        work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
-    ) -> Result<()>;
+    fn write(&self, deadline: Deadline, durability: Durability, work: &mut Change<'_>) -> Result<()>;
 
     /// Writes a consistent copy of all rows into a new file while others go on writing. Returns false if the backend
     /// cannot: then [`super::Store::backup`] copies row by row.
@@ -162,7 +183,7 @@ pub trait Backend: Send + Sync {
 
     /// Releases everything. No operation begins afterwards. An operation of another thread may still be running, and
     /// the hooks above may still be called.
-    fn close(&self, deadline: Deadline);
+    fn close(&self, _deadline: Deadline) {}
 }
 
 /// The rows of a database file.

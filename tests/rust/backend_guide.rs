@@ -28,7 +28,7 @@ mod a_backend_on_a_server {
     /// A store over a new server with one expired row, and the server's counter of round trips.
     fn store() -> (Store, Arc<AtomicUsize>) {
         let server = Miniature::new(Clock::new());
-        let round_trips = Arc::clone(&server.round_trips);
+        let round_trips = Arc::clone(&server.network.round_trips);
         let store = Store::new(Box::new(server), TIMEOUT).with_refresh_lease(Duration::from_secs(10));
         store.save(token(EXPIRED), NOW).unwrap();
         (store, round_trips)
@@ -214,7 +214,8 @@ mod the_guide {
 
     #[test]
     fn its_code_is_the_code_of_the_backend_in_miniature() {
-        let sources = [read("tests/rust/miniature.rs"), read("tests/rust/common/backends.rs")];
+        let files = ["tests/rust/miniature.rs", "tests/rust/common/network.rs", "tests/rust/common/backends.rs"];
+        let sources = files.map(read);
         let (code, _) = blocks();
         assert!(code.len() >= 4);
         for block in code {

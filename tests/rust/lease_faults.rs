@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use zoho_token_store::backends::list::List;
 use zoho_token_store::domain::lease::{Lease, Requester};
 use zoho_token_store::domain::{Field, Key, Row, Token};
-use zoho_token_store::store::backend::{Backend, Durability, Location, SeenLease, Snapshot, Transaction};
+use zoho_token_store::store::backend::{
+    Backend, Change, Durability, Location, Reading, SeenLease, Snapshot, Transaction,
+};
 use zoho_token_store::store::deadline::Deadline;
 use zoho_token_store::store::error::Code;
 use zoho_token_store::store::lease::Lookup;
@@ -143,10 +145,6 @@ impl Backend for Faulty {
         false
     }
 
-    fn groups_saves(&self) -> bool {
-        false
-    }
-
     fn answers_at_once(&self) -> bool {
         true
     }
@@ -155,16 +153,11 @@ impl Backend for Faulty {
         self.list.by_key(key, value, deadline)
     }
 
-    fn read(&self, deadline: Deadline, work: &mut dyn FnMut(&dyn Snapshot) -> Result<()>) -> Result<()> {
+    fn read(&self, deadline: Deadline, work: &mut Reading<'_>) -> Result<()> {
         self.list.read(deadline, &mut |rows| work(&FaultyRows { rows, faulty: self }))
     }
 
-    fn write(
-        &self,
-        deadline: Deadline,
-        durability: Durability,
-        work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
-    ) -> Result<()> {
+    fn write(&self, deadline: Deadline, durability: Durability, work: &mut Change<'_>) -> Result<()> {
         self.list
             .write(deadline, durability, &mut |transaction| work(&mut FaultyTransaction { transaction, faulty: self }))
     }

@@ -10,7 +10,7 @@ use super::sql::{STATEMENT_CACHE_SIZE, Sql};
 use super::waiting::with_deadline;
 use super::{backup, schema};
 use crate::domain::{Key, Row};
-use crate::store::backend::{Backend, Durability, Location, Snapshot, Transaction};
+use crate::store::backend::{Backend, Change, Durability, Location, Reading, Snapshot, Transaction};
 use crate::store::deadline::Deadline;
 use crate::store::error::{Code, Error, Result};
 use crate::store::lock_order::{Ordered, OrderedGuard, Rank};
@@ -81,10 +81,6 @@ impl Backend for Memory {
         false
     }
 
-    fn groups_saves(&self) -> bool {
-        false
-    }
-
     fn answers_at_once(&self) -> bool {
         true
     }
@@ -100,16 +96,11 @@ impl Backend for Memory {
         Ok(rows)
     }
 
-    fn read(&self, deadline: Deadline, work: &mut dyn FnMut(&dyn Snapshot) -> Result<()>) -> Result<()> {
+    fn read(&self, deadline: Deadline, work: &mut Reading<'_>) -> Result<()> {
         self.with(None, deadline, |sql| work(sql))
     }
 
-    fn write(
-        &self,
-        deadline: Deadline,
-        _: Durability,
-        work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
-    ) -> Result<()> {
+    fn write(&self, deadline: Deadline, _: Durability, work: &mut Change<'_>) -> Result<()> {
         self.with(Some(TransactionBehavior::Immediate), deadline, |sql| work(sql))
     }
 

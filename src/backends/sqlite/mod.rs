@@ -45,7 +45,7 @@ use self::sql::Sql;
 use self::waiting::{SCRUB_TIMEOUT, with_deadline};
 use crate::domain::check::Finding;
 use crate::domain::{Key, Row};
-use crate::store::backend::{Backend, DatabaseFormat, Durability, Location, Snapshot, Transaction};
+use crate::store::backend::{Backend, Change, DatabaseFormat, Durability, Location, Reading, Snapshot};
 use crate::store::deadline::Deadline;
 use crate::store::error::{Code, Error, Result};
 use crate::store::files::{self, FileId};
@@ -172,7 +172,7 @@ impl Sqlite {
         &self,
         database: &Database,
         open: &OpenConnection,
-        work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
+        work: &mut Change<'_>,
     ) -> Result<AttemptOutcome<bool>> {
         let failed = |error| from_sqlite(&self.location, &error);
         // Immediate: SQLite refuses a transaction that reads before it writes, instead of waiting
@@ -219,10 +219,6 @@ impl Backend for Sqlite {
         &self.location
     }
 
-    fn is_shared(&self) -> bool {
-        true
-    }
-
     fn groups_saves(&self) -> bool {
         true
     }
@@ -240,7 +236,7 @@ impl Backend for Sqlite {
         }
     }
 
-    fn read(&self, deadline: Deadline, work: &mut dyn FnMut(&dyn Snapshot) -> Result<()>) -> Result<()> {
+    fn read(&self, deadline: Deadline, work: &mut Reading<'_>) -> Result<()> {
         self.run(Role::Reader, deadline, |_, open| {
             let done = open.read(deadline, || {
                 let _snapshot = rusqlite::Transaction::new_unchecked(&open.connection, TransactionBehavior::Deferred)
@@ -251,12 +247,7 @@ impl Backend for Sqlite {
         })
     }
 
-    fn write(
-        &self,
-        deadline: Deadline,
-        durability: Durability,
-        work: &mut dyn FnMut(&mut dyn Transaction) -> Result<()>,
-    ) -> Result<()> {
+    fn write(&self, deadline: Deadline, durability: Durability, work: &mut Change<'_>) -> Result<()> {
         self.run(Role::Writer, deadline, |database, open| {
             let done = open.write(deadline, || match durability {
                 Durability::Full => self.change(database, open, work),

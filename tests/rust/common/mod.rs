@@ -5,6 +5,7 @@
 mod backends;
 #[path = "../miniature.rs"]
 mod miniature;
+mod network;
 
 use std::fs;
 use std::path::{Path, PathBuf};

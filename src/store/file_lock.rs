@@ -53,6 +53,18 @@ pub fn is_locked(file: &File, range: ByteRange) -> bool {
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && i32::from(found.l_type) != libc::F_UNLCK
 }
 
+/// Returns the id of a process that has a POSIX lock in this range. `None`: there is none, or it cannot be told. If
+/// several locks conflict, this sees one of them.
+#[cfg(target_os = "linux")]
+pub fn posix_holder(file: &File, range: ByteRange) -> Option<u32> {
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
+    let mut found = description(Operation::Exclude, range);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).ok()?;
+    // -1 for a lock of an open file description, 0 for a process that is not visible here (fcntl(2)).
+    if i32::from(found.l_type) == libc::F_UNLCK { None } else { u32::try_from(found.l_pid).ok().filter(|&pid| pid > 0) }
+}
+
 #[cfg(target_os = "linux")]
 fn description(operation: Operation, (start, length): ByteRange) -> nix::libc::flock {
     use nix::libc;

@@ -37,8 +37,8 @@ pub enum Rank {
     Opening,
     /// Writing to a file.
     Writing,
-    /// The handles that wait for their next use. Held for a few system calls.
-    UnusedHandles,
+    /// The open handles of files that other code of this process may have open. Held for a few system calls.
+    ShmHandles,
 }
 
 /// A mutex with a rank. It is only ever acquired with a deadline: after a fork a lock may have no owner any more.

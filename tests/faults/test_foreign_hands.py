@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import sqlite3
 import threading
 import time
@@ -192,3 +193,71 @@ def create_while_other_code_reads(path, count, rounds):
 def test_code_that_reads_the_file_while_it_is_created_and_closed_costs_no_save(path, extent):
     """Contract 7: all stores begin at once without a file, each beside other code, and close one after the other."""
     run_in_fork(create_while_other_code_reads, path, 5, extent.of(8, 100))
+
+
+def save_and_be_killed(path, users):
+    """Leave a WAL with acknowledged saves beside the file."""
+
+    def work():
+        store = open_store(path)
+        for user in users:
+            store.save_token(login(user))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert os.waitpid(children.fork(work), 0)[1] == signal.SIGKILL
+    assert path.with_name(f"{path.name}-wal").stat().st_size > 0
+
+
+@contextlib.contextmanager
+def another_program(path, then):
+    """Have the file open in Python's SQLite, in another process that calls `then(path)` and stays to the end."""
+    opened, ready = os.pipe()
+    gate, ended = os.pipe()
+
+    def work():
+        os.close(ended)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("SELECT count(*) FROM oauthtoken").fetchone()
+            then(path)
+            os.write(ready, b".")
+            os.read(gate, 1)
+
+    child = children.fork(work)
+    os.close(ready)
+    os.close(gate)
+    try:
+        assert os.read(opened, 1) == b"."
+        yield
+    finally:
+        os.close(ended)
+        os.close(opened)
+        children.join([child])
+
+
+def open_beside_a_program_that_lost_its_lock(path):
+    users = ["ada@example.com", "bob@example.com"]
+    save_and_be_killed(path, users)
+    # Closing the file drops the program's lock on it, but not its lock on the `-shm`.
+    with another_program(path, Path.read_bytes):
+        open_store(path).close()
+        assert_users(path, users)
+    assert_users(path, users)
+
+
+def test_saves_in_a_wal_stay_beside_a_program_that_has_lost_its_lock_on_the_file(path):
+    """Contract 7: only a WAL that is certainly another file's is removed."""
+    run_in_fork(open_beside_a_program_that_lost_its_lock, path)
+
+
+def open_beside_a_program_whose_file_was_renamed(path):
+    moved = path.with_name("moved.db")
+    save_and_be_killed(path, ["ada@example.com"])
+    with another_program(path, lambda path: path.rename(moved)):
+        with open_store(path) as store:
+            store.save_token(login("bob@example.com"))
+        assert_users(path, ["bob@example.com"])
+
+
+def test_a_wal_that_another_program_uses_for_a_renamed_file_is_not_replayed_into_a_new_file(path):
+    """Contract 7: the path names another file now."""
+    run_in_fork(open_beside_a_program_whose_file_was_renamed, path)

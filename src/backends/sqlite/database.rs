@@ -362,15 +362,14 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_connection_that_is_opened_while_the_file_is_closed_finally_has_shared_locks() {
-        use super::super::file_locks::tests::is_used;
+        use super::super::file_locks::tests::{hold_as_another_program, is_used};
 
         let (_folder, database) = create();
         let open = database.open(Role::Writer, Journal::Wal).unwrap();
         // What a thread holds that waits for the opening lock.
         let locks = Arc::clone(&open.locks);
         // Another program, for which the WAL stays.
-        let other = Connection::open(&database.path).unwrap();
-        other.query_row("SELECT count(*) FROM oauthtoken", [], |_| Ok(())).unwrap();
+        let _other = hold_as_another_program(&database.path);
         *database.slot(Role::Writer).try_lock().unwrap() = Some(open);
         database.close_finally(Deadline::after(Duration::from_secs(20)));
         assert!(!is_used(&database.path));

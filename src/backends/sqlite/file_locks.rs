@@ -40,7 +40,7 @@ use std::process;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::shared_memory::{self, DatabaseVersion, INDEX_HEADER_LENGTH, ShmHandle};
+use super::shared_memory::{self, DEAD_MANS_SWITCH, DatabaseVersion, INDEX_HEADER_LENGTH, ShmHandle};
 use super::waiting::{LOCK_POLL, TICKET_HOLDER_POLL};
 use crate::store::deadline::Deadline;
 use crate::store::file_lock::{ByteRange, LockResult, Operation, is_locked, lock};
@@ -49,8 +49,6 @@ use crate::store::lock_order::{Ordered, OrderedGuard, Rank};
 
 /// `SHARED_FIRST` and `SHARED_SIZE` of `src/os.h`. A connection in WAL mode holds a shared lock on these bytes.
 const DATABASE_BYTES: ByteRange = (0x4000_0002, 510);
-/// `UNIX_SHM_DMS` of `src/os_unix.c`: a byte of the `-shm`.
-const DEAD_MANS_SWITCH: ByteRange = (128, 1);
 
 // Our own locks lie in the page that SQLite keeps free for locks ("lock-byte page",
 // https://www.sqlite.org/fileformat.html, section 1.4), behind SQLite's.
@@ -193,10 +191,12 @@ impl FileLocks {
         }
         let are_available = lock(self.database.as_ref(), Operation::Share, USER_LOCK) == LockResult::Done;
         let handle = self.database.as_ref().and_then(|database| ShmHandle::open_or_create(shm_path, database));
-        let shm = handle.as_ref().and_then(ShmHandle::file);
+        let shm = handle.as_ref().map(ShmHandle::file);
         // SQLite resets the `-shm` if no process has locked the dead man's switch. It will see our lock and not reset
         // it, so what a crash has left there is reset here.
-        if lock(shm, Operation::Exclude, DEAD_MANS_SWITCH) == LockResult::Done
+        let is_in_use = handle.as_ref().is_some_and(|handle| handle.kept_switch);
+        if !is_in_use
+            && lock(shm, Operation::Exclude, DEAD_MANS_SWITCH) == LockResult::Done
             && let Some(mut shm) = shm
         {
             // Not truncated: other code of some process may still have it mapped.
@@ -231,7 +231,7 @@ impl FileLocks {
 
     /// The `-shm` that this process has locked.
     fn shm(&self) -> Option<&File> {
-        self.shared.get()?.shm.as_ref()?.file()
+        self.shared.get()?.shm.as_ref().map(ShmHandle::file)
     }
 
     /// The version of the database that its readers see. `None`: it is changing just now, or the `-shm` cannot be read.
@@ -263,8 +263,7 @@ impl FileLocks {
         let names = self.database.as_ref().and_then(|database| database.metadata().ok()).map_or(1, |file| file.nlink());
         names > 1
             && self.has_other_users()
-            && ShmHandle::open(shm_path)
-                .is_none_or(|shm| !shm.file().is_some_and(|shm| is_locked(shm, DEAD_MANS_SWITCH)))
+            && ShmHandle::open(shm_path).is_none_or(|shm| !is_locked(shm.file(), DEAD_MANS_SWITCH))
     }
 
     /// The number of names is not known here.
@@ -273,11 +272,12 @@ impl FileLocks {
         false
     }
 
-    /// Is the WAL of this `-shm` in use for another database file? If `nobody_uses_this_file`, every user of the `-shm`
-    /// uses another file.
+    /// Is the WAL of this `-shm` in use for another database file? If `nobody_uses_this_file`, that can be another
+    /// program, too.
     pub(super) fn is_wal_of_another_file(&self, shm: &File, nobody_uses_this_file: bool) -> bool {
         let Some(database) = self.database.as_ref() else { return false };
-        (nobody_uses_this_file && is_locked(shm, DEAD_MANS_SWITCH)) || shared_memory::has_another_owner(shm, database)
+        shared_memory::has_another_owner(shm, database)
+            || (nobody_uses_this_file && shared_memory::is_used_by_other_program(shm, database))
     }
 
     /// Tries to lock the database bytes exclusively, without waiting. Every connection in WAL mode has them locked.
@@ -293,12 +293,17 @@ impl FileLocks {
         }
     }
 
-    /// Tries to make all shared locks exclusive, without waiting. `None`: another user has the file open.
+    /// Tries to make all shared locks exclusive, without waiting. `None`: another user has the file open, which may be
+    /// other code of this process.
     ///
     /// Precondition: the connections of this process are closed. Afterwards the shared locks are not held any more.
     pub(super) fn try_acquire_sole_use(&self, _: &OpeningLock<'_>) -> Option<SoleUse<'_>> {
         self.are_given_up.store(true, Ordering::Relaxed);
         let database = self.database.as_ref();
+        if self.shared.get().and_then(|shared| shared.shm.as_ref()).is_some_and(ShmHandle::is_open_elsewhere) {
+            // Closing our connections has dropped the locks of that code.
+            return None;
+        }
         let mut sole = SoleUse { locked: Vec::new() };
         for (file, range) in [(database, USER_LOCK), (database, DATABASE_BYTES), (self.shm(), DEAD_MANS_SWITCH)] {
             if lock(file, Operation::Exclude, range) != LockResult::Done {
@@ -372,6 +377,13 @@ pub(super) mod tests {
     /// Does a process of this library use the file in WAL mode?
     pub(in super::super) fn is_used(path: &Path) -> bool {
         is_range_locked(path, USER_LOCK)
+    }
+
+    /// Holds what SQLite of another process holds on an open database.
+    pub(in super::super) fn hold_as_another_program(path: &Path) -> File {
+        let handle = open_handle(path).unwrap();
+        assert_eq!(lock(Some(&handle), Operation::Share, DATABASE_BYTES), LockResult::Done);
+        handle
     }
 
     fn is_range_locked(path: &Path, range: ByteRange) -> bool {
@@ -455,28 +467,31 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn other_code_of_this_process_keeps_its_lock_on_the_shm() {
-        use nix::fcntl::{FcntlArg, fcntl};
-        use nix::libc;
-
+    fn the_shm_stays_locked_while_other_code_of_this_process_has_it_open() {
         let files = files();
         fs::write(&files.shm, [0; 200]).unwrap();
-        // Closed at the end, because closing it drops the lock.
-        let others = open_handle(&files.shm).unwrap();
-        let mut posix_lock: libc::flock = libc::flock { l_type: 0, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
-        (posix_lock.l_start, posix_lock.l_len) = DEAD_MANS_SWITCH;
-        fcntl(&others, FcntlArg::F_SETLK(&posix_lock)).unwrap();
-        let probe = open_handle(&files.shm).unwrap();
-        let is_kept = || is_locked(&probe, DEAD_MANS_SWITCH);
+        // Its own lock on the file is gone as soon as SQLite closes another handle of the file.
+        let other_code = open_handle(&files.shm).unwrap();
+        let is_locked = || is_locked(&other_code, DEAD_MANS_SWITCH);
         for turn in 0..3 {
             drop(shared(&files));
-            assert!(is_kept(), "after a store was open: {turn}");
+            assert!(is_locked(), "after a store was open: {turn}");
             drop(ShmHandle::open(&files.shm));
-            assert!(is_kept(), "after a look at the file: {turn}");
+            assert!(is_locked(), "after a look at the file: {turn}");
         }
         let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
         let of_shm = open.filter(|handle| fs::read_link(handle.path()).is_ok_and(|path| path == files.shm));
-        assert_eq!(of_shm.count(), 3, "one handle waits for its next use, and two are of this test");
+        assert_eq!(of_shm.count(), 2, "one handle is kept, and one is of this test");
+
+        fs::write(&files.shm, [7; 200]).unwrap();
+        let user = shared(&files);
+        assert!(fs::read(&files.shm).unwrap().starts_with(&[7]), "it is in use, so it is not reset");
+        let opening = user.acquire_opening_lock(Deadline::now()).unwrap();
+        assert!(user.try_acquire_sole_use(&opening).is_none(), "the WAL stays for the other code");
+        drop(opening);
+        drop((user, other_code));
+        drop(shared(&files));
+        assert!(!is_range_locked(&files.shm, DEAD_MANS_SWITCH));
     }
 
     #[test]

@@ -6,13 +6,13 @@
 //! version.
 
 use std::fs::File;
-use std::mem;
 use std::path::Path;
 use std::process;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::store::deadline::Deadline;
-use crate::store::file_lock::{self, ByteRange, Operation};
+use crate::store::file_lock::{self, ByteRange, LockResult, Operation};
 use crate::store::files::{self, FileId, open_handle};
 use crate::store::lock_order::{Ordered, Rank};
 
@@ -49,32 +49,50 @@ impl DatabaseVersion {
     }
 }
 
+/// `UNIX_SHM_DMS` of `src/os_unix.c`, the "dead man's switch". While it is locked, SQLite does not truncate the `-shm`.
+pub(super) const DEAD_MANS_SWITCH: ByteRange = (128, 1);
+
 /// A handle of a `-shm`. It is not closed while another program can still open the `-shm`.
 ///
-/// Closing any handle drops all POSIX locks of this process on the file ([`super::file_locks`]). Python's own `sqlite3`
-/// has one such lock, the dead man's switch. Without it, the next SQLite of another process truncates the memory that
-/// `sqlite3` still reads here: a bus error. So a handle that is no longer needed is kept for the next use of the file,
-/// until the file is deleted.
+/// Other code of this process, such as Python's own `sqlite3`, may have the file open, too. Its lock on the dead man's
+/// switch is a POSIX lock. This process loses it as soon as our SQLite, or this library, closes any handle of the file
+/// ([`super::file_locks`]). Then the next SQLite of another process would truncate the memory that `sqlite3` still reads
+/// here: a bus error. So a handle that is no longer needed is kept until the file is deleted, or until it is needed
+/// again. If other code of this process has the file open at that moment, the handle also keeps the switch locked, and
+/// the owner lock ([`lock_owner`]).
 pub(super) struct ShmHandle {
-    /// Taken away by the drop alone.
-    file: Option<File>,
+    file: Arc<File>,
     process: u32,
+    /// The handle was kept, and has the dead man's switch locked since then.
+    pub(super) kept_switch: bool,
 }
 
-/// The handles that are not in use, which hold no locks, and the process that opened each.
-static UNUSED: Ordered<Vec<(u32, FileId, File)>> = Ordered::new(Rank::UnusedHandles, Vec::new());
+/// A handle that this library has open.
+struct Open {
+    file: Arc<File>,
+    id: Option<FileId>,
+    process: u32,
+    is_used: bool,
+    keeps_switch: bool,
+}
 
-/// How long a thread waits for [`UNUSED`], which is held for a few system calls.
-const UNUSED_TIMEOUT: Duration = Duration::from_secs(1);
+static HANDLES: Ordered<Vec<Open>> = Ordered::new(Rank::ShmHandles, Vec::new());
+
+/// How long a thread waits for [`HANDLES`], which is held for a few system calls.
+const HANDLES_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl ShmHandle {
     fn new(file: File) -> Self {
-        Self { file: Some(file), process: process::id() }
+        let (id, process, file) = (FileId::of_handle(&file), process::id(), Arc::new(file));
+        if let Some(mut handles) = HANDLES.lock(Deadline::after(HANDLES_TIMEOUT)) {
+            handles.push(Open { file: Arc::clone(&file), id, process, is_used: true, keeps_switch: false });
+        }
+        Self { file, process, kept_switch: false }
     }
 
     /// Opens the `-shm`, or takes an unused handle of it.
     pub(super) fn open(shm: &Path) -> Option<Self> {
-        Self::take_unused(shm).or_else(|| open_handle(shm)).map(Self::new)
+        Self::take_unused(shm).or_else(|| open_handle(shm).map(Self::new))
     }
 
     /// Opens the `-shm`, or creates it as SQLite does (`unixOpenSharedMemory` in `src/os_unix.c`): with the owner and
@@ -86,7 +104,7 @@ impl ShmHandle {
         if !shm.is_symlink()
             && let Some(unused) = Self::take_unused(shm)
         {
-            return Some(Self::new(unused));
+            return Some(unused);
         }
         let mut options = File::options();
         options.read(true).write(true).mode(files::PRIVATE_MODE).custom_flags(nix::libc::O_NOFOLLOW);
@@ -107,36 +125,64 @@ impl ShmHandle {
     }
 
     /// The open file.
-    pub(super) fn file(&self) -> Option<&File> {
-        self.file.as_ref()
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 
-    fn take_unused(shm: &Path) -> Option<File> {
+    fn take_unused(shm: &Path) -> Option<Self> {
         let wanted = FileId::of(shm)?;
-        let mut unused = UNUSED.lock(Deadline::after(UNUSED_TIMEOUT))?;
-        let at = unused.iter().position(|(process, id, _)| (*process, *id) == (process::id(), wanted))?;
-        Some(unused.swap_remove(at).2)
+        let mut handles = HANDLES.lock(Deadline::after(HANDLES_TIMEOUT))?;
+        let is_wanted = |open: &&mut Open| !open.is_used && open.process == process::id() && open.id == Some(wanted);
+        let open = handles.iter_mut().find(is_wanted)?;
+        open.is_used = true;
+        Some(Self { file: Arc::clone(&open.file), process: open.process, kept_switch: open.keeps_switch })
+    }
+
+    /// Does other code of this process have the file open?
+    pub(super) fn is_open_elsewhere(&self) -> bool {
+        let handles = HANDLES.lock(Deadline::after(HANDLES_TIMEOUT));
+        handles.is_some_and(|handles| is_open_elsewhere(&self.file, &handles))
     }
 }
 
 impl Drop for ShmHandle {
     fn drop(&mut self) {
-        let Some(file) = self.file.take() else { return };
-        if self.process != process::id() {
-            // The parent process works with the locks of this handle.
-            return;
+        let Some(mut handles) = HANDLES.lock(Deadline::after(HANDLES_TIMEOUT)) else { return };
+        // A handle of the parent process is kept as it is: the parent works with its locks.
+        if self.process == process::id() {
+            let keeps_switch = is_open_elsewhere(&self.file, &handles)
+                && file_lock::lock(Some(&self.file), Operation::Share, DEAD_MANS_SWITCH) == LockResult::Done;
+            if !keeps_switch {
+                file_lock::lock(Some(&self.file), Operation::Release, WHOLE_FILE);
+            }
+            for open in handles.iter_mut().filter(|open| Arc::ptr_eq(&open.file, &self.file)) {
+                (open.is_used, open.keeps_switch) = (false, keeps_switch);
+            }
         }
-        file_lock::lock(Some(&file), Operation::Release, WHOLE_FILE);
-        let Some(mut unused) = UNUSED.lock(Deadline::after(UNUSED_TIMEOUT)) else { return mem::forget(file) };
-        if let Some(id) = FileId::of_handle(&file) {
-            unused.push((self.process, id, file));
-        }
-        unused.retain(|(_, _, file)| !files::is_deleted(file));
+        handles.retain(|open| open.is_used || !files::is_deleted(&open.file));
     }
 }
 
 /// A length of zero means "to the end of the file" (`fcntl(2)`).
 const WHOLE_FILE: ByteRange = (0, 0);
+
+/// Does this process have the file open with a handle that is not one of `ours`?
+#[cfg(target_os = "linux")]
+fn is_open_elsewhere(file: &File, ours: &[Open]) -> bool {
+    use std::os::fd::AsRawFd;
+
+    let (Some(id), Ok(handles)) = (FileId::of_handle(file), std::fs::read_dir("/proc/self/fd")) else { return false };
+    let ours: Vec<_> = ours.iter().map(|open| open.file.as_raw_fd().to_string()).collect();
+    handles
+        .flatten()
+        .filter(|handle| handle.file_name().to_str().is_some_and(|number| !ours.iter().any(|our| our == number)))
+        .any(|handle| FileId::of(&handle.path()) == Some(id))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_open_elsewhere(_: &File, _: &[Open]) -> bool {
+    false
+}
 
 /// Bytes far behind all that SQLite uses in the `-shm`. Each stands for the database files that the WAL may belong to:
 /// the byte of a file follows from its inode number.
@@ -156,6 +202,26 @@ pub(super) fn has_another_owner(shm: &File, database: &File) -> bool {
     // From one byte before the owners, because a length of zero would mean "to the end of the file" (fcntl(2)).
     let others = [(OWNERS.0 - 1, byte - OWNERS.0 + 1), (byte + 1, end - byte)];
     others.into_iter().any(|range| file_lock::is_locked(shm, range))
+}
+
+/// Does another program use the WAL for another database than this one? Its SQLite has the dead man's switch locked, but
+/// its process does not have this database open. If that cannot be told, the answer is no.
+///
+/// A lock on the database itself tells nothing. The process has lost it if any of its code has closed the database, for
+/// example after copying the file.
+#[cfg(target_os = "linux")]
+pub(super) fn is_used_by_other_program(shm: &File, database: &File) -> bool {
+    let (Some(process), Some(id)) = (file_lock::posix_holder(shm, DEAD_MANS_SWITCH), FileId::of_handle(database))
+    else {
+        return false;
+    };
+    let Ok(handles) = std::fs::read_dir(format!("/proc/{process}/fd")) else { return false };
+    handles.flatten().all(|handle| FileId::of(&handle.path()) != Some(id))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn is_used_by_other_program(_: &File, _: &File) -> bool {
+    false
 }
 
 #[cfg(target_os = "linux")]

@@ -47,7 +47,7 @@ pub(super) fn remove_of_replaced_file(path: &Path, wal: &Path, shm: &Path, is_ow
 /// nowhere else yet. It is needed because of contract 7: a new process works on the file that the path names now, even
 /// if the processes that had the old file open are idle and still have its WAL open (`tests/faults/test_taken_away.py`,
 /// moment "before a new one"). If the WAL stayed, SQLite would replay it into this file, and share its `-shm` with
-/// writers of the other file.
+/// writers of the other file. If it cannot be told that the WAL is another file's, it stays.
 ///
 /// The saves in the WAL are not lost as long as one of those processes lives: each has the WAL open, and moves it into
 /// its file when it notices ([`super::database::Database::close_replaced_file`]).
@@ -57,11 +57,10 @@ pub(super) fn remove_stray(locks: &FileLocks, opening: &OpeningLock<'_>, wal: &P
     if fs::metadata(wal).is_err() {
         return;
     }
-    let handle = ShmHandle::open(shm);
-    let Some(shm_file) = handle.as_ref().and_then(ShmHandle::file) else { return };
+    let Some(shm_handle) = ShmHandle::open(shm) else { return };
     // While this lock is held, no WAL is in use for this file.
     let unused = locks.try_lock_unused(opening);
-    if locks.is_wal_of_another_file(shm_file, matches!(unused, UnusedLock::Acquired(_))) {
+    if locks.is_wal_of_another_file(shm_handle.file(), matches!(unused, UnusedLock::Acquired(_))) {
         remove(wal, shm);
     }
 }

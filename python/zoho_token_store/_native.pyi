@@ -54,6 +54,7 @@ _ErrorCode: TypeAlias = Literal[
     "unexpected-tables",
     "database-error",
     "not-a-token-file",
+    "database-in-stream",
     "no-token-table",
     "invalid-line",
     "changed-while-read",

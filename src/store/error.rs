@@ -189,6 +189,9 @@ catalogue! {
     NotATokenFile "not-a-token-file"
         "is neither a file of the SDK's FileStore, nor a token database, nor an export of this library" Untouched
         "Give the path of one of these."
+    DatabaseInStream "database-in-stream"
+        "is a database, and a database cannot be read from a stream" Unchanged
+        "Write it into a file, and give the path of that file."
     NoTokenTable "no-token-table"
         "is an empty database without a table of tokens" Untouched
         "Give the path of a token database."

@@ -78,6 +78,39 @@ fn an_export_has_every_value_and_only_its_owner_can_read_it() {
 }
 
 #[test]
+fn a_stream_has_the_same_rows_as_a_file() {
+    let folder = Folder::new();
+    let source = read(Path::new(FILE_STORE)).unwrap();
+    let mut exported = Vec::new();
+    transfer::write_lines(&mut exported, &source.rows).unwrap();
+    let target = folder.path("export.jsonl");
+    write(&target, &source.rows, Existing::Keep).unwrap();
+    assert!(exported == fs::read(&target).unwrap());
+    let stream = |contents: &[u8]| transfer::read_stream("the stream", contents, DATABASE_FORMATS);
+    for (contents, kind) in [(fs::read(FILE_STORE).unwrap(), SourceKind::FileStore), (exported, SourceKind::JsonLines)]
+    {
+        let read = stream(&contents).unwrap();
+        assert_eq!((read.kind, read.file), (kind, None));
+        assert_eq!((lines(&read.rows), &read.order), (lines(&source.rows), &source.order));
+    }
+    let database = fs::read(folder.with_sample()).unwrap();
+    let wrong_line = format!("{HEADER}\r\n1,planted\r\n");
+    let table: [(&[u8], Code, &str); 4] = [
+        (&database, Code::DatabaseInStream, "database"),
+        (b"", Code::NotATokenFile, "neither"),
+        (b"{}\n{\"planted\": 1}\n", Code::InvalidLine, "(2)"),
+        (wrong_line.as_bytes(), Code::InvalidLine, "(2)"),
+    ];
+    for (contents, code, detail) in table {
+        let Err(error) = stream(contents) else { panic!("{code:?}: the stream was read") };
+        let message = error.to_string();
+        assert_eq!(error.code(), code, "{message}");
+        assert!(message.starts_with("the stream ") && message.contains(detail), "{message}");
+        assert!(!message.contains("planted"), "{message}");
+    }
+}
+
+#[test]
 fn an_export_is_written_only_to_a_new_file_or_over_a_plain_file() {
     let folder = Folder::new();
     let database = make_database(&folder);

@@ -1,12 +1,10 @@
 //! The files of the SDK's `FileStore`: CSV with a header. There are ten columns, or nine without the API domain (up to
 //! SDK 4).
 
-use std::fs;
-use std::io::{self, Read};
 use std::path::Path;
 
 use super::super::error::{Code, Error, Result};
-use super::{BYTE_ORDER_MARK, invalid_line};
+use super::invalid_line;
 use crate::domain::{Field, Row, Token};
 
 /// Returns the field of a column.
@@ -18,8 +16,8 @@ fn field(name: &str) -> Option<Field> {
     }
 }
 
-pub(super) fn read(path: &Path, file: impl Read) -> Result<Vec<Row>> {
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(LastByte { file, last: None });
+pub(super) fn read(path: &Path, text: &[u8]) -> Result<Vec<Row>> {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text);
     let header = reader.headers().map_err(|error| from_csv(path, 1, error))?;
     let columns: Vec<Option<Field>> = header.iter().map(field).collect();
     let required = Field::ALL.into_iter().filter(|&field| field != Field::ApiDomain);
@@ -29,14 +27,14 @@ pub(super) fn read(path: &Path, file: impl Read) -> Result<Vec<Row>> {
     let (mut rows, mut last) = (Vec::new(), csv::Position::new());
     for record in reader.records() {
         let record = record.map_err(|error| {
-            let line = line_of(path, error.position());
+            let line = line_of(text, error.position());
             from_csv(path, line, error)
         })?;
         // A newer SDK adds the tenth column to every line, also to an empty one.
         if record.iter().all(str::is_empty) {
             continue;
         }
-        let invalid = |problem| Err(invalid_line(path, line_of(path, record.position()), problem));
+        let invalid = |problem| Err(invalid_line(path, line_of(text, record.position()), problem));
         if record.len() < columns.len() {
             return invalid("it has too few columns, so it was cut short");
         }
@@ -52,34 +50,18 @@ pub(super) fn read(path: &Path, file: impl Read) -> Result<Vec<Row>> {
         last = record.position().cloned().unwrap_or(last);
     }
     // A line that is cut short in its last column has all its columns. Only the missing line break shows it.
-    if reader.get_ref().last != Some(b'\n') {
-        let line = line_of(path, Some(&last));
+    if text.last() != Some(&b'\n') {
+        let line = line_of(text, Some(&last));
         return Err(invalid_line(path, line, "it has no line break at its end, so it may be cut short"));
     }
     Ok(rows)
-}
-
-/// A reader that remembers the last byte it has read.
-struct LastByte<R> {
-    file: R,
-    last: Option<u8>,
-}
-
-impl<R: Read> Read for LastByte<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read(buffer)?;
-        self.last = buffer[..count].last().copied().or(self.last);
-        Ok(count)
-    }
 }
 
 /// Returns the line in which a record begins, counted from 1.
 ///
 /// The CSV reader's own line number is one too low where lines end with "\r\n", as the SDK writes them: for the reader
 /// a record begins between the two characters (`tests/rust/files.rs` shows it).
-fn line_of(path: &Path, record: Option<&csv::Position>) -> u64 {
-    let text = fs::read(path).unwrap_or_default();
-    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
+fn line_of(text: &[u8], record: Option<&csv::Position>) -> u64 {
     let begun = record.and_then(|record| usize::try_from(record.byte()).ok()).unwrap_or(0);
     let (before, from) = text.split_at(begun.min(text.len()));
     let still_before = from.iter().take_while(|byte| b"\r\n".contains(byte));

@@ -1,6 +1,6 @@
 //! JSON Lines: one JSON object per row, with the names of the columns. For another machine, or another backend.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde::ser::SerializeMap;
@@ -79,7 +79,8 @@ pub fn write(path: &Path, rows: &[Row], existing: Existing, formats: &[&Database
     write_atomically(path, existing, |_, file| write_lines(file, rows).map_err(|error| Error::from_io(path, &error)))
 }
 
-fn write_lines(file: impl Write, rows: &[Row]) -> io::Result<()> {
+/// Writes rows as JSON Lines into a file or a stream.
+pub fn write_lines(file: impl Write, rows: &[Row]) -> io::Result<()> {
     let mut file = io::BufWriter::new(file);
     for row in rows {
         serde_json::to_writer(&mut file, &Exposed(row))?;
@@ -88,15 +89,14 @@ fn write_lines(file: impl Write, rows: &[Row]) -> io::Result<()> {
     file.flush()
 }
 
-pub(super) fn read(path: &Path, file: impl BufRead) -> Result<Vec<Row>> {
+pub(super) fn read(path: &Path, text: &[u8]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (number, line) in (1..).zip(file.split(b'\n')) {
-        let line = line.map_err(|error| Error::from_io(path, &error))?;
+    for (number, line) in (1..).zip(text.split(|&byte| byte == b'\n')) {
         if line.trim_ascii().is_empty() {
             continue;
         }
         // The message of serde may repeat a value.
-        let line: Line = serde_json::from_slice(&line)
+        let line: Line = serde_json::from_slice(line)
             .map_err(|_| invalid_line(path, number, "it is not a JSON object with the fields of a token"))?;
         rows.push(Row::new(Token::from_fn(|field| line.get(field)), 0, line.saved_at));
     }

@@ -6,14 +6,14 @@ mod filestore;
 mod json_lines;
 
 use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 
 use super::backend::{DatabaseFormat, DatabaseRows};
 use super::error::{Code, Error, Result};
 use super::files::{self, FileId};
 use crate::domain::{Row, import};
-pub use json_lines::write;
+pub use json_lines::{write, write_lines};
 
 /// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,22 +53,34 @@ pub fn read(path: &Path, formats: &[&DatabaseFormat]) -> Result<Source> {
         let kind = SourceKind::Database(format.name);
         return Ok(Source { order: import::order(&rows), rows, last_id, kind, file });
     }
-    let handle = File::open(path).map_err(failed)?;
-    let (rows, kind) = read_unchanged(path, &handle, || read_text(path, &handle))?;
+    let mut handle = File::open(path).map_err(failed)?;
+    let (rows, kind) = read_unchanged(path, &handle.try_clone().map_err(failed)?, || {
+        let mut text = Vec::new();
+        handle.read_to_end(&mut text).map_err(failed)?;
+        read_text(path, &text)
+    })?;
     Ok(Source { order: import::order(&rows), rows, last_id: 0, kind, file })
 }
 
-fn read_text(path: &Path, handle: &File) -> Result<(Vec<Row>, SourceKind)> {
-    let failed = |error| Error::from_io(path, &error);
-    let mut file = BufReader::new(handle);
-    let mut start = Vec::new();
-    file.by_ref().take(START_LENGTH).read_to_end(&mut start).map_err(failed)?;
-    let is_json = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&start).trim_ascii_start().starts_with(b"{");
-    let mark = if start.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-    let text = start.split_off(mark);
-    let text = text.chain(file);
-    if is_json {
-        Ok((json_lines::read(path, BufReader::new(text))?, SourceKind::JsonLines))
+/// Reads all rows of a stream, such as standard input. `name` is what messages call it.
+///
+/// The text stays in memory: it contains secrets, so it does not go into a temporary file. A database cannot be read
+/// in this way, because a database library opens a path.
+pub fn read_stream(name: &str, mut stream: impl Read, formats: &[&DatabaseFormat]) -> Result<Source> {
+    let name = Path::new(name);
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text).map_err(|error| Error::from_io(name, &error))?;
+    if formats.iter().any(|format| text.starts_with(format.signature)) {
+        return Err(Error::at(Code::DatabaseInStream, name));
+    }
+    let (rows, kind) = read_text(name, &text)?;
+    Ok(Source { order: import::order(&rows), rows, last_id: 0, kind, file: None })
+}
+
+fn read_text(path: &Path, text: &[u8]) -> Result<(Vec<Row>, SourceKind)> {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    if text.trim_ascii_start().starts_with(b"{") {
+        Ok((json_lines::read(path, text)?, SourceKind::JsonLines))
     } else {
         Ok((filestore::read(path, text)?, SourceKind::FileStore))
     }
@@ -83,9 +95,6 @@ fn read_unchanged<T>(path: &Path, file: &File, read: impl FnOnce() -> Result<T>)
     let read = read();
     if version() == before { read } else { Err(Error::at(Code::ChangedWhileRead, path)) }
 }
-
-/// The number of bytes at the start of a file that tell JSON from CSV.
-const START_LENGTH: u64 = 64;
 
 /// Some editors write it before UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";

@@ -10,6 +10,7 @@ import importlib.metadata
 import inspect
 import subprocess
 import sys
+import time
 import weakref
 from datetime import timedelta
 
@@ -209,7 +210,19 @@ def test_purge_takes_a_timedelta_or_seconds(store):
     assert (store.purge(), len(store)) == (1, 1)
     assert store.purge(idle_for=timedelta(days=30)) == 0
     assert store.purge(3600.5) == 0
-    assert store.purge(idle_for=0) == 1
+    time.sleep(0.002)
+    assert store.purge(idle_for=0.001) == 1
+
+
+@pytest.mark.parametrize("idle_for", [0, 0.0009, timedelta(0), timedelta(microseconds=999)])
+def test_a_purge_never_means_every_row(store, idle_for):
+    """Contract 10: `idle_for` of less than a millisecond would match every row, so it is refused."""
+    store.save_token(login("good@example.com", 1))
+    with pytest.raises(SDKException) as caught:
+        store.purge(idle_for=idle_for)
+    assert caught.value.__cause__.code == "invalid-argument"
+    assert "delete_tokens()" in str(caught.value.__cause__)
+    assert len(store) == 1
 
 
 def test_import_tokens_copies_all_tokens_of_another_store(store, tmp_path):

@@ -344,9 +344,9 @@ class TokenStoreBase:
         These rows have no refresh token, and their access token has expired (contract, section 10).
 
         Args:
-            idle_for: A `timedelta` or a number of seconds, not negative. If it is given, the rows that were not saved
-                for that long are deleted, too. If another program wrote a row, the time counts from the moment when
-                this library first saw the row. If that moment is not known, the row is kept.
+            idle_for: A `timedelta` or a number of seconds, at least a millisecond. If it is given, the rows that were
+                not saved for that long are deleted, too. If another program wrote a row, the time counts from the
+                moment when this library first saw the row. If that moment is not known, the row is kept.
 
         Returns:
             The number of deleted rows.
@@ -702,6 +702,17 @@ class Administration:
                 no file and that `make` is false.
         """
 
+    @staticmethod
+    def rehearsal(source: Source | None = None) -> Administration:
+        """Return a copy in memory, for a trial: what is done to it changes no file. Without a source it is empty.
+
+        Args:
+            source: The rows, as `read_source` returns them for a database.
+
+        Raises:
+            StoreError: `"duplicate-ids"`: several rows have the same id.
+        """
+
     def __len__(self) -> int:
         """Return the number of rows."""
 
@@ -749,6 +760,13 @@ class Administration:
             idle_for: As for `TokenStoreBase.purge`.
         """
 
+    def delete_rows(self, ids: list[str]) -> int:
+        """Delete the rows with these ids, whatever their age, and return how many were deleted.
+
+        Args:
+            ids: The ids of the rows. An id that no row has is ignored.
+        """
+
     def import_rows(self, source: Source, first: int, count: int) -> Imported:
         """Import `count` rows of a source, beginning with row number `first`, in one transaction.
 
@@ -790,6 +808,15 @@ class Administration:
                 `"target-is-database"`: the path is a database.
         """
 
+    def export_to_stdout(self) -> int:
+        """Write all rows to standard output as JSON Lines, and return their number.
+
+        The secrets do not become Python objects. Flush `sys.stdout` first.
+
+        Raises:
+            OSError: standard output cannot be written. `BrokenPipeError` if its reader has closed it.
+        """
+
     def close(self) -> None:
         """Close the database."""
 
@@ -802,6 +829,14 @@ def read_source(path: str | PathLike[str]) -> Source:
         StoreError: `"missing-file"`: there is no file. `"not-a-token-file"`, `"no-token-table"`, `"other-program"`: the
             file is of another kind. `"invalid-line"`, `"damaged"`: its contents are wrong. `"changed-while-read"`:
             another program wrote the file meanwhile.
+    """
+
+def read_stdin() -> Source:
+    """Read the rows of standard input, to import them. They are the text of a `FileStore` or of an export.
+
+    Raises:
+        StoreError: `"not-a-token-file"`, `"database-in-stream"`: the input is of another kind. `"invalid-line"`: its
+            contents are wrong.
     """
 
 def check(path: str | PathLike[str]) -> list[Finding]:

@@ -3,14 +3,17 @@
 //!
 //! Only [`Administration::reveal`] returns secrets to Python.
 
+use std::io;
 use std::time::Duration;
 
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::arguments::{Given, duration_ms, duration_or, file_path};
+use super::arguments::{Given, duration_or, file_path, idle_for as parse_idle_for};
 use super::clock::now;
 use super::error::Failure;
+use crate::backends::list::List;
 use crate::backends::{self, BACKUP_FORMAT, DATABASE_FORMATS};
 use crate::domain::check as findings;
 use crate::domain::{Field, Row, data_centre, expiry};
@@ -163,6 +166,12 @@ pub(super) fn read_source(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<P
     })
 }
 
+/// Read the rows of standard input, to import them.
+#[pyfunction]
+pub(super) fn read_stdin(py: Python<'_>) -> PyResult<PySource> {
+    run(py, || Ok(PySource(py.detach(|| transfer::read_stream("standard input", io::stdin(), DATABASE_FORMATS))?)))
+}
+
 /// Return the problems of the database at `path`, and change nothing.
 #[pyfunction]
 pub(super) fn check(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Vec<PyFinding>> {
@@ -193,6 +202,21 @@ impl Administration {
             let timeout = duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT)?;
             Ok(py.detach(|| -> Result<_, Error> {
                 let store = Store::open(timeout, |deadline| backends::open(&path, make, deadline))?;
+                Ok(Self { store })
+            })?)
+        })
+    }
+
+    /// Return a copy in memory, for a trial: what is done to it changes no file. Without a source it is empty.
+    #[staticmethod]
+    #[pyo3(signature = (source=None))]
+    fn rehearsal(py: Python<'_>, source: Option<&PySource>) -> PyResult<Self> {
+        run(py, || {
+            Ok(py.detach(|| -> Result<_, Error> {
+                let store = Store::open(DEFAULT_BUSY_TIMEOUT, |_| Ok(Box::new(List::new())))?;
+                if let Some(PySource(transfer::Source { rows, last_id, .. })) = source {
+                    store.restore(rows, *last_id)?;
+                }
                 Ok(Self { store })
             })?)
         })
@@ -235,7 +259,7 @@ impl Administration {
     #[pyo3(signature = (idle_for=None))]
     fn purgeable(&self, py: Python<'_>, idle_for: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Record>> {
         run(py, || {
-            let idle_for = idle_for.map(|value| duration_ms("idle_for", value)).transpose()?;
+            let idle_for = parse_idle_for(idle_for)?;
             Ok(py.detach(|| self.store.purgeable(now(), idle_for))?.iter().map(Record::from).collect())
         })
     }
@@ -244,9 +268,17 @@ impl Administration {
     #[pyo3(signature = (ids, idle_for=None))]
     fn purge(&self, py: Python<'_>, ids: Vec<String>, idle_for: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         run(py, || {
-            let idle_for = idle_for.map(|value| duration_ms("idle_for", value)).transpose()?;
+            let idle_for = parse_idle_for(idle_for)?;
             let ids = ids.into_iter().collect();
             Ok(py.detach(|| self.store.purge_confirmed(&ids, now(), idle_for))?)
+        })
+    }
+
+    /// Delete the rows with these ids, whatever their age, and return how many were deleted.
+    fn delete_rows(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<usize> {
+        run(py, || {
+            let ids = ids.into_iter().collect();
+            Ok(py.detach(|| self.store.delete_confirmed(&ids))?)
         })
     }
 
@@ -298,6 +330,17 @@ impl Administration {
         })
     }
 
+    /// Write all rows to standard output as JSON Lines, and return their number. Raise `OSError` if that fails.
+    fn export_to_stdout(&self, py: Python<'_>) -> PyResult<usize> {
+        run(py, || {
+            let rows = py.detach(|| self.store.all())?;
+            match py.detach(|| transfer::write_lines(io::stdout().lock(), &rows)) {
+                Ok(()) => Ok(rows.len()),
+                Err(error) => Err(Failure::Python(os_error(py, &error)?)),
+            }
+        })
+    }
+
     /// Close the database.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.store.close());
@@ -314,6 +357,14 @@ impl Administration {
             _ => Ok(()),
         }
     }
+}
+
+/// The `OSError` for a failed write to standard output, as Python itself would raise it (`OSError`'s constructor picks
+/// the subclass by the number).
+fn os_error(py: Python<'_>, error: &io::Error) -> PyResult<PyErr> {
+    let Some(number) = error.raw_os_error() else { return Ok(PyOSError::new_err(error.to_string())) };
+    let text: String = py.import("os")?.call_method1("strerror", (number,))?.extract()?;
+    Ok(PyOSError::new_err((number, text)))
 }
 
 /// How long the command line waits for other programs by default.

@@ -76,7 +76,12 @@ fn duration(name: &str, value: &Bound<'_, PyAny>) -> Result<Duration, Failure> {
     Duration::try_from_secs_f64(seconds).map_err(|_| invalid())
 }
 
-/// A duration in milliseconds.
-pub(super) fn duration_ms(name: &str, value: &Bound<'_, PyAny>) -> Result<i64, Failure> {
-    Ok(i64::try_from(duration(name, value)?.as_millis()).unwrap_or(i64::MAX))
+/// The `idle_for` of a purge, in milliseconds. Every row has been idle for 0 ms, so 0 would delete every login without a
+/// word. That has a method of its own.
+pub(super) fn idle_for(value: Option<&Bound<'_, PyAny>>) -> Result<Option<i64>, Failure> {
+    let Some(value) = value else { return Ok(None) };
+    match duration("idle_for", value)?.as_millis() {
+        0 => Err(invalid_argument("idle_for is at least a millisecond: to delete all rows, call delete_tokens()")),
+        milliseconds => Ok(Some(i64::try_from(milliseconds).unwrap_or(i64::MAX))),
+    }
 }

@@ -28,7 +28,9 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::administration::{Administration, Imported, PyFinding, PySource, Record, check, read_source};
+    use super::administration::{
+        Administration, Imported, PyFinding, PySource, Record, check, read_source, read_stdin,
+    };
     #[pymodule_export]
     use super::error::error_codes;
     #[pymodule_export]

@@ -15,7 +15,7 @@ use pyo3::types::PyString;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::administration::PyFinding;
-use super::arguments::{Given, duration_ms, duration_or, file_path, flag};
+use super::arguments::{Given, duration_or, file_path, flag, idle_for as parse_idle_for};
 use super::clock::now;
 use super::convert::{self, CallerToken, Sdk, type_name};
 #[cfg(feature = "sqlite")]
@@ -245,7 +245,7 @@ impl TokenStoreBase {
     #[pyo3(signature = (idle_for=None))]
     fn purge(&self, py: Python<'_>, idle_for: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         self.run(py, "purge", |opened| {
-            let idle_for = idle_for.map(|value| duration_ms("idle_for", value)).transpose()?;
+            let idle_for = parse_idle_for(idle_for)?;
             Ok(py.detach(|| opened.store.purge(now(), idle_for))?)
         })
     }

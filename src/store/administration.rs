@@ -52,6 +52,11 @@ impl Store {
         self.delete_where(|row| ids.contains(row.id()) && purge::may_purge(row, now, idle_for))
     }
 
+    /// Deletes the rows with these ids, whatever their age. Rows that were saved since a user has confirmed the ids stay.
+    pub fn delete_confirmed(&self, ids: &BTreeSet<String>) -> Result<usize> {
+        self.delete_where(|row| ids.contains(row.id()))
+    }
+
     /// Imports rows of another store in one transaction. Importing the same rows again changes nothing.
     ///
     /// Ids of another store mean nothing here, so no row is found by its id. A new row keeps its id if no row has it.

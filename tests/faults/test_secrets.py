@@ -56,7 +56,8 @@ def save_new_credentials(store):
 
 
 def purge(store):
-    assert store.purge(idle_for=0) == 3
+    time.sleep(0.002)
+    assert store.purge(idle_for=0.001) == 3
 
 
 # The call, the secrets of user 2 that it deletes or replaces, and whether the other users' secrets stay.

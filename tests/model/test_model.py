@@ -31,6 +31,7 @@ from model.tokens import Watched, make_token, noting, read, refused, same, set_f
 from model.values import CHANGES, POPULATION, PROBES, TOKENS, written_out
 from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
+from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
 EXAMPLES = int(os.environ.get("ZOHO_TOKEN_STORE_EXAMPLES", "40"))
 # A file system in memory, if there is one: the many saves of this test need no disk. Other tests use the disk.
@@ -274,7 +275,11 @@ class Stores(RuleBasedStateMachine):
     def purge(self, expiry, idle_for):
         for login in values.LOGINS:
             self.save_made(login | {"user_name": self.new_user(), "expiry_time": expiry})
-        idle = None if idle_for is None else 0 if idle_for in values.NO_TIME else 10**17
+        if idle_for in values.NO_TIME:
+            with pytest.raises(SDKException):
+                self.store.purge(idle_for=idle_for)
+            return
+        idle = None if idle_for is None else 10**17
         assert self.store.purge(idle_for=idle_for) == self.oracle.purge(now(), idle)
 
     @precondition(lambda self: len(self.oracle.rows) > 3)

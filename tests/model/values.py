@@ -98,7 +98,7 @@ LOGINS = [
 ]
 NO_TIME = [0, 0.0, timedelta(0)]
 YEARS = [10**9, 1e9, timedelta(days=36500), timedelta.max]
-IDLE_FOR = st.sampled_from([None, *YEARS] * 2 + NO_TIME)  # an `idle_for` of zero is rare, because it deletes every row
+IDLE_FOR = st.sampled_from([None, *YEARS] * 2 + NO_TIME)  # zero is refused
 
 # All combinations of plain values to look for.
 PROBES = [

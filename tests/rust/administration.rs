@@ -43,6 +43,15 @@ pub(super) fn a_confirmed_purge_deletes_only_shown_rows_that_are_still_purgeable
     assert_eq!(ids(store), ["2", "3"]);
 }
 
+pub(super) fn a_confirmed_delete_deletes_the_shown_rows_and_no_others(store: &Store) {
+    for user in ["u", "v", "w"] {
+        save(store, &format!("user_name={user} refresh_token={user}"));
+    }
+    let shown = ["1", "3", "99"].map(str::to_owned).into();
+    assert_eq!(store.delete_confirmed(&shown).unwrap(), 2);
+    assert_eq!(ids(store), ["2"]);
+}
+
 pub(super) fn a_purge_deletes_exactly_the_purgeable_rows(store: &Store) {
     save(store, "user_name=u refresh_token=r");
     save(store, "user_name=v access_token=a expiry_time=1");

@@ -235,6 +235,7 @@ macro_rules! suite {
                 administration: [
                     a_purge_deletes_unusable_rows_and_with_idle_for_idle_rows_too
                     a_confirmed_purge_deletes_only_shown_rows_that_are_still_purgeable
+                    a_confirmed_delete_deletes_the_shown_rows_and_no_others
                     a_purge_deletes_exactly_the_purgeable_rows
                     an_import_ignores_foreign_ids_and_a_second_import_changes_nothing
                     a_second_import_does_not_mix_the_rows_of_a_user

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import stat
 
@@ -28,7 +29,7 @@ def test_delete(run, yes):
 
 
 @pytest.mark.usefixtures("database")
-@pytest.mark.parametrize("command", [["delete", "1"], ["purge"], ["purge", "--idle-for", "0s"]])
+@pytest.mark.parametrize("command", [["delete", "1"], ["purge"], ["purge", "--everything"]])
 @pytest.mark.parametrize("answer", ["", "n\n", "\n", "1\n"])
 def test_nothing_is_deleted_without_a_yes(run, command, answer):
     """Any answer but yes deletes nothing and gives exit status 1. Without any answer, the hint names `--yes`."""
@@ -50,14 +51,102 @@ def test_purge(run):
     assert run("purge").stdout == "Nothing to delete.\n"
 
 
-@pytest.mark.parametrize(("duration", "left"), [("90s", ["ada@example.com", "bob@example.com"]), ("0s", [])])
-def test_purge_deletes_idle_rows(run, database, duration, left):
+def age(database, hours, ids):
+    connection = sqlite3.connect(database)
+    for row_id in ids:
+        connection.execute("UPDATE oauthtoken SET saved_at = saved_at - ? WHERE id = ?", [hours * 3_600_000, row_id])
+    connection.commit()
+    connection.close()
+
+
+def test_purge_deletes_idle_rows(run, database):
     """`purge --idle-for` also deletes the rows that were not saved for that long."""
-    done = run("purge", "--idle-for", duration, "--yes")
-    assert done.stdout.endswith(f"Deleted {'1 row' if left else '3 rows'}.\n")
-    assert users(run) == left
+    age(database, 2, "2")
+    done = run("purge", "--idle-for", "1h", "--yes")
+    assert done.stdout.endswith("Deleted 2 rows.\n")
+    assert users(run) == ["ada@example.com"]
     with CustomStoreSQLite(database) as store:
-        assert len(store) == len(left)
+        assert len(store) == 1
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("yes", [[], ["--yes"]])
+def test_purge_everything(run, yes):
+    """Only `purge --everything` deletes rows that are in use. It asks first, too."""
+    done = run("purge", "--everything", *yes, answer="" if yes else "y\n")
+    assert done.stdout.endswith("Deleted 3 rows.\n")
+    assert done.stderr == ("" if yes else "Delete these 3 rows? [y/N] \n")
+    assert users(run) == []
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (["delete", "2"], "Would delete row 2 (bob@example.com, 1000.CLIENT, EU).", {"deleted": ["2"]}),
+        (["purge"], "Would delete 1 row.", {"deleted": ["3"]}),
+        (["purge", "--idle-for", "1h"], "Would delete 2 rows.", {"deleted": ["2", "3"]}),
+        (["purge", "--everything"], "Would delete 3 rows.", {"deleted": ["1", "2", "3"]}),
+        (["restore", "backup.db"], "Would restore 2 rows from backup.db. The database has 3 rows.", {"restored": 2}),
+        (
+            ["import", "backup.db"],
+            "Would import backup.db (SQLite, 2 rows): 1 new, 0 updated, 1 unchanged, 0 skipped.",
+            {"kind": "SQLite", "rows": 2, "new": 1, "updated": 0, "unchanged": 1, "skipped": 0},
+        ),
+    ],
+)
+def test_a_dry_run_and_json(run, database, tmp_path, monkeypatch, case):
+    """`--dry-run` says what would happen, asks nothing and changes nothing. `--json` says the same for programs."""
+    command, shown, as_json = case
+    monkeypatch.chdir(tmp_path)
+    age(database, 2, "2")
+    with CustomStoreSQLite("backup.db") as store:
+        store.import_tokens(CustomStoreSQLite(database).get_tokens()[:1])
+        store.save_token(login("late@example.com", 9))
+    before = rows(database)
+    assert run(*command, "--dry-run").stdout.splitlines()[-1] == shown
+    dry = run(*command, "--dry-run", "--json")
+    found = json.loads(dry.stdout)
+    assert (found.pop("dry_run"), dry.stderr) == (True, "")
+    assert {key: found[key] for key in as_json} == as_json
+    assert rows(database) == before
+    yes = [] if command[0] == "import" else ["--yes"]
+    assert json.loads(run(*command, *yes, "--json").stdout) == {**found, "dry_run": False}
+    assert rows(database) != before
+
+
+def test_a_dry_run_creates_no_database(run, path):
+    """`import --dry-run` without a database counts all rows as new, and creates no file."""
+    lines = path.with_name("tokens.jsonl")
+    lines.write_text('{"refresh_token": "planted-1"}\n', encoding="utf-8")
+    assert ": 1 new, 0 updated" in run("import", lines, "--dry-run").stdout
+    assert not path.exists()
+
+
+@pytest.mark.usefixtures("database")
+def test_json_with_a_question(run):
+    """With `--json` the rows and the question go to stderr, and stdout has only the JSON."""
+    done = run("purge", "--json", answer="y\n")
+    assert json.loads(done.stdout) == {"deleted": ["3"], "dry_run": False}
+    assert "eve@example.com" in done.stderr
+    assert done.stderr.endswith("Delete this row? [y/N] \n")
+    assert json.loads(run("purge", "--json").stdout) == {"deleted": [], "dry_run": False}
+
+
+@pytest.mark.usefixtures("database")
+def test_json_of_export_and_backup(run, tmp_path):
+    """`export --json` and `backup --json` print one object."""
+    assert json.loads(run("export", tmp_path / "lines", "--json").stdout) == {"rows": 3}
+    assert json.loads(run("backup", tmp_path / "b.db", "--json").stdout) == {"file": str(tmp_path / "b.db")}
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="it needs named pipes")
+def test_a_named_pipe(run, tmp_path):
+    """A named pipe is refused, because it could block for ever. The hint names `-`."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert 'use "zoho-token-store import -"' in run("import", pipe, status=1).stderr
+    assert 'use "zoho-token-store export -"' in run("export", pipe, "--force", status=1).stderr
 
 
 def test_export_and_import(run, database, tmp_path):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
+import time
 
 import pytest
 from cli.conftest import in_minutes
@@ -108,7 +111,7 @@ def test_control_sequences_do_not_reach_the_terminal(run, path):
     user = f"ada{CONTROL_SEQUENCES}\x7f\n"
     with CustomStoreSQLite(path) as store:
         store.save_token(login(user))
-    for command in (["list"], ["show", "1"], ["purge", "--idle-for", "0s"], ["delete", "1", "--yes"]):
+    for command in (["list"], ["show", "1"], ["purge", "--everything"], ["delete", "1", "--yes"]):
         shown = run(*command, status=1 if command[0] == "purge" else 0)
         assert r"ada\x1b[2J\x1b]0;owned\x07\x7f\n" in shown.output
         assert re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown.output) is None
@@ -177,9 +180,12 @@ def test_an_unreadable_expiry(run, path):
 @pytest.mark.parametrize("command", [["show", "99"], ["delete", "99"], ["delete", "99", "--yes"], ["show", ""]])
 @pytest.mark.usefixtures("database")
 def test_an_unknown_id(run, command):
-    """An unknown ID is an error. The hint says how to see the IDs."""
+    """An unknown ID or user is an error. The hint says how to see the IDs and users."""
     failed = run(*command, status=1)
-    assert failed.stderr.endswith("\nFix: Log the user in again, or list the tokens to see which ids exist.\n")
+    hint = "Log the user in again, or list the tokens to see which ids exist."
+    if command[1]:
+        hint = 'Run "zoho-token-store list" to see the ids and the users.'
+    assert failed.stderr.endswith(f"\nFix: {hint}\n")
     assert len(json.loads(run("list", "--json").stdout)) == 3
 
 
@@ -259,9 +265,18 @@ def test_the_summary_of_findings(monkeypatch, run, path):
     ("command", "hint"),
     [
         (["lst"], "No such command"),
-        (["show"], "Missing argument 'ID'"),
+        (["show"], "Missing argument 'TOKEN'"),
         (["list", "--wrong"], "No such option"),
         (["list", "--db", "x"], "--db goes before the command"),
+        (["list", "--timeout", "9"], '"zoho-token-store --timeout SECONDS list"'),
+        (["--timeout", "-1", "list"], "Give a number of seconds from 0 to 86400"),
+        (["--timeout", "nan", "list"], "Give a number of seconds from 0 to 86400"),
+        (["purge", "--idle-for", "30m", "--yes"], "less than 1h would also delete tokens in use"),
+        (["purge", "--idle-for", "0s", "--yes"], "To delete all tokens, use --everything"),
+        (["purge", "--idle-for", "9w", "--everything"], "does not go with --idle-for"),
+        (["export", "-", "--json"], "cannot have the output of --json"),
+        (["backup", "-"], 'use "export -"'),
+        (["restore", "-"], 'use "import -"'),
         (["purge", "--idle-for", "30"], "'30' is not a duration. Examples: 90s, 45m, 12h, 30d, 4w"),
         (["purge", "--idle-for", f"{'9' * 20}w"], "Examples: 90s, 45m, 12h, 30d, 4w"),
         ([], "Missing command"),
@@ -270,6 +285,81 @@ def test_the_summary_of_findings(monkeypatch, run, path):
 def test_wrong_usage(run, command, hint):
     """Wrong usage gives exit status 2 and a message that names the mistake."""
     assert hint in run(*command, status=2).stderr
+
+
+@pytest.mark.usefixtures("database")
+def test_a_user_in_place_of_an_id(run):
+    """`show` and `delete` take the user of one row. A user with several rows is refused with a list of these rows."""
+    assert json.loads(run("show", "bob@example.com", "--json").stdout)["id"] == "2"
+    assert "bob@example.com" in run("delete", "bob@example.com", "--yes").stdout
+    assert [row["id"] for row in json.loads(run("list", "--json").stdout)] == ["1", "3"]
+    assert "has no token with that id" in run("show", "bob@example.com", status=1).stderr
+
+
+def test_an_ambiguous_user(run, path):
+    """A user with several rows has to be named by an ID. The user's e-mail address is enough, but not a part of it."""
+    with CustomStoreSQLite(path) as store:
+        for number, domain in enumerate(["https://www.zohoapis.com", "https://www.zohoapis.eu"]):
+            store.save_token(login("ada@example.com:1001", number, api_domain=domain))
+        store.save_token(login("ada@example.com.example.org:1001", 7))
+        store.save_token(login("eve@example.com:1002", 8, id="bob@example.com:1003"))
+        store.save_token(login("bob@example.com:1003", 9))
+    for command in (["show"], ["delete", "--yes"]):
+        for user in ("ada@example.com:1001", "ada@example.com"):
+            refused = run(*command, user, status=1)
+            assert refused.stdout == ""
+            assert refused.stderr == (
+                f"Error: {path} has 2 tokens of this user. Nothing was changed.\n"
+                "  row 1 (ada@example.com:1001, 1000.CLIENT, US)\n"
+                "  row 2 (ada@example.com:1001, 1000.CLIENT, EU)\n"
+                "Fix: Give the id of one of them.\n"
+            )
+        run(*command, "ada@example", status=1)
+    # An ID wins over a user.
+    assert json.loads(run("show", "bob@example.com:1003", "--json").stdout)["user_name"] == "eve@example.com:1002"
+    assert len(json.loads(run("list", "--json").stdout)) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [
+        (["--user", "ada@example.com"], ["1"]),
+        (["--user", "ada@example.com:1001"], ["1"]),
+        (["--expired"], ["2", "3"]),
+        (["--user", "bob@example.com", "--expired"], ["2"]),
+        (["--user", "ada@example.com", "--expired"], []),
+        (["--user", ""], []),
+    ],
+)
+def test_list_with_filters(run, path, options, ids):
+    """`list` shows the rows of a user, those with an expired access token, or those that are both."""
+    with CustomStoreSQLite(path) as store:
+        store.save_token(login("ada@example.com:1001", 1, expires_in=in_minutes(43)))
+        store.save_token(login("bob@example.com", 2, expires_in=in_minutes(-1)))
+        store.save_token(token("eve@example.com", access_token="planted-access-3", expires_in=in_minutes(-200)))
+        store.save_token(token("mia@example.com", refresh_token="planted-refresh-4"))
+    shown = run("list", *options)
+    assert [cells(line)[0] for line in shown.stdout.splitlines()[1:]] == ids
+    assert shown.stderr == ("" if ids else f"{path} has no such tokens.\n")
+    assert [row["id"] for row in json.loads(run("list", "--json", *options).stdout)] == ids
+
+
+def test_the_timeout(run, database):
+    """`--timeout` says how long a command waits for a lock. The hint names this option, not the one of the library."""
+    program = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute('BEGIN EXCLUSIVE')"
+    )
+    program += "; print('locked', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", program, str(database)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        started = time.monotonic()
+        failed = run("--timeout", "0.3", "delete", "1", "--yes", status=1)
+        assert 0.3 <= time.monotonic() - started < 4
+        other.stdin.close()
+    assert "for 0.3 s" in failed.stderr
+    assert "Fix: Try again, wait longer (--timeout SECONDS, before the command), or find" in failed.stderr
+    assert len(json.loads(run("list", "--json").stdout)) == 3
 
 
 def test_version(run):
@@ -293,4 +383,4 @@ def test_a_token_in_place_of_an_id_is_not_printed(run, command):
     """A long ID, or one with a dot, may be a secret and is not printed. Any other ID is printed."""
     for secret in ("1000.planted", "planted" * 4):
         assert secret not in run(*command, secret, status=1).stderr
-    assert 'has no token with the id "99".' in run(*command, "99", status=1).stderr
+    assert 'has no token with the id or user "99".' in run(*command, "99", status=1).stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cli.processes import MODULE, SCRIPT, Terminal, environment, run_process, without_modules
-from support import login
+from support import PLANTED, login
 from zoho_token_store import CustomStoreSQLite, __version__
 
 COMMANDS = {"script": SCRIPT, "module": MODULE}
@@ -121,6 +121,61 @@ def test_a_confirmation_on_a_terminal(script, keys, status, left):
     assert len(json.loads(run_process([*script, "list", "--json"]).stdout)) == left
 
 
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1"])
+def test_an_export_through_a_pipe(script, database, tmp_path, name):
+    """`export -` writes the lines of an export to a pipe, and `import -` reads them. No file is made."""
+    lines = tmp_path / "tokens.jsonl"
+    run_process([*script, "export", str(lines)])
+    done = run_process([*script, "export", name])
+    assert (done.returncode, done.stdout) == (0, lines.read_text(encoding="utf-8"))
+    assert done.stderr == "Wrote 3 rows to standard output. It contains secrets.\n"
+    before = {*tmp_path.iterdir()}
+    other = [*SCRIPT, "--db", str(tmp_path / "other.db")]
+    for source, answer in ((name.replace("out", "in").replace("1", "0"), done.stdout), ("-", done.stdout)):
+        imported = run_process([*other, "import", source, "--json"], answer=answer)
+        assert (imported.returncode, json.loads(imported.stdout)["rows"]) == (0, 3), imported.stderr
+    assert {file.name for file in {*tmp_path.iterdir()} - before} == {"other.db"}
+    refused = run_process([*other, "import", "-"], answer="planted\n")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("Error: standard input is neither a file of the SDK's FileStore, ")
+    assert database.exists()
+
+
+@pytest.mark.usefixtures("database")
+def test_an_export_into_a_file_of_the_shell(script, tmp_path):
+    """The shell makes the file of `export - > FILE`. If other users can read it, there is a warning."""
+    target = tmp_path / "tokens.jsonl"
+    for mode, warned in ((0o644, True), (0o600, False)):
+        target.touch()
+        target.chmod(mode)
+        done = run_process(["bash", "-c", f'"$@" > {target}', "bash", *script, "export", "/dev/stdout"])
+        assert (done.returncode, done.stdout) == (0, "")
+        assert ("run chmod 600 on it" in done.stderr) == warned
+        assert len(target.read_text(encoding="utf-8").splitlines()) == 3
+
+
+@pytest.mark.usefixtures("database")
+def test_an_export_to_a_terminal(script):
+    """Secrets appear on a terminal only with `--force`."""
+    with Terminal([*script, "export", "-"]) as terminal:
+        status, shown = terminal.wait()
+    assert status == 1
+    assert PLANTED not in shown
+    assert "or pass --force." in shown
+    with Terminal([*script, "export", "-", "--force"]) as terminal:
+        status, shown = terminal.wait()
+    assert status == 0
+    assert f"{PLANTED}-refresh-1" in shown
+
+
+@pytest.mark.usefixtures("database")
+def test_an_export_to_a_closed_stream(script):
+    """If stdout is closed, nothing is written: another file may have its number."""
+    refused = run_process(["bash", "-c", '"$@" >&-', "bash", *script, "export", "-"])
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("Error: Standard output is closed. Nothing was written.\n")
+
+
 @pytest.fixture
 def long_list(path):
     """A database whose list is longer than a pipe's buffer."""
@@ -129,7 +184,7 @@ def long_list(path):
 
 
 @pytest.mark.usefixtures("long_list")
-@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"]])
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["export", "-"]])
 def test_a_closed_pipe(script, arguments):
     """If the reader closes the pipe early (`| head -1`), there is no message, and the exit status is 141."""
     process = subprocess.Popen(
@@ -147,7 +202,7 @@ def test_a_closed_pipe(script, arguments):
 
 
 @pytest.mark.usefixtures("database")
-@pytest.mark.parametrize(("arguments", "status"), [("list", 1), ("check", 3), ("show 1 --json", 1)])
+@pytest.mark.parametrize(("arguments", "status"), [("list", 1), ("check", 3), ("show 1 --json", 1), ("export -", 1)])
 def test_a_full_disk(script, arguments, status):
     """Output that cannot be written is an error without a traceback. For `check` it is not a finding."""
     with Path("/dev/full").open("w", encoding="utf-8") as full:

@@ -3,18 +3,34 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
-from zoho_token_store._native import Administration, StoreError, __version__
+from zoho_token_store._native import Administration, Record, StoreError, __version__
 
-from . import _terminal
+from . import _format, _tables, _terminal
 
 PROGRAM = "zoho-token-store"
 _DB_VARIABLE = "ZOHO_TOKEN_STORE_DB"
 _DB_DEFAULT = "zohooauth.db"
 _CHECK = "check"
+_TIMEOUT_DEFAULT = 5.0
+_MAX_TIMEOUT_SECONDS = 86400.0
+_TIMEOUT_RANGE = "Give a number of seconds from 0 to 86400."
+_MAX_LISTED_ROWS = 20
+STREAM = "-"  # standard input or standard output
+_STREAM_PATHS = {
+    "import": ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"),
+    "export": ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"),
+}
+
+
+class Database(NamedTuple):
+    """The database that the command works on."""
+
+    path: str
+    timeout: float  # in seconds: how long to wait for other programs
 
 
 # `check` returns 2 for errors in the database, so "the check could not run" needs a status of its own.
@@ -58,6 +74,10 @@ def _store_failure(ctx: click.Context, error: StoreError) -> _terminal.Failure:
     hint = error.hint
     if error.code == "missing-file" and message.startswith(os.path.join(os.getcwd(), ctx.params["db"])):  # noqa: PTH109, PTH118 - pathlib starts slowly
         hint = f"Name the database with --db PATH before the command, or in {_DB_VARIABLE}."
+    elif error.code == "busy":
+        hint = hint.replace("raise busy_timeout", "wait longer (--timeout SECONDS, before the command)")
+    elif error.code == "not-a-regular-file" and ctx.invoked_subcommand in _STREAM_PATHS:
+        hint = f'Give the path of a regular file. For a pipe, use "{PROGRAM} {ctx.invoked_subcommand} {STREAM}".'
     return _failure_class(ctx)(message, hint)
 
 
@@ -76,9 +96,17 @@ def _report_output_errors(ctx: click.Context) -> Iterator[None]:
 
 
 def _usage_message(error: click.UsageError, ctx: click.Context) -> str:
-    if isinstance(error, click.NoSuchOption) and error.option_name == "--db":
-        return f'--db goes before the command: "{PROGRAM} --db PATH {ctx.invoked_subcommand}".'
+    before = {"--db": "PATH", "--timeout": "SECONDS"}
+    if isinstance(error, click.NoSuchOption) and error.option_name in before:
+        option = error.option_name
+        return f'{option} goes before the command: "{PROGRAM} {option} {before[option]} {ctx.invoked_subcommand}".'
     return error.format_message()
+
+
+def _parse_timeout(_ctx: click.Context, _parameter: click.Parameter, seconds: float) -> float:
+    if not 0 <= seconds <= _MAX_TIMEOUT_SECONDS:  # also refuses "nan"
+        raise click.BadParameter(_TIMEOUT_RANGE)
+    return seconds
 
 
 @click.group(
@@ -97,13 +125,22 @@ def _usage_message(error: click.UsageError, ctx: click.Context) -> str:
     type=click.Path(readable=False),
     help="The token database.",
 )
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=float,
+    default=_TIMEOUT_DEFAULT,
+    show_default=True,
+    callback=_parse_timeout,
+    help="How long to wait while other programs lock the database.",
+)
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, db: str) -> None:
+def cli(ctx: click.Context, db: str, timeout: float) -> None:
     """Manage a token database of the Zoho CRM Python SDK.
 
     Programs can use the database while a command runs. Secrets are masked, except in the output of `show --reveal` and
-    in the file that `export` writes.
+    of `export`.
 
     \b
     Examples:
@@ -125,18 +162,67 @@ def cli(ctx: click.Context, db: str) -> None:
       zsh   eval "$(_ZOHO_TOKEN_STORE_COMPLETE=zsh_source zoho-token-store)"
       fish  _ZOHO_TOKEN_STORE_COMPLETE=fish_source zoho-token-store | source
     """  # noqa: D301 - click does not rewrap a paragraph that begins with \b
-    ctx.obj = db
+    ctx.obj = Database(db, timeout)
     ctx.color = _terminal.color_setting()
 
 
 @contextmanager
-def administration(db: str, *, make: bool = False) -> Iterator[Administration]:
+def administration(database: Database, *, make: bool = False) -> Iterator[Administration]:
     """Open the database for the duration of a command."""
-    opened = Administration(db, make=make)
+    opened = Administration(database.path, make=make, busy_timeout=database.timeout)
     try:
         yield opened
     finally:
         opened.close()
+
+
+def belongs_to(record: Record, user: str) -> bool:
+    """Return whether a row is that of a user: the user's name, or its e-mail address in `email:organisation`."""
+    name = record.user_name or ""
+    return bool(user) and user in (name, name.rpartition(":")[0])
+
+
+def find_row(opened: Administration, database: Database, token: str) -> Record:
+    """Return the row with this ID, or the only row of the user with this name.
+
+    Raises:
+        StoreError: There is no such row, or it cannot be read.
+        Failure: The user has several rows.
+
+    """
+    try:
+        return opened.record(token)
+    except StoreError as error:
+        if error.code != "missing-id" or not token:
+            raise
+        # An ID wins: otherwise a row with that ID could not be named any more.
+        records = [record for record in opened.records() if belongs_to(record, token)]
+        if not records:
+            raise _unknown_token(error) from None
+    if len(records) == 1:
+        return records[0]
+    message = (
+        f"{_format.escape_unprintable(database.path)} has {len(records)} tokens of this user. Nothing was changed."
+    )
+    raise _terminal.Failure(message + _list_rows(records), "Give the id of one of them.")
+
+
+def _unknown_token(error: StoreError) -> _terminal.Failure:
+    # The message of a `StoreError` decides whether the text may be printed: it may be a secret.
+    message = str(error).removesuffix(f" {error.hint}").replace("with the id ", "with the id or user ", 1)
+    return _terminal.Failure(message, f'Run "{PROGRAM} list" to see the ids and the users.')
+
+
+def _list_rows(records: list[Record]) -> str:
+    lines = [_tables.label(record) for record in records[:_MAX_LISTED_ROWS]]
+    if len(records) > _MAX_LISTED_ROWS:
+        lines.append(f"and {len(records) - _MAX_LISTED_ROWS} more")
+    return "".join(f"\n  {line}" for line in lines)
+
+
+def names_stream(ctx: click.Context, file: str) -> bool:
+    """Return whether FILE is "-", or another name of the stream that the command uses."""
+    return file == STREAM or file in _STREAM_PATHS.get(ctx.info_name or "", ())
 
 
 def _complete_id(ctx: click.Context, _parameter: click.Parameter, prefix: str) -> list[Any]:
@@ -145,7 +231,7 @@ def _complete_id(ctx: click.Context, _parameter: click.Parameter, prefix: str) -
 
     db = ctx.find_root().params.get("db") or os.environ.get(_DB_VARIABLE) or _DB_DEFAULT
     try:
-        with administration(db) as opened:
+        with administration(Database(db, _TIMEOUT_DEFAULT)) as opened:
             return [
                 CompletionItem(record.id, help=_terminal.escape_lines(record.user_name or ""))
                 for record in opened.records()
@@ -157,8 +243,11 @@ def _complete_id(ctx: click.Context, _parameter: click.Parameter, prefix: str) -
 
 Command = Callable[..., None]
 
-id_argument: Callable[[Command], Command] = click.argument("row_id", metavar="ID", shell_complete=_complete_id)
+token_argument: Callable[[Command], Command] = click.argument("token", metavar="TOKEN", shell_complete=_complete_id)
 json_option: Callable[[Command], Command] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+dry_run_option: Callable[[Command], Command] = click.option(
+    "--dry-run", is_flag=True, help="Print what the command would do, and change nothing."
+)
 
 
 def yes_option(action: str) -> Callable[[Command], Command]:

@@ -5,17 +5,21 @@ import click
 from zoho_token_store._native import Finding, check
 
 from . import _format, _tables, _terminal
-from ._group import administration, id_argument, json_option, yes_option
+from ._group import Database, administration, belongs_to, find_row, json_option, token_argument, yes_option
 
 _ERROR = "error"
 _MAX_LISTED_IDS = 20
 
 
 @click.command("list", short_help="List the tokens in a table.")
+@click.option("--user", metavar="NAME", help="List only the tokens of this user.")
+@click.option("--expired", is_flag=True, help="List only the tokens whose access token has expired.")
 @json_option
 @click.pass_obj
-def list_(db: str, *, as_json: bool) -> None:
+def list_(database: Database, *, user: str | None, expired: bool, as_json: bool) -> None:
     """List the tokens in a table.
+
+    NAME is a user name as the table shows it, or its e-mail address.
 
     EXPIRES is the expiry of the access token. An expired access token is normal: the SDK gets a new one with the
     refresh token. On a terminal, long values are cut to fit its width ("…"). In a file or pipe they are complete.
@@ -28,27 +32,36 @@ def list_(db: str, *, as_json: bool) -> None:
     Examples:
       zoho-token-store list
       zoho-token-store --db /var/lib/crm/zohooauth.db list
+      zoho-token-store list --user ada@example.com
       zoho-token-store list --json | jq -r '.[].user_name'
     """  # noqa: D301 - see `cli`
-    with administration(db) as opened:
+    with administration(database) as opened:
         records = opened.records()
+    now_ms = _terminal.now_ms()
+    listed = [
+        record
+        for record in records
+        if (user is None or belongs_to(record, user))
+        and (not expired or (record.expires_at is not None and record.expires_at <= now_ms))
+    ]
     if as_json:
-        _terminal.print_result(_tables.to_json([_tables.json_object(record) for record in records]))
+        _terminal.print_result(_tables.to_json([_tables.json_object(record) for record in listed]))
+    elif listed:
+        _terminal.print_result(_tables.render(_tables.columns(listed, now_ms), _terminal.stdout_width()))
     elif records:
-        table = _tables.columns(records, _terminal.now_ms())
-        _terminal.print_result(_tables.render(table, _terminal.stdout_width()))
+        _terminal.note(f"{_format.escape_unprintable(database.path)} has no such tokens.")
     else:
-        _terminal.note(f"{_format.escape_unprintable(db)} has no tokens.")
+        _terminal.note(f"{_format.escape_unprintable(database.path)} has no tokens.")
 
 
 @click.command("show", short_help="Show all fields of a token.")
-@id_argument
+@token_argument
 @json_option
 @click.option("--reveal", is_flag=True, help="Also print the secrets, after a confirmation.")
 @yes_option("Reveal")
 @click.pass_obj
-def show(db: str, *, row_id: str, as_json: bool, reveal: bool, assume_yes: bool) -> None:
-    """Show all fields of the token with this ID.
+def show(database: Database, *, token: str, as_json: bool, reveal: bool, assume_yes: bool) -> None:
+    """Show all fields of TOKEN: an ID, or the name or e-mail address of a user with one token.
 
     Secrets are masked. With --reveal they are printed after a confirmation. Before you confirm, check who can see the
     screen and whether the output is recorded.
@@ -59,15 +72,15 @@ def show(db: str, *, row_id: str, as_json: bool, reveal: bool, assume_yes: bool)
     \b
     Examples:
       zoho-token-store show 3
-      zoho-token-store show 3 --json
+      zoho-token-store show ada@example.com --json
       zoho-token-store show 3 --reveal
     """  # noqa: D301 - see `cli`
-    with administration(db) as opened:
-        record = opened.record(row_id)
+    with administration(database) as opened:
+        record = find_row(opened, database, token)
         secrets = None
         if reveal:
             _terminal.confirm(f"Print the secrets of {_tables.label(record)}?", assume_yes=assume_yes)
-            secrets = opened.reveal(row_id)
+            secrets = opened.reveal(record.id)
     if as_json:
         _terminal.print_result(_tables.to_json(_tables.json_object(record, secrets)))
     else:
@@ -99,12 +112,12 @@ def check_(ctx: click.Context, *, as_json: bool) -> None:
       zoho-token-store check
       zoho-token-store --db /var/lib/crm/zohooauth.db check --json
     """  # noqa: D301 - see `cli`
-    db: str = ctx.obj
-    findings = sorted(check(db), key=lambda finding: finding.severity != _ERROR)
+    database: Database = ctx.obj
+    findings = sorted(check(database.path), key=lambda finding: finding.severity != _ERROR)
     if as_json:
         _terminal.print_result(_tables.to_json([_json_object(finding) for finding in findings]))
     else:
-        _terminal.print_result("\n".join([_summary(db, findings), *map(_describe, findings)]))
+        _terminal.print_result("\n".join([_summary(database.path, findings), *map(_describe, findings)]))
     ctx.exit(_exit_status(findings))
 
 

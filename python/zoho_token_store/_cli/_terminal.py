@@ -1,6 +1,7 @@
 """Output to stdout and stderr, colours, and confirmation prompts."""
 
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -41,6 +42,32 @@ def print_result(text: str) -> None:
 def note(text: str) -> None:
     """Print a message that is not part of the result to stderr."""
     _write(text, sys.stderr)
+
+
+def flush_stdout() -> None:
+    """Flush stdout, before the native module writes to it.
+
+    Raises:
+        Failure: The parent process closed stdout. Its number may belong to another file now.
+
+    """
+    if sys.stdout is None:
+        raise Failure("Standard output is closed. Nothing was written.", "Redirect it, or give the path of a file.")
+    sys.stdout.flush()
+
+
+def stdout_is_terminal() -> bool:
+    """Return whether stdout is a terminal."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def stdout_is_exposed_file() -> bool:
+    """Return whether stdout is a file that other users can read or write."""
+    try:
+        mode = os.fstat(sys.stdout.fileno()).st_mode
+    except (AttributeError, OSError):
+        return False
+    return stat.S_ISREG(mode) and os.name == "posix" and bool(mode & 0o077)
 
 
 def discard_unwritten_output() -> None:

@@ -2,13 +2,15 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
-from zoho_token_store._native import Administration, Source, StoreError, read_source
+from zoho_token_store._native import Administration, Source, StoreError, read_source, read_stdin
 
-from . import _format, _terminal
-from ._group import administration, yes_option
+from . import _format, _tables, _terminal
+from ._group import STREAM, Database, administration, dry_run_option, json_option, names_stream, yes_option
 
 _FILE = click.Path(readable=False)  # see the option --db
 _BATCH_ROWS = 500  # rows per transaction: other writers wait for a batch for some milliseconds
@@ -18,9 +20,11 @@ _SQLITE = "SQLite"
 
 @click.command("import", short_help="Import the tokens of another store.")
 @click.argument("file", type=_FILE)
-@click.pass_obj
-def import_(db: str, *, file: str) -> None:
-    """Import the tokens of FILE. FILE is not changed.
+@dry_run_option
+@json_option
+@click.pass_context
+def import_(ctx: click.Context, *, file: str, dry_run: bool, as_json: bool) -> None:
+    """Import the tokens of FILE, or of standard input if FILE is "-". FILE is not changed.
 
     \b
     FILE can be one of these. Its content decides which:
@@ -31,18 +35,47 @@ def import_(db: str, *, file: str) -> None:
     If the database already has a row for a token, the import fills in its missing fields. It keeps the access token
     with the later expiry. A second import of the same file adds no rows. A missing database is created.
 
+    With --json, print an object with the keys kind (of the file), rows, new, updated, unchanged, skipped and dry_run.
+
     \b
     Examples:
       zoho-token-store import sdk_tokens.txt
       zoho-token-store --db new.db import old.db
+      gpg -d tokens.jsonl.gpg | zoho-token-store import -
     """  # noqa: D301 - see `cli`
-    source = read_source(file)
-    with administration(db, make=True) as opened:
+    database: Database = ctx.obj
+    from_stream = names_stream(ctx, file)
+    source = read_stdin() if from_stream else read_source(file)
+    with _rehearsal(database, file) if dry_run else administration(database, make=True) as opened:
         new, updated, unchanged, skipped = _import_in_batches(opened, source)
+    if as_json:
+        report = {"kind": source.kind, "rows": len(source), "new": new, "updated": updated, "unchanged": unchanged}
+        _terminal.print_result(_tables.to_json({**report, "skipped": skipped, "dry_run": dry_run}))
+        return
     counts = f"{new} new, {updated} updated, {unchanged} unchanged, {skipped} skipped"
     reason = " (no token in it)" if skipped else ""
-    what = f"{_format.escape_unprintable(file)} ({source.kind}, {_format.count(len(source), 'row')})"
-    _terminal.print_result(f"{what}: {counts}{reason}.")
+    name = "standard input" if from_stream else _format.escape_unprintable(file)
+    what = f"{name} ({source.kind}, {_format.count(len(source), 'row')})"
+    _terminal.print_result(f"{'Would import ' if dry_run else ''}{what}: {counts}{reason}.")
+
+
+@contextmanager
+def _rehearsal(database: Database, file: str) -> Iterator[Administration]:
+    """Open a copy of the database in memory. A missing database has no rows and is not created."""
+    _require_another_file(database, file)
+    exists = os.path.lexists(database.path)
+    opened = Administration.rehearsal(read_source(database.path) if exists else None)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _require_another_file(database: Database, file: str) -> None:
+    exists = os.path.exists(database.path) and os.path.exists(file)  # noqa: PTH110 - see `_count_rows`
+    if exists and os.path.samefile(database.path, file):  # noqa: PTH121 - see `_count_rows`
+        message = f"{file} is the token database itself. Nothing was changed."
+        raise _terminal.Failure(message, "Give the path of another file.")
 
 
 def _import_in_batches(opened: Administration, source: Source) -> tuple[int, int, int, int]:
@@ -70,53 +103,98 @@ def _import_in_batches(opened: Administration, source: Source) -> tuple[int, int
 
 @click.command("export", short_help="Write all tokens as JSON Lines.")
 @click.argument("file", type=_FILE)
-@click.option("--force", is_flag=True, help="Overwrite FILE.")
-@click.pass_obj
-def export(db: str, *, file: str, force: bool) -> None:
+@click.option("--force", is_flag=True, help="Overwrite FILE. With -, write even to a terminal.")
+@json_option
+@click.pass_context
+def export(ctx: click.Context, *, file: str, force: bool, as_json: bool) -> None:
     """Write all tokens into FILE as JSON Lines, to move them to another machine or program.
 
     Each line is an object with the columns of a row. FILE contains the secrets in plain text, and only you can read it.
     "import" reads it back. For a copy on the same machine, use "backup" instead.
 
+    If FILE is "-", the tokens go to standard output, for a pipe. To see them on a terminal, add --force.
+
+    With --json, print an object with the key rows: how many rows were written.
+
     \b
     Examples:
       zoho-token-store export tokens.jsonl
-      zoho-token-store export tokens.jsonl --force
+      zoho-token-store export - | gpg -e -r ada@example.com > tokens.jsonl.gpg
+      zoho-token-store export - | ssh other zoho-token-store import -
     """  # noqa: D301 - see `cli`
+    database: Database = ctx.obj
+    if names_stream(ctx, file):
+        _export_to_stdout(database, force=force, as_json=as_json)
+        return
     if not force and os.path.lexists(file):
         raise _terminal.Failure(f"{file} exists already. Nothing was changed.", "Pass --force to overwrite it.")
-    with administration(db) as opened:
+    with administration(database) as opened:
         written = opened.export(file, overwrite=force)
-    _terminal.print_result(
+    _report(
+        as_json,
+        {"rows": written},
         f"Wrote {_format.count(written, 'row')} to {_format.escape_unprintable(file)}. "
-        "The file contains secrets: delete it after use."
+        "The file contains secrets: delete it after use.",
     )
+
+
+def _export_to_stdout(database: Database, *, force: bool, as_json: bool) -> None:
+    if as_json:
+        raise click.UsageError("Standard output has the tokens, so it cannot have the output of --json.")
+    if _terminal.stdout_is_terminal() and not force:
+        message = "The secrets of all tokens would appear on the terminal. Nothing was written."
+        raise _terminal.Failure(message, "Pipe the output into another program, or pass --force.")
+    _terminal.flush_stdout()
+    with administration(database) as opened:
+        written = opened.export_to_stdout()
+    _terminal.note(f"Wrote {_format.count(written, 'row')} to standard output. It contains secrets.")
+    if _terminal.stdout_is_exposed_file():
+        _terminal.note("Standard output is a file that other users can read: run chmod 600 on it.")
+
+
+def _report(as_json: bool, data: dict[str, object], text: str) -> None:  # noqa: FBT001 - a flag of the command line
+    _terminal.print_result(_tables.to_json(data) if as_json else text)
+
+
+def _refuse_stream(file: str, instead: str) -> None:
+    """Refuse "-" where a SQLite database is read or written: SQLite opens a path. "./-" is a file of that name."""
+    if file == STREAM:
+        raise click.UsageError(
+            f'A SQLite database cannot go through a pipe. Give the path of a file, or use "{instead}".'
+        )
 
 
 @click.command("backup", short_help="Write a copy while others use the database.")
 @click.argument("file", type=_FILE)
+@json_option
 @click.pass_obj
-def backup(db: str, *, file: str) -> None:
+def backup(database: Database, *, file: str, as_json: bool) -> None:
     """Write a consistent copy of the database into FILE, while other programs use the database.
 
     Only you can read FILE. It appears under its name once it is complete. An older backup is replaced, any other
     existing file is not. Do not copy the database with other tools (cp): such a copy can miss the latest saves.
+
+    With --json, print an object with the key file.
 
     \b
     Examples:
       zoho-token-store backup /var/backups/zohooauth.db
       zoho-token-store backup "zohooauth-$(date +%F).db"
     """  # noqa: D301 - see `cli`
-    with administration(db) as opened:
+    _refuse_stream(file, f"export {STREAM}")
+    with administration(database) as opened:
         opened.backup(file)
-    _terminal.print_result(f"Backed up {_format.escape_unprintable(db)} to {_format.escape_unprintable(file)}.")
+    text = f"Backed up {_format.escape_unprintable(database.path)} to {_format.escape_unprintable(file)}."
+    _report(as_json, {"file": file}, text)
 
 
 @click.command("restore", short_help="Replace all tokens with those of a backup.")
 @click.argument("file", type=_FILE)
+@dry_run_option
+@json_option
 @yes_option("Restore")
 @click.pass_obj
-def restore(db: str, *, file: str, assume_yes: bool) -> None:
+def restore(database: Database, *, file: str, dry_run: bool, as_json: bool, assume_yes: bool) -> None:
     """Replace all tokens of the database with those of FILE, a backup.
 
     The replacement is one transaction. Programs can keep using the database: they see either the old rows or those of
@@ -124,34 +202,42 @@ def restore(db: str, *, file: str, assume_yes: bool) -> None:
 
     To add the tokens of another database to the existing ones, use "import".
 
+    With --json, print an object with the keys restored, before (numbers of rows) and dry_run.
+
     \b
     Examples:
       zoho-token-store restore /var/backups/zohooauth.db
       zoho-token-store --db new.db restore /var/backups/zohooauth.db --yes
     """  # noqa: D301 - see `cli`
+    _refuse_stream(file, f"import {STREAM}")
     source = read_source(file)
     if source.kind != _SQLITE:
         message = f"{file} is not a backup, so it cannot be restored. The file was left untouched."
         raise _terminal.Failure(message, "Import it. An import keeps the rows that are already there.")
-    if os.path.exists(db) and os.path.samefile(db, file):  # noqa: PTH110, PTH121 - see `_count_rows`
-        message = f"{file} is the token database itself. Nothing was changed."
-        raise _terminal.Failure(message, "Give the path of another file.")
-    before = _count_rows(db)
-    restoring = _format.count(len(source), "row")
-    if before:
-        replaced = "the 1 row" if before == 1 else f"all {before} rows"
-        _terminal.confirm(f"Replace {replaced} of {db} with {restoring} from {file}?", assume_yes=assume_yes)
-    with administration(db, make=True) as opened:
-        restored = opened.restore(source)
-    _terminal.print_result(
-        f"Restored {_format.count(restored, 'row')} from {_format.escape_unprintable(file)}. "
-        f"The database had {_format.count(before, 'row')} before."
+    _require_another_file(database, file)
+    before = _count_rows(database)
+    restored = len(source)
+    if not dry_run:
+        if before:
+            replaced = "the 1 row" if before == 1 else f"all {before} rows"
+            restoring = _format.count(restored, "row")
+            question = f"Replace {replaced} of {database.path} with {restoring} from {file}?"
+            _terminal.confirm(question, assume_yes=assume_yes)
+        with administration(database, make=True) as opened:
+            restored = opened.restore(source)
+    done, had = ("Would restore", "has") if dry_run else ("Restored", "had")
+    when = "" if dry_run else " before"
+    _report(
+        as_json,
+        {"restored": restored, "before": before, "dry_run": dry_run},
+        f"{done} {_format.count(restored, 'row')} from {_format.escape_unprintable(file)}. "
+        f"The database {had} {_format.count(before, 'row')}{when}.",
     )
 
 
-def _count_rows(db: str) -> int:
+def _count_rows(database: Database) -> int:
     """Count the rows. A missing database has none and is not created."""
-    if not os.path.exists(db):  # noqa: PTH110 - the import of pathlib would take a tenth of a run's time
+    if not os.path.exists(database.path):  # noqa: PTH110 - the import of pathlib would take a tenth of a run's time
         return 0
-    with administration(db) as opened:
+    with administration(database) as opened:
         return len(opened)

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -446,7 +447,16 @@ def test_made_up_values_are_unique(zoho):
             )
         ]
     assert len(set(values)) == len(values) == 10
-    assert all(re.fullmatch(r"1000\.\w+\.made-up\.\d{4,}", value) for value in values)
+    assert all(re.fullmatch(r"1000\.\w+\.made-up\.[0-9a-f]{8}\.\d{4,}", value) for value in values)
+
+
+def test_made_up_values_differ_from_start_to_start():
+    """A new process issues other values: a token database may still have those of an older one."""
+    script = "from zoho_token_store.testing import ZohoStandIn; zoho = ZohoStandIn()"
+    script += "; print(zoho.client_id, zoho.grant_code('ada@example.com'))"
+    starts = [run_python("-c", script).stdout.split() for _ in range(2)]
+    assert [len(values) for values in starts] == [2, 2]
+    assert not {*starts[0]} & {*starts[1]}
 
 
 def test_users(zoho):
@@ -502,6 +512,131 @@ def test_a_restart_on_a_taken_port(capfd):
         with pytest.raises(OSError, match=str(port)):
             zoho.start()
     capfd.readouterr()
+
+
+def test_a_port():
+    """`port` is the port to listen on. Without it a free one is chosen, and `port` is that one."""
+    with ZohoStandIn() as zoho:
+        port = zoho.port
+        assert zoho.url == f"http://127.0.0.1:{port}"
+    with ZohoStandIn(port=port) as zoho:
+        assert zoho.url == f"http://127.0.0.1:{port}"
+
+
+# Proxies
+
+PROXY = "http://127.0.0.1:9"  # nothing listens on this port
+
+
+@pytest.fixture
+def proxy(monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, PROXY)
+    for name in NO_PROXY:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+NO_PROXY = ("no_proxy", "NO_PROXY")
+
+
+def no_proxy():
+    return [os.environ.get(name) for name in NO_PROXY]
+
+
+@pytest.mark.usefixtures("proxy")
+def test_a_proxy_of_the_environment_is_bypassed():
+    """While a stand-in runs, no call of this process to it goes through a proxy. Then the environment is as before."""
+    with ZohoStandIn() as zoho:
+        assert requests.get(zoho.url + "/crm/v8/Leads", timeout=TIMEOUT_SECONDS).status_code == 401
+        with pytest.raises(requests.exceptions.ProxyError):
+            requests.get("http://zoho.example.com/", timeout=TIMEOUT_SECONDS)
+        assert no_proxy() == ["127.0.0.1", "127.0.0.1"]
+    assert no_proxy() == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "expected"),
+    [
+        ("intra", None, ["127.0.0.1,intra"] * 2),
+        (None, "intra", ["127.0.0.1,intra"] * 2),
+        ("a", "b", ["127.0.0.1,a", "127.0.0.1,b"]),
+        ("*", None, ["*", "*"]),
+        ("", "", ["127.0.0.1"] * 2),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="both names are one variable there")
+def test_other_hosts_still_bypass_the_proxy(proxy, lower, upper, expected):
+    """The hosts that bypass the proxy anyway still do: the lower-case variable hides the other one."""
+    for name, value in zip(NO_PROXY, (lower, upper), strict=True):
+        if value is not None:
+            proxy.setenv(name, value)
+    before = no_proxy()
+    with ZohoStandIn():
+        assert no_proxy() == expected
+    assert no_proxy() == before
+
+
+def test_several_stand_ins_bypass_proxies(proxy):
+    """The last one that stops restores the environment. What the program itself has set stays."""
+    one, two = ZohoStandIn().start(), ZohoStandIn().start()
+    one.stop()
+    one.stop()
+    assert requests.get(two.url, timeout=TIMEOUT_SECONDS).status_code == 404
+    proxy.setenv("NO_PROXY", "set.by.the.program")
+    two.stop()
+    assert no_proxy() == [None, "set.by.the.program"]
+
+
+# The state file
+
+
+def test_a_state_file(tmp_path):
+    """A stand-in with the state file of an older one has its clients, users and tokens. Only the owner can read it."""
+    file = tmp_path / "state.json"
+    with ZohoStandIn(state_file=file, clock=Clock()) as old:
+        ada = old.add_user("ada@example.com")
+        tokens = login(old, old.grant_code(ada)).json()
+        expired = old.access_token("bob@example.com")
+        revoked = old.refresh_token("eve@example.com")
+        old.revoke_user("eve@example.com")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state.json"]
+    clock = Clock()
+    clock.now = 1e6
+    state = json.loads(file.read_text(encoding="utf-8"))
+    [each] = [each for each in state["authorizations"] if each["user"]["email"] == "bob@example.com"]
+    each["access_tokens"][0]["expires_in"] = 0.0
+    file.write_text(json.dumps(state), encoding="utf-8")
+    with ZohoStandIn(state_file=file, clock=clock) as new:
+        assert (new.client_id, new.client_secret) == (old.client_id, old.client_secret)
+        assert new.add_user("ada@example.com", ada.org_id) == ada
+        assert new.add_user("new@example.com").org_id != ada.org_id
+        assert is_valid(new, tokens["access_token"])
+        assert not is_valid(new, expired)
+        assert "access_token" in refresh(new, tokens["refresh_token"]).json()
+        assert refresh(new, revoked).json() == {"error": "invalid_code"}
+        clock.now += 3600
+        assert not is_valid(new, tokens["access_token"])
+
+
+def test_without_a_state_file_nothing_is_kept(tmp_path):
+    """Without a state file, a new stand-in does not know the tokens of an older one."""
+    with ZohoStandIn() as old:
+        token = old.refresh_token("ada@example.com")
+    with ZohoStandIn() as new:
+        assert refresh(new, token).json() == {"error": "invalid_code"}
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("content", ["", "precious", "[]", '{"format": "another"}'])
+def test_another_file_is_no_state_file(tmp_path, content):
+    """A file of another kind is refused and stays as it is."""
+    file = tmp_path / "precious"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match="is not a state file"):
+        ZohoStandIn(state_file=file)
+    assert file.read_text(encoding="utf-8") == content
 
 
 def test_concurrent_refreshes(zoho):
@@ -561,6 +696,71 @@ def test_the_command_line():
         rest, errors = process.communicate(timeout=TIMEOUT_SECONDS)
     assert answer["api_domain"] == description["url"]
     assert (process.returncode, rest, errors) == (0, "", "")
+
+
+def describe(*arguments):
+    """Start the command, read its line of JSON, end its stdin, and return the description and the exit status."""
+    command = [sys.executable, "-m", "zoho_token_store.testing", "--seconds=60", *arguments]
+    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=60, check=False)
+    return done, json.loads(done.stdout or "{}")
+
+
+def test_the_command_line_keeps_its_port_and_state(tmp_path):
+    """With `--port` and `--state` a second start has the same URL and client."""
+    with ZohoStandIn() as zoho:
+        port = zoho.port
+    options = ["--port", str(port), "--state", str(tmp_path / "state.json")]
+    (_, first), (_, second) = describe(*options), describe(*options)
+    for key in ("url", "client_id", "client_secret", "data_centres"):
+        assert first[key] == second[key]
+    assert first["url"] == f"http://127.0.0.1:{port}"
+    assert first["grant_codes"] != second["grant_codes"]
+
+
+def test_the_command_line_with_two_data_centres(tmp_path):
+    """Each data centre has its URL and its users. Both have the same client."""
+    state = tmp_path / "state.json"
+    centres = [
+        "--data-centre",
+        "us",
+        "--data-centre",
+        "eu",
+        "--user",
+        "ada@example.com",
+        "--user",
+        "eu:bob@example.com",
+    ]
+    _, description = describe(*centres, "--state", str(state))
+    urls = {location: centre["url"] for location, centre in description["data_centres"].items()}
+    assert list(urls) == ["us", "eu"]
+    assert urls["us"] == description["url"] != urls["eu"]
+    assert list(description["grant_codes"]) == ["ada@example.com", "eu:bob@example.com"]
+    users = {
+        file.name: [user["email"] for user in json.loads(file.read_text(encoding="utf-8"))["users"]]
+        for file in tmp_path.iterdir()
+    }
+    assert users == {"state.json": ["ada@example.com"], "state.json.eu": ["bob@example.com"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--user", "eu:bob@example.com"], 2, "there is no data centre for eu:bob@example.com"),
+        (["--data-centre", "us", "--data-centre", "us"], 2, "each data centre needs a name of its own"),
+        (["--state", __file__], 1, "is not a state file of the stand-in"),
+    ],
+)
+def test_the_command_line_refuses(arguments, status, message):
+    """Wrong usage and a file of another kind are errors without a traceback."""
+    done, _ = describe(*arguments)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_help_of_the_command_line_names_no_proxy():
+    """The help says what a program in another process needs if there is a proxy."""
+    assert "NO_PROXY=127.0.0.1" in run_python("-m", "zoho_token_store.testing", "--help").stdout
 
 
 def test_the_command_line_has_a_time_limit():

@@ -115,6 +115,36 @@ def test_only_registered_users_can_be_chosen(zoho, browse):
     assert (response.status_code, zoho.calls[-1].outcome) == (400, "invalid_user")
 
 
+def test_two_data_centres(zoho, browse):
+    """A user of another data centre can log in, too. The code is valid at that user's accounts server only."""
+    with ZohoStandIn(location="eu") as eu:
+        zoho.know_data_centre(eu)
+        users = {"us": zoho.add_user("ada@example.com", "1"), "eu": eu.add_user("bob@example.com", "2")}
+        shown = browse("GET").text
+        client = zoho.add_client()  # newer than the link between the two
+        for location, standin in (("us", zoho), ("eu", eu)):
+            user = users[location]
+            assert f'value="{user.name}"' in shown
+            answer = redirect_query(browse("POST", user.name, client_id=client.id))
+            assert (answer["location"], answer["accounts-server"]) == (location, standin.url)
+            form = {"client_id": client.id, "client_secret": client.secret, "code": answer["code"]}
+            form["grant_type"] = "authorization_code"
+            other = zoho if standin is eu else eu
+            with requests.Session() as session:
+                session.trust_env = False
+                if location == "us":
+                    other.know_client(client)
+                assert session.post(other.accounts_url, data=form, timeout=10).json() == {"error": "invalid_code"}
+                token = session.post(standin.accounts_url, data=form, timeout=10).json()
+                assert token["api_domain"] == standin.url
+                headers = {"Authorization": f"Zoho-oauthtoken {token['access_token']}"}
+                for server, status in ((standin, 200), (other, 401)):
+                    refused = session.get(f"{server.url}/crm/v8/org", headers=headers, timeout=10)
+                    assert refused.status_code == status
+                assert refused.json()["code"] == "INVALID_TOKEN"
+        assert browse("POST", "eve@example.com:1").status_code == 400
+
+
 def test_two_stand_ins_know_one_client(zoho):
     """`know_client` registers the client of another stand-in with the same id and secret."""
     with ZohoStandIn() as sandbox:

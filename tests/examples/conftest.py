@@ -50,9 +50,6 @@ class Workspace:
             "ZOHO_CLIENT_SECRET": zoho.client_secret,
             "FLASK_SECRET_KEY": "planted-session-key",
             "PYTHONUNBUFFERED": "1",
-            # A proxy of the environment must not get calls to this machine.
-            "NO_PROXY": "127.0.0.1",
-            "no_proxy": "127.0.0.1",
         }
         self._started: list[subprocess.Popen[bytes]] = []
 

@@ -4,9 +4,11 @@ This module knows no HTTP. It is not thread-safe: the caller holds the stand-in'
 """
 
 import itertools
+import secrets
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from ._failures import ACCESS_DENIED
 from ._records import Client, User
@@ -14,10 +16,6 @@ from ._settings import Settings
 
 # Shared by all stand-ins of the process, so that each generated value is unique and can be traced to its origin.
 _numbers = itertools.count(1)
-
-
-def _generate(kind: str) -> str:
-    return f"1000.{kind}.made-up.{next(_numbers):04}"
 
 
 @dataclass(frozen=True)
@@ -62,15 +60,62 @@ class Accounts:
         # Part of each token answer. The stand-in sets it as soon as it has a URL.
         self.api_domain = ""
         self._settings = settings
+        # The numbers begin at 1 in each process. A token database can be older than the process. Without this part, a
+        # new grant code could equal a stored one, and the store would find the row of another user.
+        self._start = secrets.token_hex(4)
         self._clients: dict[str, Client] = {}
         self._users: list[User] = []
         self._codes: dict[str, tuple[User, Client]] = {}
         self._by_refresh: dict[str, _Authorization] = {}
         self._by_access: dict[str, tuple[_Authorization, _AccessToken]] = {}
 
+    def _generate(self, kind: str) -> str:
+        return f"1000.{kind}.made-up.{self._start}.{next(_numbers):04}"
+
+    def dump(self, now: float) -> dict[str, Any]:
+        """Return the clients, users, refresh and access tokens as JSON data. `now` is the time of day in seconds."""
+        clock = self._settings.clock()
+        return {
+            "saved_at": now,
+            "clients": [asdict(client) for client in self._clients.values()],
+            "users": [asdict(user) for user in self._users],
+            "authorizations": [
+                {
+                    "user": asdict(each.user),
+                    "client_id": each.client.id,
+                    "refresh_token": each.refresh_token,
+                    "revoked": each.revoked,
+                    # The settings' clock has another origin in another process.
+                    "access_tokens": [
+                        {"token": access.token, "expires_in": access.expires_at - clock, "revoked": access.revoked}
+                        for access in each.access_tokens
+                    ],
+                }
+                for each in self._by_refresh.values()
+            ],
+        }
+
+    def load(self, dumped: Mapping[str, Any], now: float) -> Client:
+        """Take over what `dump` returned, and return the first client."""
+        clock = self._settings.clock() - (now - dumped["saved_at"])
+        clients = [Client(**client) for client in dumped["clients"]]
+        for client in clients:
+            self.know_client(client)
+        self._users = [User(**user) for user in dumped["users"]]
+        for each in dumped["authorizations"]:
+            authorization = _Authorization(
+                User(**each["user"]), self._clients[each["client_id"]], each["refresh_token"], each["revoked"]
+            )
+            self._by_refresh[authorization.refresh_token] = authorization
+            for issued in each["access_tokens"]:
+                access = _AccessToken(issued["token"], clock + issued["expires_in"], issued["revoked"])
+                authorization.access_tokens.append(access)
+                self._by_access[access.token] = (authorization, access)
+        return clients[0]
+
     def add_client(self, redirect_url: str | None) -> Client:
         """Register a new client. If it has a redirect URL, each login must send the same one."""
-        client = Client(_generate("client"), _generate("secret"), redirect_url)
+        client = Client(self._generate("client"), self._generate("secret"), redirect_url)
         self.know_client(client)
         return client
 
@@ -88,7 +133,10 @@ class Accounts:
 
     def add_user(self, email: str, org_id: str | None) -> User:
         """Register a user. Without `org_id` the user gets a new organisation."""
-        user = User(email, org_id if org_id is not None else str(700_000_000 + next(_numbers)))
+        if org_id is None:
+            known = {user.org_id for user in self._users}
+            org_id = next(new for number in _numbers if (new := str(700_000_000 + number)) not in known)
+        user = User(email, org_id)
         if user not in self._users:
             self._users.append(user)
         return user
@@ -102,7 +150,7 @@ class Accounts:
 
     def grant_code(self, user: User | str, client: Client) -> str:
         """Issue a grant code, as after a user's consent. It is valid for one login."""
-        code = _generate("code")
+        code = self._generate("code")
         self._codes[code] = (self.user(user), client)
         return code
 
@@ -180,13 +228,13 @@ class Accounts:
         return Answer(self._issue(authorization), user=authorization.user)
 
     def _authorize(self, user: User, client: Client) -> _Authorization:
-        authorization = _Authorization(user, client, _generate("refresh"))
+        authorization = _Authorization(user, client, self._generate("refresh"))
         self._by_refresh[authorization.refresh_token] = authorization
         return authorization
 
     def _issue(self, authorization: _Authorization) -> dict[str, object]:
         lifetime = self._settings.expires_in
-        access = _AccessToken(_generate("access"), self._settings.clock() + lifetime)
+        access = _AccessToken(self._generate("access"), self._settings.clock() + lifetime)
         valid = [each for each in authorization.access_tokens if self._is_valid(each)]
         authorization.access_tokens = [*valid, access]
         surplus = max(0, len(authorization.access_tokens) - self._settings.live_tokens)

@@ -99,7 +99,8 @@ class App:
         # Read the body before the lock is acquired. A slow sender then blocks no other call.
         form = request.values.to_dict()
         state = self._state
-        with state.lock:
+        # Only calls of the accounts server change what a state file keeps.
+        with state.lock if target == "api" else state.change():
             failure = state.failures.pop(target)
             if failure is not None:
                 answer = Answer({}, failure.outcome)
@@ -114,8 +115,8 @@ class App:
 
     def _consent(self, request: Request) -> Response:
         form = request.values.to_dict()
+        response, user, outcome = consent(self._state, form, chosen=request.method == "POST")
         with self._state.lock:
-            response, user, outcome = consent(self._state.accounts, form, chosen=request.method == "POST")
             self._record(request, "consent", user, outcome)
         return response
 

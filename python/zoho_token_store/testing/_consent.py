@@ -2,6 +2,9 @@
 
 There are no passwords: the page lets the browser choose any registered user. Each login with the issued grant code
 gets a refresh token, as at Zoho with ``access_type=offline`` and ``prompt=consent``.
+
+A user of another data centre can log in here, too. The browser then brings the location and the accounts server of that
+data centre, and only that one knows the grant code: https://www.zoho.com/crm/developer/docs/api/v8/multi-dc.html
 """
 
 from collections.abc import Mapping
@@ -11,8 +14,8 @@ from urllib.parse import urlencode
 
 from werkzeug.wrappers import Response
 
-from ._accounts import Accounts
 from ._records import Client, User
+from ._state import State
 
 _PAGE = """<!doctype html>
 <title>{title}</title>
@@ -22,12 +25,13 @@ _PAGE = """<!doctype html>
 _REFUSE = "refuse"
 
 
-def consent(accounts: Accounts, form: Mapping[str, str], *, chosen: bool) -> tuple[Response, User | None, str]:
+def consent(state: State, form: Mapping[str, str], *, chosen: bool) -> tuple[Response, User | None, str]:
     """Return the response, the user and the outcome.
 
-    The response is the page, or, once a user is `chosen`, a redirect to the client.
+    The response is the page, or, once a user is `chosen`, a redirect to the client. The caller holds no lock.
     """
-    client = accounts.client(form.get("client_id", ""))
+    with state.lock:
+        client = state.accounts.client(form.get("client_id", ""))
     redirect_url = form.get("redirect_uri", "")
     # No redirect after an error: an unchecked redirect URL is not safe to follow.
     if client is None:
@@ -35,19 +39,32 @@ def consent(accounts: Accounts, form: Mapping[str, str], *, chosen: bool) -> tup
     error = _validate(client, redirect_url, form)
     if error is not None:
         return _error(error)
+    centres = [state, *state.others]
     if not chosen:
-        return _page(accounts.users()), None, "ok"
+        return _page([user for centre in centres for user in _users(centre)]), None, "ok"
     if form.get("user") == _REFUSE:
         return _redirect(redirect_url, {"error": "access_denied"}, form), None, "access_denied"
-    user = next((user for user in accounts.users() if user.name == form.get("user")), None)
-    if user is None:
-        return _error("invalid_user")
-    answer = {
-        "code": accounts.grant_code(user, client),
-        "location": "us",
-        "accounts-server": accounts.api_domain,
-    }
-    return _redirect(redirect_url, answer, form), user, "ok"
+    for centre in centres:
+        user = next((user for user in _users(centre) if user.name == form.get("user")), None)
+        if user is not None:
+            return _redirect(redirect_url, _grant(centre, user, client), form), user, "ok"
+    return _error("invalid_user")
+
+
+def _users(centre: State) -> list[User]:
+    with centre.lock:
+        return centre.accounts.users()
+
+
+def _grant(centre: State, user: User, client: Client) -> dict[str, str]:
+    with centre.change():
+        # The client may be newer than the link between the data centres.
+        centre.accounts.know_client(client)
+        return {
+            "code": centre.accounts.grant_code(user, client),
+            "location": centre.location,
+            "accounts-server": centre.accounts.api_domain,
+        }
 
 
 def _validate(client: Client, redirect_url: str, form: Mapping[str, str]) -> str | None:

@@ -1,7 +1,9 @@
 """The stand-in: a server in a thread of this process, and the methods that control it."""
 
 import inspect
+import os
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,9 +14,11 @@ from werkzeug.serving import make_server
 from ._accounts import Accounts
 from ._app import App, QuietHandler
 from ._failures import ACCESS_DENIED, ERROR_PAGE, Failure
+from ._proxies import bypass_proxies, restore_proxies
 from ._records import Call, Client, User
 from ._settings import Settings
 from ._state import State
+from ._state_file import read_state
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # `typing` has it from Python 3.11 on
@@ -32,26 +36,44 @@ class ZohoStandIn(Settings):
     Any number of threads and processes may send it requests. All methods are thread-safe. While it is stopped, the
     tokens that it issued stay valid. After a restart it has the same URL.
 
-    Args: the attributes of `Settings`, by name.
+    While it runs, `NO_PROXY` of this process names 127.0.0.1: a proxy of the environment would not reach the stand-in.
+
+    Args: the attributes of `Settings`, by name, and:
+
+    Attributes:
+        port: the port to listen on. 0 means a free one at the first start. While it runs, this is its port.
+        location: the name of the data centre, as Zoho sends it to a callback: `"us"`, `"eu"`, `"in"`.
+        state_file: a file that keeps the clients, users and tokens for the next stand-in with this file. Only its owner
+            can read it. Without it, every stand-in starts empty.
+
+    Raises:
+        ValueError: `state_file` is a file of another kind.
+
     """
 
+    port: int = 0
+    location: str = "us"
+    state_file: str | os.PathLike[str] | None = None
+
     def __post_init__(self) -> None:
-        """Register one client. The server does not listen yet."""
-        self._state = State(self, Accounts(self))
+        """Register one client, or the clients of the state file. The server does not listen yet."""
+        file = None if self.state_file is None else os.path.abspath(self.state_file)  # noqa: PTH100 - `chdir` is no move
+        self._state = State(self, Accounts(self), self.location, file)
         self._server: BaseWSGIServer | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
-        self._port = 0
-        self._client = self.add_client()
+        self._has_url = False
+        kept = None if file is None else read_state(file)
+        self._client = self.add_client() if kept is None else self._state.accounts.load(kept, time.time())
 
     # Running
 
     def start(self) -> "Self":
-        """Listen on 127.0.0.1: on a free port at the first start, and on the same port after a `stop`.
+        """Listen on 127.0.0.1, on `port`. After a `stop` it is the same port.
 
         Raises:
             RuntimeError: The stand-in is running already.
-            OSError: Another program has taken the port since the `stop`.
+            OSError: Another program has taken the port.
 
         """
         if self._server is not None:
@@ -60,13 +82,15 @@ class ZohoStandIn(Settings):
         self._stopping = threading.Event()
         app = App(self._state, self._stopping)
         try:
-            server = make_server(HOST, self._port, app, threaded=True, request_handler=QuietHandler)
+            server = make_server(HOST, self.port, app, threaded=True, request_handler=QuietHandler)
         except SystemExit as error:  # Werkzeug exits if the port is taken
-            raise OSError(f"cannot listen on {HOST}:{self._port}") from error
-        self._port = server.port
+            raise OSError(f"cannot listen on {HOST}:{self.port}") from error
+        self.port = server.port
+        self._has_url = True
         with self._state.lock:
             self._state.accounts.api_domain = self.url
         self._server = server
+        bypass_proxies(HOST)
         self._thread = threading.Thread(
             target=server.serve_forever, args=(_POLL_SECONDS,), name="zoho-stand-in", daemon=True
         )
@@ -80,6 +104,7 @@ class ZohoStandIn(Settings):
             return
         self._server = self._thread = None
         self._stopping.set()
+        restore_proxies()
         server.shutdown()
         thread.join(_STOP_TIMEOUT_SECONDS)
 
@@ -98,7 +123,7 @@ class ZohoStandIn(Settings):
 
     def __repr__(self) -> str:
         """Return the URL and the number of token calls."""
-        where = "not started" if self._port == 0 else self.url
+        where = self.url if self._has_url else "not started"
         return f"<ZohoStandIn {where}, token_calls={self.token_calls}>"
 
     @property
@@ -109,9 +134,9 @@ class ZohoStandIn(Settings):
             RuntimeError: The stand-in was never started.
 
         """
-        if self._port == 0:
+        if not self._has_url:
             raise RuntimeError("the stand-in has no URL before it is started")
-        return f"http://{HOST}:{self._port}"
+        return f"http://{HOST}:{self.port}"
 
     @property
     def accounts_url(self) -> str:
@@ -159,17 +184,29 @@ class ZohoStandIn(Settings):
 
     def add_client(self, redirect_url: str | None = None) -> Client:
         """Register another client. If it has a redirect URL, each login must send the same one."""
-        with self._state.lock:
+        with self._state.change():
             return self._state.accounts.add_client(redirect_url)
 
     def know_client(self, client: Client) -> None:
         """Register a client of another stand-in. At Zoho, too, production and the sandbox share their clients."""
-        with self._state.lock:
+        with self._state.change():
             self._state.accounts.know_client(client)
+
+    def know_data_centre(self, other: "ZohoStandIn") -> None:
+        """Make this stand-in and another one data centres of one Zoho. Each of them needs a `location` of its own.
+
+        On the consent page of either, users of both can log in. The callback gets the `location` and the
+        `accounts-server` of the user's data centre. Both know the same clients. A code or token of one is invalid at
+        the other.
+        """
+        self._state.others.append(other._state)  # noqa: SLF001 - an object of the same class
+        other._state.others.append(self._state)  # noqa: SLF001
+        self.know_client(other._client)  # noqa: SLF001
+        other.know_client(self._client)
 
     def add_user(self, email: str, org_id: str | None = None) -> User:
         """Register a user. Without `org_id` the user gets a new organisation."""
-        with self._state.lock:
+        with self._state.change():
             return self._state.accounts.add_user(email, org_id)
 
     def grant_code(self, user: User | str, client: Client | None = None) -> str:
@@ -177,22 +214,22 @@ class ZohoStandIn(Settings):
 
         A string is an e-mail address and means the first user with it. If there is none, the user is registered.
         """
-        with self._state.lock:
+        with self._state.change():
             return self._state.accounts.grant_code(user, client or self._client)
 
     def refresh_token(self, user: User | str, client: Client | None = None) -> str:
         """Issue a refresh token without a login. It is not recorded as a call."""
-        with self._state.lock:
+        with self._state.change():
             return self._state.accounts.authorize(user, client or self._client)
 
     def access_token(self, user: User | str, client: Client | None = None) -> str:
         """Issue an access token without a login. Its refresh token is not returned."""
-        with self._state.lock:
+        with self._state.change():
             return self._state.accounts.access_token(user, client or self._client)
 
     def revoke_user(self, user: User | str) -> int:
         """Revoke all tokens of a user, as the user can on Zoho's site. Return the number of refresh tokens."""
-        with self._state.lock:
+        with self._state.change():
             return self._state.accounts.revoke_user(user)
 
     # Failures

@@ -9,6 +9,8 @@ http://127.0.0.1:5000/callback, then:
     export FLASK_SECRET_KEY=…
     flask --app flask_login run   # http://127.0.0.1:5000
 
+The users are in one data centre (US). For several, see several_data_centres.py.
+
 The session cookie contains the id of the user's row and no token. With HTTPS, also set SESSION_COOKIE_SECURE.
 """
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import requests
 from zoho_token_store.testing import Client, ZohoStandIn
 
 from .conftest import EXAMPLES, HOUR_SECONDS
@@ -54,6 +55,48 @@ def test_sandbox_and_production(workspace, zoho, ada):
             sandbox.clock = lambda clock=sandbox.clock: clock() + HOUR_SECONDS
             workspace.let_an_hour_pass()
     assert workspace.rows() == [("1", ada.name), ("2", ada.name)]
+
+
+CALLBACK = "https://app.example.com/callback"
+
+
+def consent_to(login_url, user):
+    """Log a user in on the consent page, as a browser does. Return the URL of the redirect."""
+    response = requests.post(login_url, data={"user": user.name}, allow_redirects=False, timeout=10)
+    assert response.status_code == 302, response.text
+    return response.headers["Location"]
+
+
+def test_several_data_centres(workspace, zoho, ada):
+    """A login goes to the user's data centre. So does a refresh in a new process, which has only the token database."""
+    program = EXAMPLES / "several_data_centres.py"
+    with ZohoStandIn(location="eu") as eu:
+        zoho.know_data_centre(eu)
+        bob = eu.add_user("bob@example.com", "1002")
+        settings = {"STAND_IN_EU": eu.url, "ZOHO_REDIRECT_URL": CALLBACK}
+        [login_url] = workspace.run(program, "--login-url", **settings)
+        assert login_url.startswith(zoho.url)
+        workspace.run(program, "--callback", consent_to(login_url, bob), **settings)
+        lines = [f"row 1: {bob.name}, organisation 1002", f"row 2: {ada.name}, organisation 1001"]
+        assert workspace.run(program, "--callback", consent_to(login_url, ada), **settings) == lines
+        for hour in range(2):
+            assert [(centre.logins, centre.refreshes) for centre in (zoho, eu)] == [(1, hour), (1, hour)]
+            eu.clock = lambda clock=eu.clock: clock() + HOUR_SECONDS
+            workspace.let_an_hour_pass()
+            assert workspace.run(program, **settings) == lines
+        assert {call.outcome for centre in (zoho, eu) for call in centre.calls} == {"ok"}
+
+
+def test_a_forged_location_gets_no_secret(workspace, zoho):
+    """A callback with another accounts server sends nothing there, and an unknown location is refused."""
+    program = EXAMPLES / "several_data_centres.py"
+    settings = {"ZOHO_REDIRECT_URL": CALLBACK}
+    with ZohoStandIn() as forged:
+        query = f"code=1000.made.up&accounts-server={forged.url}&location="
+        for location in ("us", "forged"):
+            with pytest.raises(pytest.fail.Exception):
+                workspace.run(program, "--callback", f"{CALLBACK}?{query}{location}", **settings)
+        assert (forged.calls, zoho.logins) == ([], 1)
 
 
 @pytest.mark.parametrize("start_method", multiprocessing.get_all_start_methods())

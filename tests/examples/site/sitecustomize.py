@@ -1,4 +1,4 @@
-"""Replace Zoho's US data centre by the stand-in, so that examples run unchanged.
+"""Replace Zoho's data centres US and EU by stand-ins, so that examples run unchanged.
 
 Python imports a module of this name at its start, so it also takes effect in every Python process that an example
 starts.
@@ -24,7 +24,7 @@ def allow_only_loopback(event, arguments):
 
 sys.addaudithook(allow_only_loopback)
 
-from zohocrmsdk.src.com.zoho.crm.api.dc import USDataCenter  # noqa: E402 - the hook must be installed first
+from zohocrmsdk.src.com.zoho.crm.api.dc import EUDataCenter, USDataCenter  # noqa: E402 - the hook must be installed first
 from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter  # noqa: E402
 
 
@@ -34,6 +34,7 @@ def environment(url):
 
 USDataCenter.PRODUCTION = staticmethod(environment(os.environ["STAND_IN"]))
 USDataCenter.SANDBOX = staticmethod(environment(os.environ.get("STAND_IN_SANDBOX", "")))
+EUDataCenter.PRODUCTION = staticmethod(environment(os.environ.get("STAND_IN_EU", "")))
 
 if start_method := os.environ.get("START_METHOD"):
     multiprocessing.set_start_method(start_method)

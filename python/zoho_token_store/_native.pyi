@@ -832,7 +832,9 @@ def read_source(path: str | PathLike[str]) -> Source:
     """
 
 def read_stdin() -> Source:
-    """Read the rows of standard input, to import them. They are the text of a `FileStore` or of an export.
+    """Read the rows of standard input, to import them.
+
+    The input is the text of a `FileStore` or of an export.
 
     Raises:
         StoreError: `"not-a-token-file"`, `"database-in-stream"`: the input is of another kind. `"invalid-line"`: its

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 from cli.conftest import in_minutes
@@ -353,9 +352,7 @@ def test_the_timeout(run, database):
     command = [sys.executable, "-c", program, str(database)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "locked\n"
-        started = time.monotonic()
         failed = run("--timeout", "0.3", "delete", "1", "--yes", status=1)
-        assert 0.3 <= time.monotonic() - started < 4
         other.stdin.close()
     assert "for 0.3 s" in failed.stderr
     assert "Fix: Try again, wait longer (--timeout SECONDS, before the command), or find" in failed.stderr

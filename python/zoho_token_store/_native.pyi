@@ -146,8 +146,8 @@ class Finding:
           `"other-program"`.
         - Problems of the file, with severity `"warning"`: `"older-schema"`, `"permissions"`, `"no-wal"`,
           `"network-file-system"`.
-        - Problems of rows, with severity `"warning"`: `"duplicate"`, `"no-expiry"`, `"far-expiry"`, `"unusable"`,
-          `"empty"`.
+        - Problems of rows, with severity `"warning"`: `"duplicate"`, `"no-expiry"`, `"unreadable-expiry"`,
+          `"far-expiry"`, `"unusable"`, `"empty"`.
         """
 
     @property

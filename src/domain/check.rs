@@ -77,6 +77,7 @@ impl RowChecker {
 
 const DUPLICATE: &str = "duplicate";
 const NO_EXPIRY: &str = "no-expiry";
+const UNREADABLE_EXPIRY: &str = "unreadable-expiry";
 const FAR_EXPIRY: &str = "far-expiry";
 const UNUSABLE: &str = "unusable";
 const EMPTY: &str = "empty";
@@ -84,10 +85,13 @@ const EMPTY: &str = "empty";
 /// Returns the codes of the problems that one row has by itself.
 fn codes(row: &Row, now: i64) -> impl Iterator<Item = &'static str> {
     let has = |field| row.get(field).is_some();
-    let expiry = expiry::parse(row.get(Field::ExpiryTime));
+    let is_unreadable = expiry::is_unreadable(row.get(Field::ExpiryTime));
+    // What the SDK gets decides whether the token is ever refreshed.
+    let expiry = expiry::parse(expiry::readable(row.token()).get(Field::ExpiryTime));
     let has_nothing = ![Field::RefreshToken, Field::GrantToken, Field::AccessToken].into_iter().any(has);
     [
         (has(Field::AccessToken) && expiry.is_none(), NO_EXPIRY),
+        (has(Field::AccessToken) && has(Field::RefreshToken) && is_unreadable, UNREADABLE_EXPIRY),
         (expiry.is_some_and(|expiry| !expiry.has_passed(now.saturating_add(MAX_EXPIRY_AHEAD_MS))), FAR_EXPIRY),
         (purge::is_unusable(row, now), UNUSABLE),
         (has_nothing, EMPTY),
@@ -105,6 +109,11 @@ fn finding(code: &'static str, ids: Vec<String>) -> Finding {
         NO_EXPIRY => (
             "access token without a readable expiry, so it is never refreshed",
             "Have these users log in again, or delete the rows.",
+        ),
+        UNREADABLE_EXPIRY => (
+            "expiry that is not a whole number of milliseconds, so the token counts as expired",
+            "Nothing has to be done: the next use of each row refreshes it and saves a readable expiry. Check the program \
+             that wrote these rows.",
         ),
         FAR_EXPIRY => (
             "expiry more than a day from now, although Zoho's access tokens live for an hour. The expiry is not in \
@@ -160,6 +169,8 @@ mod tests {
             let token = Token::default().with(Field::Id, Some(id)).with(field, Some(value));
             checker.add(&Row::new(token.with(Field::ExpiryTime, expiry), 1, None));
         }
+        let login = Token::default().with(Field::RefreshToken, Some("q")).with(Field::AccessToken, Some("d"));
+        checker.add(&Row::new(login.with(Field::Id, Some("8")).with(Field::ExpiryTime, Some("soon")), 1, None));
         let findings = checker.findings();
         let texts: Vec<_> = findings
             .iter()
@@ -172,6 +183,12 @@ mod tests {
                 ("empty", "2 rows", "Delete them."),
                 ("far-expiry", "1 row", "Set the clocks of the machines, and have these users log in again."),
                 ("no-expiry", "1 row", "Have these users log in again, or delete the rows."),
+                (
+                    "unreadable-expiry",
+                    "1 row",
+                    "Nothing has to be done: the next use of each row refreshes it and saves a readable expiry. Check \
+                     the program that wrote these rows.",
+                ),
                 ("unusable", "1 row", "Purge them."),
             ]
         );
@@ -180,7 +197,7 @@ mod tests {
         };
         assert!(says("duplicate", "same user") && says("empty", "no refresh token, no grant token"));
         assert!(says("far-expiry", "more than a day") && says("no-expiry", "without a readable expiry"));
-        assert!(says("unusable", "expired access token"));
+        assert!(says("unusable", "expired access token") && says("unreadable-expiry", "not a whole number"));
     }
 
     #[test]
@@ -188,7 +205,7 @@ mod tests {
         let day = NOW + 86_400_000;
         let (past, at_most, beyond) = (NOW.to_string(), day.to_string(), (day + 1).to_string());
         let row = |values: &str, expiry: &str| format!("{values} expiry_time={expiry}");
-        let table: [(Vec<String>, &[&str]); 14] = [
+        let table: [(Vec<String>, &[&str]); 17] = [
             (vec![], &[]),
             (vec![row("user_name=u refresh_token=r access_token=a", &at_most)], &[]),
             (vec![row("user_name=u refresh_token=r access_token=a", &past)], &[]),
@@ -196,7 +213,11 @@ mod tests {
             (vec!["grant_token=g".to_owned()], &[]),
             (vec![row("refresh_token=r access_token=a", &beyond)], &["far-expiry: 1"]),
             (vec!["refresh_token=r access_token=a".to_owned()], &["no-expiry: 1"]),
-            (vec![row("refresh_token=r access_token=a", "soon")], &["no-expiry: 1"]),
+            (vec![row("refresh_token=r access_token=a", "soon")], &["unreadable-expiry: 1"]),
+            (vec![row("refresh_token=r access_token=a", &"9".repeat(30))], &["unreadable-expiry: 1"]),
+            (vec![row("refresh_token=r", "soon"), row("grant_token=g", "soon")], &[]),
+            // Nothing can refresh it, so the SDK gets it without an expiry.
+            (vec![row("access_token=a", "soon")], &["no-expiry: 1"]),
             (vec![row("access_token=a", &past), row("access_token=b", &at_most)], &["unusable: 1"]),
             (vec!["user_name=u client_id=c".to_owned()], &["empty: 1"]),
             (

@@ -9,7 +9,7 @@ use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString, PyType};
 
 use super::error::{Failure, add_null_handler, invalid_argument};
 use super::token_functions::{TokenFunctions, Values};
-use crate::domain::{Field, Row, Token};
+use crate::domain::{Field, Row, Token, expiry};
 use crate::store::Error;
 use crate::store::error::Code;
 
@@ -160,9 +160,13 @@ impl Sdk {
         let made = PyList::empty(py);
         let mut last: Option<(Row, Values<'py>)> = None;
         for row in rows {
+            let token = expiry::readable(row.token());
             let values = Field::ALL.map(|field| match &last {
-                Some((last, values)) if last.get(field) == row.get(field) => values[field as usize].clone(),
-                _ => str_or_none(py, row.get(field)),
+                // Two equal expiries that are unreadable may differ afterwards.
+                Some((last, values)) if field != Field::ExpiryTime && last.get(field) == token.get(field) => {
+                    values[field as usize].clone()
+                }
+                _ => str_or_none(py, token.get(field)),
             });
             made.append(self.functions.make(py, values.clone())?)?;
             last = Some((row, values));

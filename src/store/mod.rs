@@ -30,7 +30,7 @@ use self::error::Code;
 use self::group_commit::GroupCommit;
 use crate::domain::identity::Keys;
 use crate::domain::lease::{Lease, LeaseKey};
-use crate::domain::{Field, Key, Row, Token, id, identity, merge, purge};
+use crate::domain::{Field, Key, Row, Token, expiry, id, identity, merge, purge};
 pub use error::{Error, Result};
 
 /// May an operation wait for others?
@@ -47,16 +47,16 @@ pub enum Wait {
 pub struct Found(Row);
 
 impl Found {
-    /// The row's own values.
+    /// The row's values, as the SDK gets them.
     #[must_use]
     pub fn row(&self) -> Token<'_> {
-        self.0.token()
+        expiry::readable(self.0.token())
     }
 
-    /// Returns the token that the row was found for, completed from the row (contract, section 4).
+    /// Returns the token that the row was found for, completed from the row (contract, section 4), as the SDK gets it.
     #[must_use]
     pub fn complete<'a>(&'a self, token: Token<'a>) -> Token<'a> {
-        merge::complete(token, self.row())
+        expiry::readable(merge::complete(token, self.0.token()))
     }
 }
 

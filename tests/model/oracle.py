@@ -87,6 +87,17 @@ def whole_number(text):
     return Decimal(text.strip())  # `int` refuses more than 4300 digits
 
 
+def handed_out(token):
+    """The SDK gets a whole number of up to 64 bits as expiry. Any other text counts as expired, if there is a refresh
+    token, and otherwise as absent.
+    """
+    expiry = token["expiry_time"]
+    number = whole_number(expiry)
+    if absent(expiry) or (number is not None and abs(number) < 2**63):
+        return token
+    return token | {"expiry_time": None if absent(token["refresh_token"]) else "0"}
+
+
 def rows_pair_replaces(token, row):
     """The row has an access token, and the token's pair is absent, has no expiry, or expires earlier.
 
@@ -148,12 +159,17 @@ class Oracle:
 
     def contents(self):
         """Return what `get_tokens` returns: all rows, the oldest first."""
-        return [{name: row[name] or None for name in FIELDS} for row in self.rows]
+        return [handed_out({name: row[name] or None for name in FIELDS}) for row in self.rows]
 
     def find(self, token):
         """Return the completed token. If there is no row, return `None`: the token is left unchanged."""
         row = which_row(token, self.rows)
-        return None if row is None else complete(token, row)
+        if row is None:
+            return None
+        found = handed_out(complete(token, row))
+        # A field that stays absent keeps its form.
+        both_absent = absent(found["expiry_time"]) and absent(token["expiry_time"])
+        return found | {"expiry_time": token["expiry_time"]} if both_absent else found
 
     def refuses(self, token):
         """A token that has no refresh, grant or access token is refused, if it names no row."""

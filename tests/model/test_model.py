@@ -26,7 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from model import values
-from model.oracle import CREDENTIALS, FIELDS, KEYS, Oracle, absent, fields, taken
+from model.oracle import CREDENTIALS, FIELDS, KEYS, Oracle, absent, fields, handed_out, taken
 from model.tokens import Watched, make_token, noting, read, refused, same, set_fields, short
 from model.values import CHANGES, POPULATION, PROBES, TOKENS, written_out
 from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
@@ -223,7 +223,7 @@ class Stores(RuleBasedStateMachine):
         row = self.oracle.row(row_id)
         if row is not None:
             token = self.store.find_token_by_id(row_id)
-            self.made_token_is(token, row)
+            self.made_token_is(token, handed_out(row))
             return token
         if self.raises:
             with refused("find_token_by_id"):

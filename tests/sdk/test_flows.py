@@ -104,6 +104,20 @@ def test_a_token_that_expires_in_a_running_program_is_refreshed(program, zoho, a
     assert row["access_token"] != first["access_token"]
 
 
+def test_a_row_with_an_expiry_that_the_sdk_cannot_read_is_refreshed_once(program, zoho, ada):
+    """`int(expires_in)` of the SDK raises ValueError for such a text. The SDK gets an expired token instead."""
+    first = program.initialize(**login(zoho, ada))
+    program.save_expiry(text="2026-11-28T06:00:00Z")
+    assert program.rows()[0]["expires_in"] == "0"
+    zoho.clear_calls()
+    assert program.organisation() == ada.org_id
+    assert program.organisation() == ada.org_id
+    assert kinds(zoho) == ["refresh", "org", "org"]
+    [row] = program.rows()
+    assert row["id"] == first["id"]
+    assert int(row["expires_in"]) > int(first["expires_in"])
+
+
 @pytest.mark.parametrize("expired", [False, True], ids=["fresh", "expired"])
 @pytest.mark.parametrize("by", ["user", "id", "access_token"])
 def test_one_key_is_enough(program, zoho, users, by, expired):

@@ -109,6 +109,12 @@ class Worker:
         with ThreadPoolExecutor(len(users)) as pool:
             return list(pool.map(work, users))
 
+    def save_expiry(self, text):
+        """Save this expiry in the first row, as another program or an import may have done."""
+        token = self.store.get_tokens()[0]
+        token.set_expires_in(text)
+        self.store.save_token(token)
+
     def organisation(self):
         """Make an authorised call through the SDK. Return the organisation whose access token Zoho has received."""
         response = OrgOperations().get_organization()

@@ -21,7 +21,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 RUST_SOURCES := Cargo.toml Cargo.lock .cargo/config.toml $(shell find src -name '*.rs' -o -name '*.sql')
 UV_COMPILE := uv pip compile --quiet --universal --upgrade --python-version 3.10 --custom-compile-command 'make lock'
 
-.PHONY: help version setup build demo docs test test-rust test-python test-sdks test-sdk-8 test-browser test-model coverage mutants lint lint-repository format wheel sdist crates licences audit floor bench bench-fast bench-lease reliability soak fuzz lock clean
+.PHONY: help version setup build demo docs test test-rust test-python test-sdks test-sdk-8 test-browser test-servers test-model coverage mutants lint lint-repository format wheel sdist crates licences audit floor bench bench-fast bench-lease reliability soak fuzz lock clean
 
 version:
 	@echo $(VERSION)
@@ -105,6 +105,14 @@ test-browser: setup build $(VENV)/ready-for-browser ## The login example in a he
 
 $(VENV)/ready-for-browser: $(VENV)/ready requirements/browser.txt
 	$(BIN)/python $(PIP) -r requirements/browser.txt
+	touch $@
+
+test-servers: setup build $(VENV)/ready-for-servers ## Two applications in one process of a real uWSGI, which needs a C compiler
+	$(BIN)/python -m pytest --junitxml=target/pytest-servers.xml tests/servers/uwsgi_mounts.py
+
+$(VENV)/ready-for-servers: $(VENV)/ready requirements/servers.txt
+	@echo 'Compiling uWSGI (about a minute)…'
+	$(BIN)/python $(PIP) -r requirements/servers.txt
 	touch $@
 
 # Wheels for this machine. Cargo has compiled them for `make build`, so that only packing is left.
@@ -250,7 +258,7 @@ format: setup ## Format all sources
 	$(BIN)/ruff format
 
 lock: ## Pin the newest versions of the Python tools (needs uv)
-	for name in dev build bench browser coverage docs package $(SDKS:%=sdk-%); do $(UV_COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
+	for name in dev build bench browser coverage docs package servers $(SDKS:%=sdk-%); do $(UV_COMPILE) requirements/$$name.in -o requirements/$$name.txt; done
 
 clean: ## Remove everything that the other targets make
 	rm -rf $(VENV) $(VENV)-docs $(COVERED) .venv-sdk-* target dist

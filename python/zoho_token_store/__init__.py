@@ -6,6 +6,7 @@
 Importing this package does not import the SDK, because that takes most of a second. Opening a store does.
 """
 
+from . import _interpreter  # noqa: F401 - before the native layer, which must not be loaded if it raises
 from ._native import (
     CustomStoreInMemory,
     CustomStoreList,

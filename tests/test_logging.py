@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from support import run_python
+import logging
+import logging.config
+
+import pytest
+from own_process import in_own_process
+from support import login, run_python, token
+from zoho_token_store import CustomStoreInMemory
+from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
 
 def test_a_library_does_not_write_to_stderr_by_itself():
@@ -11,3 +18,45 @@ def test_a_library_does_not_write_to_stderr_by_itself():
     assert silent == "''"
     assert of_the_logger.startswith("WARNING zoho_token_store find_token_by_id: ")
     assert of_the_root == of_the_logger
+
+
+@in_own_process
+def test_failed_saves_are_counted_when_the_log_is_off():
+    """`dictConfig` silences the logger of a store that exists. The SDK swallows the error itself while it refreshes."""
+    store = CustomStoreInMemory()
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lines.append
+    logging.getLogger("zoho_token_store").addHandler(handler)
+    logging.config.dictConfig({"version": 1})
+    store.save_token(login())
+    assert (store.lease_info().failed_saves, store.check()) == (0, [])
+    for _ in range(2):
+        with pytest.raises(SDKException):
+            store.save_token(token("bob@example.com"))
+    with pytest.raises(SDKException):
+        store.save_token("no token")
+    assert lines == []
+    assert store.lease_info().failed_saves == 3
+    [finding] = store.check()
+    assert (finding.code, finding.severity, finding.ids) == ("failed-saves", "warning", [])
+    assert finding.message.startswith("3 saves failed")
+    assert finding.message.endswith("the last one with invalid-argument")
+
+
+def test_an_id_that_no_row_has_leaves_a_line(caplog):
+    """A program that uses the ids of another store deletes nothing. The line does not show a user name."""
+    store = CustomStoreInMemory(raise_on_missing_id=False)
+    store.save_token(login())
+    caplog.clear()
+    caplog.set_level(logging.DEBUG, "zoho_token_store")
+    store.delete_token("ada@example.com")
+    store.delete_token(None)
+    assert store.find_token_by_id("7") is None
+    assert store.find_token_by_id("1") is not None
+    store.delete_token("1")
+    assert [(record.levelname, record.getMessage().split(": ", 1)[1]) for record in caplog.records] == [
+        ("DEBUG", "delete_token: no row has that id (15 characters)"),
+        ("DEBUG", "delete_token: no row has an absent id"),
+        ("DEBUG", 'find_token_by_id: no row has the id "7"'),
+    ]

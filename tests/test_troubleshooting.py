@@ -28,7 +28,7 @@ NO_MESSAGES = {
         "lambda …: (token := OAuthToken(…), …)[0]",
     },
     "src/python/convert.rs": {"an exception"},  # stands for the name of an exception
-    "src/python/refresh_wait.rs": {"LeaseInfo(taken=…, waited=…, gave_up=…, longest_wait=…)"},
+    "src/python/refresh_wait.rs": {"LeaseInfo(taken=…, waited=…, gave_up=…, longest_wait=…, failed_saves=…)"},
     "src/python/stores.rs": {"<…, not opened>"},
 }
 LITERAL = re.compile(r'"((?:\\.|[^"\\])*)"', re.DOTALL)

@@ -105,7 +105,7 @@ class LeaseInfo:
 
     Example:
         >>> store.lease_info()
-        LeaseInfo(taken=0, waited=0, gave_up=0, longest_wait=0.000)
+        LeaseInfo(taken=0, waited=0, gave_up=0, longest_wait=0.000, failed_saves=0)
     """
 
     @property
@@ -123,6 +123,10 @@ class LeaseInfo:
     @property
     def longest_wait(self) -> float:
         """The longest wait, in seconds."""
+
+    @property
+    def failed_saves(self) -> int:
+        """The calls of `save_token` that failed. The SDK swallows their errors while it refreshes."""
 
 @final
 class Finding:
@@ -146,6 +150,7 @@ class Finding:
           `"other-program"`.
         - Problems of the file, with severity `"warning"`: `"older-schema"`, `"permissions"`, `"no-wal"`,
           `"network-file-system"`.
+        - A problem of this process, with severity `"warning"`: `"failed-saves"`.
         - Problems of rows, with severity `"warning"`: `"duplicate"`, `"no-expiry"`, `"unreadable-expiry"`,
           `"far-expiry"`, `"unusable"`, `"empty"`.
         """

@@ -126,6 +126,21 @@ fn finding(code: &'static str, ids: Vec<String>) -> Finding {
     Finding { code, severity: Severity::Warning, message: format!("{}: {what}", rows(ids.len())), ids, hint }
 }
 
+/// Returns the finding about saves that failed in this process, the last one with the error code `last`.
+#[must_use]
+pub fn failed_saves(count: u64, last: &str) -> Option<Finding> {
+    (count > 0).then(|| Finding {
+        code: "failed-saves",
+        severity: Severity::Warning,
+        ids: Vec::new(),
+        message: format!(
+            "{count} save{} failed in this process since the store was opened, the last one with {last}",
+            if count == 1 { "" } else { "s" }
+        ),
+        hint: "Look the code up in the documentation, and in the log zoho_token_store at level ERROR.",
+    })
+}
+
 /// "1 row", "2 rows".
 fn rows(count: usize) -> String {
     format!("{count} row{}", if count == 1 { "" } else { "s" })
@@ -198,6 +213,17 @@ mod tests {
         assert!(says("duplicate", "same user") && says("empty", "no refresh token, no grant token"));
         assert!(says("far-expiry", "more than a day") && says("no-expiry", "without a readable expiry"));
         assert!(says("unusable", "expired access token") && says("unreadable-expiry", "not a whole number"));
+    }
+
+    #[test]
+    fn saves_that_failed_are_one_finding() {
+        let message = |count| failed_saves(count, "disk-full").map(|finding| finding.message);
+        let text = |saves: &str| {
+            Some(format!("{saves} failed in this process since the store was opened, the last one with disk-full"))
+        };
+        for (count, expected) in [(0, None), (1, text("1 save")), (2, text("2 saves"))] {
+            assert_eq!(message(count), expected);
+        }
     }
 
     #[test]

@@ -35,20 +35,26 @@ pub(super) struct LeaseInfo {
     gave_up: u64,
     /// The longest wait, in seconds.
     longest_wait: f64,
+    /// The calls of `save_token` that failed. The SDK swallows their errors while it refreshes.
+    failed_saves: u64,
 }
 
-impl From<Counters> for LeaseInfo {
-    fn from(counters: Counters) -> Self {
-        let Counters { acquired, waited, gave_up, longest_wait } = counters;
-        Self { taken: acquired, waited, gave_up, longest_wait: longest_wait.as_secs_f64() }
+impl LeaseInfo {
+    pub(super) fn of(store: &Store) -> Self {
+        let Counters { acquired, waited, gave_up, longest_wait } = store.lease_counters();
+        let (longest_wait, failed_saves) = (longest_wait.as_secs_f64(), store.failed_saves());
+        Self { taken: acquired, waited, gave_up, longest_wait, failed_saves }
     }
 }
 
 #[pymethods]
 impl LeaseInfo {
     fn __repr__(&self) -> String {
-        let Self { taken, waited, gave_up, longest_wait } = self;
-        format!("LeaseInfo(taken={taken}, waited={waited}, gave_up={gave_up}, longest_wait={longest_wait:.3})")
+        let Self { taken, waited, gave_up, longest_wait, failed_saves } = self;
+        format!(
+            "LeaseInfo(taken={taken}, waited={waited}, gave_up={gave_up}, longest_wait={longest_wait:.3}, \
+             failed_saves={failed_saves})"
+        )
     }
 }
 

@@ -23,7 +23,7 @@ use super::error::log;
 use super::error::{Failure, invalid_argument};
 #[cfg(feature = "sqlite")]
 use super::lease_guard::lock;
-use super::lease_guard::{log_pending_lines, log_release_with_save};
+use super::lease_guard::{log_for, log_pending_lines, log_release_with_save};
 use super::refresh_wait::{LeaseInfo, saver, wait_for_row};
 use crate::backends::BACKUP_FORMAT;
 use crate::backends::list::List;
@@ -33,6 +33,7 @@ use crate::domain::Token;
 use crate::domain::lease::DUE_SOON_MS;
 use crate::store::backend::Backend;
 use crate::store::deadline::Deadline;
+use crate::store::error::describe_id;
 use crate::store::lease::Lookup;
 use crate::store::{Error, Found, Store, Wait};
 
@@ -189,10 +190,16 @@ impl TokenStoreBase {
     /// Save a token into its row, or into a new row if it has none.
     fn save_token(&self, py: Python<'_>, token: &Bound<'_, PyAny>) -> PyResult<()> {
         self.run(py, "save_token", |opened| {
-            let read = opened.sdk.read(token)?;
-            let id = opened.save(py, read.token())?;
-            read.set_id(opened.sdk, &id)?;
-            Ok(())
+            let save = || -> Result<(), Failure> {
+                let read = opened.sdk.read(token)?;
+                let id = opened.save(py, read.token())?;
+                read.set_id(opened.sdk, &id)
+            };
+            save().inspect_err(|failure| {
+                if let Failure::Store(error) = failure {
+                    opened.store.count_failed_save(error.code());
+                }
+            })
         })
     }
 
@@ -213,7 +220,10 @@ impl TokenStoreBase {
                     (None, _) if opened.raise_on_missing_id => {
                         return Err(Error::missing_id(opened.store.location(), id.unwrap_or_default()).into());
                     }
-                    (None, _) => return Ok(None),
+                    (None, _) => {
+                        log_unknown_id(py, &opened.store, "find_token_by_id", id)?;
+                        return Ok(None);
+                    }
                 }
             }
         })
@@ -232,7 +242,10 @@ impl TokenStoreBase {
         self.run(py, "delete_token", |opened| {
             let id = convert::id(id)?;
             let id = id.as_ref().map(|id| id.to_str()).transpose()?;
-            Ok(py.detach(|| opened.store.delete(id))?)
+            if !py.detach(|| opened.store.delete(id))? {
+                log_unknown_id(py, &opened.store, "delete_token", id)?;
+            }
+            Ok(())
         })
     }
 
@@ -292,7 +305,7 @@ impl TokenStoreBase {
     fn lease_info(&self, py: Python<'_>) -> PyResult<LeaseInfo> {
         self.run(py, "lease_info", |opened| {
             log_pending_lines(py)?;
-            Ok(opened.store.lease_counters().into())
+            Ok(LeaseInfo::of(&opened.store))
         })
     }
 
@@ -413,6 +426,11 @@ impl CustomStoreList {
         let make = |timeout| open(this.py(), timeout, |_| Ok(Box::new(List::new())));
         TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, || Ok(MEMORY_TIMEOUT), make)
     }
+}
+
+/// Logs that no row has the id. A program may use the ids of another store, such as user names.
+fn log_unknown_id(py: Python<'_>, store: &Store, method: &str, id: Option<&str>) -> Result<(), Failure> {
+    log_for(py, store, "debug", &format!("{method}: no row has {}", describe_id(id.unwrap_or_default())))
 }
 
 /// Opens a store without the GIL: this waits while another thread forks, and that thread needs the GIL.

@@ -1,11 +1,12 @@
 //! Operations for administrators, beyond what the SDK needs: look at rows, import, restore, check.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use super::backend::Transaction;
 use super::error::{Code, describe_id};
 use super::{Error, Result, Store, Wait, present};
-use crate::domain::check::{Finding, RowChecker};
+use crate::domain::check::{self, Finding, RowChecker};
 use crate::domain::identity::{self, Key};
 use crate::domain::{Field, Row, import, merge, purge};
 
@@ -107,6 +108,8 @@ impl Store {
             Ok(()) => findings.extend(checker.findings()),
             Err(error) => findings.push(error.into_finding()?),
         }
+        let last = Code::ALL[self.failed_saves.last.load(Ordering::Relaxed)];
+        findings.extend(check::failed_saves(self.failed_saves(), last.name()));
         Ok(findings)
     }
 }

@@ -21,7 +21,7 @@ pub mod transfer;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use self::backend::{Backend, DatabaseFormat, Durability, Location, Snapshot, Transaction};
@@ -66,7 +66,17 @@ pub struct Store {
     timeout: Duration,
     saves: GroupCommit<Save, Saved>,
     leases: held_leases::HeldLeases,
+    failed_saves: FailedSaves,
     closed: AtomicBool,
+}
+
+/// The saves of this store that failed in this process. The SDK swallows the errors of saves, and a program may have
+/// turned the log off.
+#[derive(Default)]
+struct FailedSaves {
+    count: AtomicU64,
+    /// The index in [`Code::ALL`] of the last failure.
+    last: AtomicUsize,
 }
 
 impl Store {
@@ -80,6 +90,7 @@ impl Store {
             timeout,
             saves: GroupCommit::default(),
             leases: held_leases::HeldLeases::default(),
+            failed_saves: FailedSaves::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -164,6 +175,19 @@ impl Store {
         Ok(self.save_releasing(token, now, &[], &mut false)?.id)
     }
 
+    /// Counts a save that failed with this code, for [`Store::failed_saves`] and [`Store::check`].
+    pub fn count_failed_save(&self, code: Code) {
+        let index = Code::ALL.iter().position(|&one| one == code).unwrap_or_default();
+        self.failed_saves.last.store(index, Ordering::Relaxed);
+        self.failed_saves.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns how many saves have failed in this process, as the caller has counted them.
+    #[must_use]
+    pub fn failed_saves(&self) -> u64 {
+        self.failed_saves.count.load(Ordering::Relaxed)
+    }
+
     /// Saves the token. If it has a new access token, the same transaction releases `leases`. Sets `lease_failed` if a
     /// release failed.
     fn save_releasing(
@@ -209,9 +233,17 @@ impl Store {
         Ok(ids)
     }
 
-    /// Deletes the row with this id, if there is one.
-    pub fn delete(&self, id: Option<&str>) -> Result<()> {
-        self.write(|transaction| present(id).map_or(Ok(()), |id| transaction.delete(id).map(drop)))
+    /// Deletes the row with this id, and returns whether there was one.
+    pub fn delete(&self, id: Option<&str>) -> Result<bool> {
+        // Kept for a second attempt, which does not see a row that the first one has deleted.
+        let mut deleted = false;
+        self.write(|transaction| {
+            if let Some(id) = present(id) {
+                deleted |= transaction.delete(id)?;
+            }
+            Ok(())
+        })?;
+        Ok(deleted)
     }
 
     /// Deletes all rows.

@@ -10,7 +10,7 @@ use std::fs;
 
 use common::{NOW, token};
 use zoho_token_store::domain::Row;
-use zoho_token_store::domain::check::{Finding, RowChecker};
+use zoho_token_store::domain::check::{Finding, RowChecker, failed_saves};
 use zoho_token_store::store::Error;
 use zoho_token_store::store::error::Code;
 
@@ -71,13 +71,20 @@ fn row_findings() -> impl Iterator<Item = (&'static str, [String; 2])> {
         "id=4 refresh_token=u access_token=b expiry_time=9000000000000",
         "id=5 access_token=c expiry_time=1",
         "id=6 user_name=v",
+        "id=7 refresh_token=w access_token=d expiry_time=soon",
     ];
     let mut checker = RowChecker::new(NOW);
     for row in rows {
         checker.add(&Row::new(token(row), 1, None));
     }
     let subject = |finding: &Finding| if finding.ids.len() == 1 { "1 row" } else { "2 rows" };
-    checker.findings().into_iter().map(move |finding| (finding.code, quotes(&finding, subject(&finding))))
+    let of_rows =
+        checker.findings().into_iter().map(move |finding| (finding.code, quotes(&finding, subject(&finding))));
+    let failed = failed_saves(9, "disk-full").map(|mut finding| {
+        finding.message = finding.message.replace("disk-full", "…");
+        (finding.code, quotes(&finding, "9"))
+    });
+    of_rows.chain(failed)
 }
 
 /// What a check finds in files, apart from errors and from rows.

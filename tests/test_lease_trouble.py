@@ -92,6 +92,19 @@ def test_a_token_that_is_about_to_expire_is_refreshed_once(path):
 
 @pytest.mark.parametrize("by", ["id", "refresh token"])
 @in_own_process
+def test_a_clock_that_was_moved_forward_makes_one_refresh(path, by):
+    """Rule 3: the clock is the SDK's from the first check on. A test lets two hours pass by replacing `time.time`."""
+    program, store = program_with_an_expired_token(path)
+    program.get_token()
+    right = time.time
+    time.time = lambda: right() + 7200
+    in_threads(6, lambda _: program.get_token(by))
+    assert program.zoho.token_calls == 2
+    assert store.lease_info().taken == 2
+
+
+@pytest.mark.parametrize("by", ["id", "refresh token"])
+@in_own_process
 def test_a_token_that_expires_during_a_find_is_refreshed_once(path, by):
     """Rule 3: if other threads delay a find until the token has expired, the find does not return it as fresh."""
     program, store = program_with_an_expired_token(path)

@@ -7,6 +7,7 @@ use pyo3::exceptions::{PyException, PyImportError, PyMemoryError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString, PyType};
 
+use super::clock::SdkClock;
 use super::error::{Failure, add_null_handler, invalid_argument};
 use super::token_functions::{TokenFunctions, Values};
 use crate::domain::{Field, Row, Token, expiry};
@@ -50,6 +51,7 @@ pub(super) struct Sdk {
     functions: TokenFunctions,
     /// The name of the getter that each find and save calls.
     get_name: Py<PyString>,
+    pub(super) clock: SdkClock,
 }
 
 static SDK: OnceLock<Sdk> = OnceLock::new();
@@ -93,7 +95,8 @@ impl Sdk {
         add_null_handler(py)?;
         let functions = TokenFunctions::compile(oauth_token.bind(py), user_signature.bind(py), names)?;
         let get_name = PyString::intern(py, "get_name").unbind();
-        Ok(Self { oauth_token, user_signature, exception, token_store, functions, get_name })
+        let clock = SdkClock::new(py)?;
+        Ok(Self { oauth_token, user_signature, exception, token_store, functions, get_name, clock })
     }
 
     /// Registers `class` as a virtual subclass of the SDK's `TokenStore`. Python does not check a virtual subclass for

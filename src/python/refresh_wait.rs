@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::types::PyCFunction;
 
-use super::clock;
 use super::convert::Sdk;
 use super::error::Failure;
 use super::lease_guard::{
@@ -80,7 +79,7 @@ pub(super) fn wait_for_row(
     let Some(_deciding) = Deciding::begin(call) else { return Ok(found) };
     log_pending_lines(py)?;
     let Some(caller) = or_no_lease(py, store, caller(py))?.flatten() else { return Ok(found) };
-    let Some(clock) = or_no_lease(py, store, clock::sdk_clock(py))? else { return Ok(found) };
+    let Some(clock) = or_no_lease(py, store, sdk.clock.read(py))? else { return Ok(found) };
     // The token is fresh, but expires within `DUE_SOON_MS`. The SDK reads the clock later than this, so wait until it
     // expires.
     while !store.is_due(lookup, found.as_ref(), &clock) {

@@ -128,11 +128,11 @@ impl TokenStoreBase {
 }
 
 impl Opened {
-    /// Finds a row. If a refresh is due, waits for another requester that is refreshing it. The second value is true if
-    /// no refresh was due.
+    /// Finds a row. If a refresh is due, waits for another requester that is refreshing it. If no refresh was due, the
+    /// second value is the offset of the SDK's clock, for [`Opened::is_due_soon`].
     ///
     /// A find keeps the GIL, unless it has to wait or the backend does not answer at once.
-    fn find(&self, py: Python<'_>, lookup: Lookup<'_>) -> Result<(Option<Found>, bool), Failure> {
+    fn find(&self, py: Python<'_>, lookup: Lookup<'_>) -> Result<(Option<Found>, Option<i64>), Failure> {
         let find = |wait| match lookup {
             Lookup::Token(token) => self.store.find(token, wait),
             Lookup::Id(id) => self.store.find_by_id(id, wait),
@@ -143,16 +143,17 @@ impl Opened {
             Some(found) => found,
             None => py.detach(|| find(Wait::Yes)),
         }?;
-        if self.is_due_soon(lookup, found.as_ref()) {
-            return Ok((wait_for_row(py, &self.store, self.sdk, lookup, found)?, false));
+        let offset = if self.store.refresh_lease().is_zero() { 0 } else { self.sdk.clock.offset(py)? };
+        if self.is_due_soon(lookup, found.as_ref(), offset) {
+            return Ok((wait_for_row(py, &self.store, self.sdk, lookup, found)?, None));
         }
-        Ok((found, true))
+        Ok((found, Some(offset)))
     }
 
     /// Is a refresh due within [`DUE_SOON_MS`]? The SDK reads the clock a little later, so a token that is fresh now
-    /// may be due then.
-    fn is_due_soon(&self, lookup: Lookup<'_>, found: Option<&Found>) -> bool {
-        self.store.is_due(lookup, found, || now().saturating_add(DUE_SOON_MS))
+    /// may be due then. `offset` is how far the SDK's clock was moved.
+    fn is_due_soon(&self, lookup: Lookup<'_>, found: Option<&Found>, offset: i64) -> bool {
+        self.store.is_due(lookup, found, || now().saturating_add(offset).saturating_add(DUE_SOON_MS))
     }
 
     /// Saves a token, and releases the leases that this thread holds.
@@ -176,11 +177,11 @@ impl TokenStoreBase {
             loop {
                 let read = opened.sdk.read(token)?;
                 let before = read.token();
-                let (found, was_fresh) = opened.find(py, Lookup::Token(before))?;
+                let (found, fresh) = opened.find(py, Lookup::Token(before))?;
                 let Some(found) = found else { return Ok(None) };
                 let completed = read.complete(opened.sdk, before, found.complete(before))?;
                 // The setters are Python code, so other threads may have held the GIL for seconds meanwhile.
-                if !(was_fresh && opened.is_due_soon(Lookup::Token(before), Some(&found))) {
+                if !fresh.is_some_and(|offset| opened.is_due_soon(Lookup::Token(before), Some(&found), offset)) {
                     return Ok(Some(completed));
                 }
             }
@@ -210,10 +211,10 @@ impl TokenStoreBase {
             let id = id.as_ref().map(|id| id.to_str()).transpose()?;
             loop {
                 match opened.find(py, Lookup::Id(id))? {
-                    (Some(found), was_fresh) => {
+                    (Some(found), fresh) => {
                         let made = opened.sdk.make(py, found.row())?;
                         // The constructor is Python code: see `find_token`.
-                        if !(was_fresh && opened.is_due_soon(Lookup::Id(id), Some(&found))) {
+                        if !fresh.is_some_and(|offset| opened.is_due_soon(Lookup::Id(id), Some(&found), offset)) {
                             return Ok(Some(made));
                         }
                     }

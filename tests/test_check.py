@@ -30,7 +30,7 @@ def test_a_finding_has_a_code_a_severity_ids_a_message_and_a_hint(store):
     """A finding cannot be changed, and contains no secret."""
     store.save_token(login("ada@example.com", 1, expires_in=FAR))
     store.save_token(login("bob@example.com", 2, expires_in="1"))
-    store.save_token(token("eve@example.com", access_token=f"{PLANTED}-3"))
+    store.save_token(login("eve@example.com", 3, expires_in=None))
     far, none = sorted(store.check(), key=lambda finding: finding.ids)
     assert isinstance(far, Finding)
     assert (far.code, far.severity, far.ids) == ("far-expiry", "warning", ["1"])

@@ -133,13 +133,13 @@ class Finding:
     """A problem of a store, and what to do about it. It contains no secret.
 
     Example:
-        >>> bob = OAuthToken(user_signature=UserSignature("bob@example.com"), access_token="1000.made.up")
+        >>> bob = OAuthToken(refresh_token="1000.r.made.up", access_token="1000.made.up", expires_in="9999999999999")
         >>> store.save_token(bob)
         >>> [finding] = store.check()
         >>> finding.code, finding.severity, finding.ids
-        ('no-expiry', 'warning', ['2'])
+        ('far-expiry', 'warning', ['2'])
         >>> finding.hint
-        'Have these users log in again, or delete the rows.'
+        'Set the clocks of the machines, and have these users log in again.'
     """
 
     @property
@@ -152,7 +152,7 @@ class Finding:
           `"network-file-system"`.
         - A problem of this process, with severity `"warning"`: `"failed-saves"`.
         - Problems of rows, with severity `"warning"`: `"duplicate"`, `"no-expiry"`, `"unreadable-expiry"`,
-          `"far-expiry"`, `"unusable"`, `"empty"`.
+          `"far-expiry"`, `"no-refresh-token"`, `"unusable"`, `"empty"`.
         """
 
     @property

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::token::{Field, Row};
-use super::{expiry, purge};
+use super::{data_centre, expiry, purge};
 
 /// How severe a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,8 +54,9 @@ impl RowChecker {
             self.findings.entry(code).or_default().push(row.id().to_owned());
         }
         if row.get(Field::UserName).is_some() {
-            let key =
-                [Field::UserName, Field::ClientId, Field::ApiDomain].map(|field| row.get(field).map(str::to_owned));
+            let text = |field| row.get(field).map(str::to_owned);
+            let api_domain = row.get(Field::ApiDomain).map(|domain| data_centre::normalize(domain).into_owned());
+            let key = [text(Field::UserName), text(Field::ClientId), api_domain];
             self.users.entry(key).or_default().push(row.id().to_owned());
         }
         if let Some(refresh_token) = row.get(Field::RefreshToken) {
@@ -79,6 +80,7 @@ const DUPLICATE: &str = "duplicate";
 const NO_EXPIRY: &str = "no-expiry";
 const UNREADABLE_EXPIRY: &str = "unreadable-expiry";
 const FAR_EXPIRY: &str = "far-expiry";
+const NO_REFRESH_TOKEN: &str = "no-refresh-token";
 const UNUSABLE: &str = "unusable";
 const EMPTY: &str = "empty";
 
@@ -88,12 +90,14 @@ fn codes(row: &Row, now: i64) -> impl Iterator<Item = &'static str> {
     let is_unreadable = expiry::is_unreadable(row.get(Field::ExpiryTime));
     // What the SDK gets decides whether the token is ever refreshed.
     let expiry = expiry::parse(expiry::readable(row.token()).get(Field::ExpiryTime));
+    let is_unusable = purge::is_unusable(row, now);
     let has_nothing = ![Field::RefreshToken, Field::GrantToken, Field::AccessToken].into_iter().any(has);
     [
         (has(Field::AccessToken) && expiry.is_none(), NO_EXPIRY),
         (has(Field::AccessToken) && has(Field::RefreshToken) && is_unreadable, UNREADABLE_EXPIRY),
         (expiry.is_some_and(|expiry| !expiry.has_passed(now.saturating_add(MAX_EXPIRY_AHEAD_MS))), FAR_EXPIRY),
-        (purge::is_unusable(row, now), UNUSABLE),
+        (has(Field::AccessToken) && !has(Field::RefreshToken) && !is_unusable, NO_REFRESH_TOKEN),
+        (is_unusable, UNUSABLE),
         (has_nothing, EMPTY),
     ]
     .into_iter()
@@ -120,7 +124,15 @@ fn finding(code: &'static str, ids: Vec<String>) -> Finding {
              milliseconds, or a clock is wrong, so the token is not refreshed in time",
             "Set the clocks of the machines, and have these users log in again.",
         ),
-        UNUSABLE => ("no refresh token, and an expired access token: can never be used again", "Purge them."),
+        NO_REFRESH_TOKEN => (
+            "access token without a refresh token. These users are logged out when it expires, after an hour at most",
+            "Have these users log in again, with access_type=offline and prompt=consent in the URL of the login.",
+        ),
+        UNUSABLE => (
+            "no refresh token, and an expired access token: can never be used again",
+            "Purge them. Have these users log in again, with access_type=offline and prompt=consent in the URL of the \
+             login.",
+        ),
         _ => ("no refresh token, no grant token and no access token", "Delete them."),
     };
     Finding { code, severity: Severity::Warning, message: format!("{}: {what}", rows(ids.len())), ids, hint }
@@ -199,12 +211,23 @@ mod tests {
                 ("far-expiry", "1 row", "Set the clocks of the machines, and have these users log in again."),
                 ("no-expiry", "1 row", "Have these users log in again, or delete the rows."),
                 (
+                    "no-refresh-token",
+                    "2 rows",
+                    "Have these users log in again, with access_type=offline and prompt=consent in the URL of the \
+                     login.",
+                ),
+                (
                     "unreadable-expiry",
                     "1 row",
                     "Nothing has to be done: the next use of each row refreshes it and saves a readable expiry. Check \
                      the program that wrote these rows.",
                 ),
-                ("unusable", "1 row", "Purge them."),
+                (
+                    "unusable",
+                    "1 row",
+                    "Purge them. Have these users log in again, with access_type=offline and prompt=consent in the \
+                     URL of the login.",
+                ),
             ]
         );
         let says = |code: &str, text: &str| {
@@ -213,6 +236,7 @@ mod tests {
         assert!(says("duplicate", "same user") && says("empty", "no refresh token, no grant token"));
         assert!(says("far-expiry", "more than a day") && says("no-expiry", "without a readable expiry"));
         assert!(says("unusable", "expired access token") && says("unreadable-expiry", "not a whole number"));
+        assert!(says("no-refresh-token", "logged out"));
     }
 
     #[test]
@@ -231,7 +255,7 @@ mod tests {
         let day = NOW + 86_400_000;
         let (past, at_most, beyond) = (NOW.to_string(), day.to_string(), (day + 1).to_string());
         let row = |values: &str, expiry: &str| format!("{values} expiry_time={expiry}");
-        let table: [(Vec<String>, &[&str]); 17] = [
+        let table: [(Vec<String>, &[&str]); 21] = [
             (vec![], &[]),
             (vec![row("user_name=u refresh_token=r access_token=a", &at_most)], &[]),
             (vec![row("user_name=u refresh_token=r access_token=a", &past)], &[]),
@@ -243,8 +267,20 @@ mod tests {
             (vec![row("refresh_token=r access_token=a", &"9".repeat(30))], &["unreadable-expiry: 1"]),
             (vec![row("refresh_token=r", "soon"), row("grant_token=g", "soon")], &[]),
             // Nothing can refresh it, so the SDK gets it without an expiry.
-            (vec![row("access_token=a", "soon")], &["no-expiry: 1"]),
-            (vec![row("access_token=a", &past), row("access_token=b", &at_most)], &["unusable: 1"]),
+            (vec![row("access_token=a", "soon")], &["no-expiry: 1", "no-refresh-token: 1"]),
+            (vec![row("access_token=a", &past)], &["unusable: 1"]),
+            (vec![row("access_token=a", &at_most)], &["no-refresh-token: 1"]),
+            // The grant token was used up to get the access token.
+            (vec![row("grant_token=g access_token=a", &at_most)], &["no-refresh-token: 1"]),
+            (vec!["access_token=a".to_owned()], &["no-expiry: 1", "no-refresh-token: 1"]),
+            (
+                vec![
+                    "user_name=u client_id=c api_domain=https://www.zohoapis.eu refresh_token=r".to_owned(),
+                    "user_name=u client_id=c api_domain=https://www.ZohoAPIs.eu/ refresh_token=q".to_owned(),
+                    "user_name=u client_id=c api_domain=https://www.zohoapis.com refresh_token=p".to_owned(),
+                ],
+                &["duplicate: 1 2"],
+            ),
             (vec!["user_name=u client_id=c".to_owned()], &["empty: 1"]),
             (
                 vec!["user_name=u refresh_token=r".to_owned(), "user_name=u refresh_token=q".to_owned()],

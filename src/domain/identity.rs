@@ -1,5 +1,6 @@
 //! Which row a token names (contract, section 3). This only decides. The caller looks rows up.
 
+use super::data_centre;
 use super::token::{Field, Row, Token};
 
 /// A field by which rows can be found.
@@ -62,6 +63,7 @@ impl<'a> Keys<'a> {
 /// Do token and row have different values in a field in which they must agree? An absent value contradicts nothing.
 fn contradicts(key: Key, token: Token<'_>, row: &Row) -> bool {
     key.must_agree().into_iter().any(|field| match (token.get(field), row.get(field)) {
+        (Some(ours), Some(theirs)) if field == Field::ApiDomain => !data_centre::is_same(ours, theirs),
         (Some(ours), Some(theirs)) => ours != theirs,
         _ => false,
     })

@@ -46,7 +46,21 @@ def taken(token):
 
 def contradicts(token, row, names):
     """*Contradicts*: both sides have a value and the values differ. An absent value contradicts nothing."""
-    return any(not absent(token[name]) and not absent(row[name]) and token[name] != row[name] for name in names)
+    spelled = {name: what_counts if name == "api_domain" else str for name in names}
+    return any(
+        not absent(token[name]) and not absent(row[name]) and spelled[name](token[name]) != spelled[name](row[name])
+        for name in names
+    )
+
+
+def what_counts(api_domain):
+    """Blanks around the URL, slashes at its end, the case of scheme and host, and the default port do not count."""
+    text = api_domain.strip(" \t\n\f\r")
+    url = re.fullmatch(r"(.*?)://([^/]*)(.*?)/*", text, re.DOTALL)
+    if url is None:
+        return text
+    scheme, host, path = url[1].lower(), url[2].lower(), url[3]
+    return scheme, host.removesuffix({"https": ":443", "http": ":80"}.get(scheme, "")), path
 
 
 def which_row(token, rows):

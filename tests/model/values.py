@@ -27,7 +27,12 @@ EXPIRIES = [
     "soon", "1e20", "99999999999999.5", "1_0", "0x10", "--1", "+ 1", "+", " ", "\uff18", "\u00a08", "8\0",
 ]
 # fmt: on
-DOMAINS = ["https://www.zohoapis.com", "https://sandbox.zohoapis.com", "https://www.zohoapis.eu"]
+DOMAINS = [
+    "https://www.zohoapis.com",
+    "https://sandbox.zohoapis.com",
+    "https://www.zohoapis.eu",
+    "HTTPS://www.ZohoAPIs.eu:443/",  # the same as the one before
+]
 VALUES = {
     "id": (["1", "2", "3", "4", "7", "99"], [*IDS, *AWKWARD]),
     "user_name": (["ada", "bob"], AWKWARD),

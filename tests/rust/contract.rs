@@ -77,6 +77,16 @@ mod operations {
         assert_eq!(found(store, "user_name=u"), Some("1".to_owned()));
     }
 
+    pub(super) fn a_login_with_another_spelling_of_the_api_domain_updates_its_row(store: &Store) {
+        let user = |spelling: &str| format!("user_name=u client_id=c refresh_token=r api_domain={spelling}");
+        save(store, &user("https://www.zohoapis.eu"));
+        for spelling in ["https://www.zohoapis.eu/", "HTTPS://www.ZohoAPIs.eu:443"] {
+            assert_eq!(save(store, &user(spelling)), "1");
+            assert_eq!(rows(store), [format!("id=1 {}", user(spelling))], "the row has the spelling of its last save");
+        }
+        assert_eq!(save(store, "user_name=u client_id=c refresh_token=s api_domain=https://sandbox.zohoapis.eu"), "2");
+    }
+
     pub(super) fn new_ids_rise_and_are_never_used_again(store: &Store) {
         for n in 1..=12 {
             assert_eq!(save(store, &format!("refresh_token=r{n}")), n.to_string());
@@ -220,6 +230,7 @@ macro_rules! suite {
                     a_row_without_a_user_is_updated_when_its_user_becomes_known
                     an_update_keeps_the_id_and_the_position_of_the_row
                     among_several_rows_the_last_saved_one_is_found
+                    a_login_with_another_spelling_of_the_api_domain_updates_its_row
                     new_ids_rise_and_are_never_used_again
                     a_new_row_gets_the_id_of_its_token_if_no_row_has_it
                     a_new_id_is_above_every_counted_id_and_skips_used_ones

@@ -72,6 +72,7 @@ fn row_findings() -> impl Iterator<Item = (&'static str, [String; 2])> {
         "id=5 access_token=c expiry_time=1",
         "id=6 user_name=v",
         "id=7 refresh_token=w access_token=d expiry_time=soon",
+        "id=8 access_token=d expiry_time=1795300000001",
     ];
     let mut checker = RowChecker::new(NOW);
     for row in rows {

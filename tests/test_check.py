@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 from own_process import drop_privileges, run_in_fork
-from support import PLANTED, login, token
+from support import PLANTED, login
 from zoho_token_store import CustomStoreSQLite, Finding
 from zoho_token_store._native import check
 

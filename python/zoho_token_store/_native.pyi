@@ -57,6 +57,8 @@ _ErrorCode: TypeAlias = Literal[
     "database-in-stream",
     "no-token-table",
     "invalid-line",
+    "unfinished-line",
+    "incomplete-export",
     "changed-while-read",
     "not-a-backup",
     "duplicate-ids",
@@ -133,7 +135,8 @@ class Finding:
     """A problem of a store, and what to do about it. It contains no secret.
 
     Example:
-        >>> bob = OAuthToken(refresh_token="1000.r.made.up", access_token="1000.made.up", expires_in="9999999999999")
+        >>> bob = OAuthToken(refresh_token="1000.r.made.up", access_token="1000.made.up")
+        >>> bob.set_expires_in("9999999999999")
         >>> store.save_token(bob)
         >>> [finding] = store.check()
         >>> finding.code, finding.severity, finding.ids
@@ -644,7 +647,7 @@ class Record:
 
 @final
 class Imported:
-    """How many rows of an import had which result, for the command line."""
+    """The result of an import, for the command line."""
 
     @property
     def new(self) -> int:
@@ -660,7 +663,11 @@ class Imported:
 
     @property
     def skipped(self) -> int:
-        """Rows without any refresh, grant or access token."""
+        """Rows that were not imported. The remarks say why."""
+
+    @property
+    def remarks(self) -> list[tuple[str, str]]:
+        """What the user should know about rows: each remark, and the position of its row in the file."""
 
 @final
 class Source:
@@ -669,6 +676,10 @@ class Source:
     @property
     def kind(self) -> Literal["FileStore", "SQLite", "JSON Lines"]:
         """The kind of the file."""
+
+    @property
+    def remarks(self) -> list[tuple[str, str]]:
+        """What the user should know about rows, besides what an import says."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -828,11 +839,12 @@ class Administration:
 def read_source(path: str | PathLike[str]) -> Source:
     """Read the rows of a file, to import or to restore them. The file is not changed.
 
-    The file is a CSV file of the SDK's `FileStore`, a SQLite token database, or an export of this library.
+    The file is a CSV file of an SDK's `FileStore`, a SQLite token database, or an export of this library.
 
     Raises:
         StoreError: `"missing-file"`: there is no file. `"not-a-token-file"`, `"no-token-table"`, `"other-program"`: the
-            file is of another kind. `"invalid-line"`, `"damaged"`: its contents are wrong. `"changed-while-read"`:
+            file is of another kind. `"invalid-line"`, `"unfinished-line"`, `"incomplete-export"`, `"damaged"`: its
+            contents are wrong. `"changed-while-read"`:
             another program wrote the file meanwhile.
     """
 

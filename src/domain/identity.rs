@@ -1,7 +1,7 @@
 //! Which row a token names (contract, section 3). This only decides. The caller looks rows up.
 
-use super::data_centre;
 use super::token::{Field, Row, Token};
+use super::{data_centre, import};
 
 /// A field by which rows can be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,22 @@ pub fn find<E>(
     token: Token<'_>,
     by_keys: impl FnOnce(&Keys<'_>, &mut dyn FnMut(Key, Vec<Row>) -> bool) -> Result<(), E>,
 ) -> Result<Option<Row>, E> {
+    find_with(choose, token, by_keys)
+}
+
+/// [`find`] for a token from another store.
+pub fn find_for_import<E>(
+    token: Token<'_>,
+    by_keys: impl FnOnce(&Keys<'_>, &mut dyn FnMut(Key, Vec<Row>) -> bool) -> Result<(), E>,
+) -> Result<Option<Row>, E> {
+    find_with(choose_same_login, token, by_keys)
+}
+
+fn find_with<E>(
+    choose: fn(Key, Token<'_>, Vec<Row>) -> Option<Row>,
+    token: Token<'_>,
+    by_keys: impl FnOnce(&Keys<'_>, &mut dyn FnMut(Key, Vec<Row>) -> bool) -> Result<(), E>,
+) -> Result<Option<Row>, E> {
     let mut row = None;
     by_keys(&Keys::of(token), &mut |key, found| {
         row = choose(key, token, found);
@@ -98,10 +114,22 @@ pub fn find<E>(
     Ok(row)
 }
 
-/// Narrows the rows of a user to those that share a credential with a token from another store.
+/// Returns the row that an imported token means among all rows that `key` found.
 ///
 /// Ids of another store mean nothing here. So if several rows of a user match an imported token, the row with one of
-/// its credentials is the row that an earlier import wrote. Any other row would get foreign credentials.
+/// its credentials is the row that an earlier import wrote: [`choose_for_import`] is asked for it first. A grant token
+/// and an access token belong to one login, so a row that they find is not the token's if it has another refresh token.
+/// Without this, a text that stands in many rows in place of a token would merge the rows of many users.
+#[must_use]
+pub fn choose_same_login(key: Key, token: Token<'_>, mut found: Vec<Row>) -> Option<Row> {
+    if key != Key::UserName {
+        found.retain(|row| !import::is_another_login(token, row.token()));
+    }
+    choose(key, token, found)
+}
+
+/// Narrows the rows of a user to those that share a credential with a token from another store. Any other row would get
+/// foreign credentials.
 #[must_use]
 pub fn choose_for_import(token: Token<'_>, mut rows_of_user: Vec<Row>) -> Option<Row> {
     let credentials = [Field::RefreshToken, Field::GrantToken, Field::AccessToken];
@@ -139,6 +167,30 @@ mod tests {
         for (case, token, expected) in table {
             let chosen = choose_for_import(token, rows());
             assert_eq!(chosen.as_ref().map(Row::id), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn an_imported_token_is_not_merged_into_another_login_that_shares_a_grant_or_access_token() {
+        let token = |values: &'static str| {
+            Token::from_fn(|field| {
+                values.split(' ').find_map(|value| value.strip_prefix(field.name())?.strip_prefix('='))
+            })
+        };
+        let table = [
+            // key, imported token, row, is it the token's row?
+            (Key::AccessToken, "refresh_token=r access_token=x", "refresh_token=q access_token=x", false),
+            (Key::GrantToken, "refresh_token=r grant_token=x", "refresh_token=q grant_token=x", false),
+            (Key::AccessToken, "refresh_token=r access_token=x", "access_token=x", true),
+            (Key::AccessToken, "access_token=x", "refresh_token=q access_token=x", true),
+            (Key::RefreshToken, "refresh_token=r", "refresh_token=r access_token=x", true),
+            // One user who has logged in twice has one row.
+            (Key::UserName, "user_name=u refresh_token=r", "user_name=u refresh_token=q", true),
+            (Key::AccessToken, "user_name=u access_token=x", "user_name=v access_token=x", false),
+        ];
+        for (key, incoming, row, expected) in table {
+            let chosen = choose_same_login(key, token(incoming), vec![Row::new(token(row), 1, None)]);
+            assert_eq!(chosen.is_some(), expected, "{incoming} | {row}");
         }
     }
 }

@@ -5,9 +5,129 @@
 
 use std::collections::BTreeMap;
 
-use super::expiry;
-use super::merge;
 use super::token::{Field, Row, Token};
+use super::{data_centre, expiry, merge};
+
+/// What other programs write where a value is absent. None of them can be a value: Zoho's tokens, client ids and user
+/// names are longer, and the rest are numbers and URLs.
+///
+/// - `NULL`, `\N`: database servers, and the tools that export their tables;
+/// - `(null)`, `<null>`, `[NULL]`: desktop programs for databases;
+/// - `None`, `null`, `undefined`, `nil`: the `DBStore` of SDKs that put a value into a statement as text;
+/// - `nan`, `NaN`, `#N/A`, `-`: data frames and spreadsheets.
+const PLACEHOLDERS: [&str; 16] = [
+    "NULL",
+    "null",
+    "\\N",
+    "(null)",
+    "(NULL)",
+    "<null>",
+    "<NULL>",
+    "[NULL]",
+    "[null]",
+    "None",
+    "undefined",
+    "nil",
+    "nan",
+    "NaN",
+    "#N/A",
+    "-",
+];
+
+/// Does this text stand for an absent value? The spelling counts: "Null" and "Nan" are names of people.
+#[must_use]
+pub fn is_placeholder(text: &str) -> bool {
+    PLACEHOLDERS.contains(&text.trim_ascii())
+}
+
+/// Returns the token without its placeholders.
+///
+/// The expiry of an access token keeps its text: it counts as unreadable, so the next request refreshes the access
+/// token. Without any expiry the SDK would use the access token for ever.
+#[must_use]
+pub fn without_placeholders(token: Token<'_>) -> Token<'_> {
+    let is_absent = |field, text| {
+        let dates_access_token = field == Field::ExpiryTime && token.get(Field::AccessToken).is_some_and(is_value);
+        is_placeholder(text) && !dates_access_token
+    };
+    Token::from_fn(|field| token.get(field).filter(|text| !is_absent(field, text)))
+}
+
+fn is_value(text: &str) -> bool {
+    !is_placeholder(text)
+}
+
+/// Something about an imported row that its user should know. It repeats no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remark {
+    /// The row was not taken: there is nothing to log in with.
+    NoCredentials,
+    /// The login was not taken: the user's row here has another one, which is not older.
+    OlderLogin,
+    /// Placeholders count as absent values.
+    Placeholders,
+    /// The expiry is not a whole number.
+    UnreadableExpiry,
+    /// Neither the file nor the row here has a client secret.
+    NoClientSecret,
+    /// The last line of the file has no line break at its end.
+    NoLineBreak,
+}
+
+impl Remark {
+    /// What the remark says.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::NoCredentials => "not imported: there is no refresh token, grant token or access token.",
+            Self::OlderLogin => {
+                "the refresh token was not imported: this user has another login here, and the file does not show that \
+                 its own is newer. To import it all the same, delete the user's row here first."
+            }
+            Self::Placeholders => "a placeholder such as NULL or \\N counts as an absent value.",
+            Self::UnreadableExpiry => {
+                "the expiry is not a whole number of milliseconds. Beside a refresh token it counts as expired, and the \
+                 next request refreshes the access token."
+            }
+            Self::NoClientSecret => {
+                "there is no client secret, and a refresh needs one. Give client id and client secret in the program: \
+                 OAuthToken(client_id=..., client_secret=..., user_signature=...). The first refresh saves them."
+            }
+            Self::NoLineBreak => {
+                "the last line has no line break at its end. It was imported, because its last value is complete."
+            }
+        }
+    }
+}
+
+/// Returns what there is to say about a row. `source` is the row in the file, and `row` what it has become here, or
+/// `None` if it was not taken.
+pub fn remarks<'a>(source: Token<'a>, row: Option<Token<'a>>) -> impl Iterator<Item = Remark> {
+    let incoming = without_placeholders(source);
+    let lacks_secret = |row: Token<'_>| row.has(Field::RefreshToken) && !row.has(Field::ClientSecret);
+    let is_kept = |row: Token<'_>| incoming.has(Field::RefreshToken) && is_another_login(incoming, row);
+    [
+        (row.is_none(), Remark::NoCredentials),
+        (row.is_some_and(is_kept), Remark::OlderLogin),
+        (incoming != source, Remark::Placeholders),
+        (row.is_some() && expiry::is_unreadable(incoming.get(Field::ExpiryTime)), Remark::UnreadableExpiry),
+        (row.is_some_and(lacks_secret), Remark::NoClientSecret),
+    ]
+    .into_iter()
+    .filter_map(|(applies, remark)| applies.then_some(remark))
+}
+
+/// Is the last value of a file complete, although no line break follows? A value that is cut short still looks like a
+/// value, unless its form shows where it ends.
+#[must_use]
+pub fn is_complete(field: Field, value: &str) -> bool {
+    match field {
+        Field::ApiDomain => data_centre::name(value).is_some(),
+        // Milliseconds have 13 digits until the year 2286.
+        Field::ExpiryTime => value.len() == 13 && value.bytes().all(|byte| byte.is_ascii_digit()),
+        _ => false,
+    }
+}
 
 /// Returns the row after `incoming` was imported into it. If `incoming` is newer, it updates the row. Otherwise it only
 /// fills in the values that the row lacks.
@@ -38,7 +158,9 @@ fn is_newer(incoming: Token<'_>, row: Token<'_>) -> bool {
     }
 }
 
-fn is_another_login(incoming: Token<'_>, row: Token<'_>) -> bool {
+/// Do both have a refresh token, and not the same? Zoho never rotates a refresh token, so these are two logins.
+#[must_use]
+pub fn is_another_login(incoming: Token<'_>, row: Token<'_>) -> bool {
     let [ours, theirs] = [incoming, row].map(|token| token.get(Field::RefreshToken));
     ours.is_some() && theirs.is_some() && ours != theirs
 }
@@ -141,6 +263,77 @@ mod tests {
             let merged = merge_imported(token(incoming), token(row));
             assert_eq!(merged, token(after), "{incoming} | {row}");
             assert_eq!(merge_imported(token(incoming), merged), merged, "twice: {incoming} | {row}");
+        }
+    }
+
+    #[test]
+    fn a_placeholder_is_what_other_programs_write_for_an_absent_value() {
+        let table = [
+            (r"NULL null \N (null) (NULL) <null> <NULL> [NULL] [null] None undefined nil nan NaN #N/A -", true),
+            // Other spellings may be names of users. The rest are values that the SDKs save.
+            (r"Null Nil Nan NAN none NONE N n/a \n \\N \NULL NULL2 -- 0 null@example.com 1000.null", false),
+        ];
+        for (texts, expected) in table {
+            for text in texts.split(' ') {
+                assert_eq!(is_placeholder(text), expected, "{text}");
+                assert_eq!(is_placeholder(&format!(" {text}\r\n")), expected, "{text} with blanks");
+            }
+        }
+        let row = r"id=NULL user_name=\N client_id=c refresh_token=r grant_token=null expiry_time=nan api_domain=-";
+        assert_eq!(without_placeholders(token(row)), token("client_id=c refresh_token=r"));
+        let table = [
+            // An access token of an unknown age counts as expired.
+            ("access_token=a expiry_time=nan", "access_token=a expiry_time=nan"),
+            ("access_token=NULL expiry_time=nan", ""),
+        ];
+        for (row, expected) in table {
+            assert_eq!(without_placeholders(token(row)), token(expected), "{row}");
+        }
+    }
+
+    #[test]
+    fn a_remark_says_what_was_not_taken_and_why() {
+        use Remark::{NoClientSecret, NoCredentials, OlderLogin, Placeholders, UnreadableExpiry};
+        let table: [(&str, Option<&str>, &[Remark]); 13] = [
+            // the row in the file, the row here afterwards
+            ("refresh_token=r client_secret=s", Some("refresh_token=r client_secret=s"), &[]),
+            ("user_name=u", None, &[NoCredentials]),
+            ("user_name=u refresh_token=NULL", None, &[NoCredentials, Placeholders]),
+            ("refresh_token=r client_secret=s", Some("refresh_token=q client_secret=s"), &[OlderLogin]),
+            ("access_token=a", Some("refresh_token=q client_secret=s"), &[]),
+            ("refresh_token=r grant_token=NULL", Some("refresh_token=r client_secret=s"), &[Placeholders]),
+            ("refresh_token=r", Some("refresh_token=r"), &[NoClientSecret]),
+            // The program has the secret already if there is nothing to refresh with.
+            ("access_token=a", Some("access_token=a"), &[]),
+            ("access_token=a expiry_time=1.79585E+12", Some("access_token=a"), &[UnreadableExpiry]),
+            ("access_token=a expiry_time=2026-11-28", Some("access_token=a"), &[UnreadableExpiry]),
+            ("access_token=a expiry_time=1795848490409.0", Some("access_token=a"), &[UnreadableExpiry]),
+            ("access_token=a expiry_time=nan", Some("access_token=a"), &[UnreadableExpiry]),
+            ("grant_token=g expiry_time=nan", Some("grant_token=g"), &[Placeholders]),
+        ];
+        for (source, row, expected) in table {
+            assert_eq!(remarks(token(source), row.map(token)).collect::<Vec<_>>(), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn only_the_form_of_a_value_shows_that_it_is_complete() {
+        let table = [
+            (Field::ApiDomain, "https://www.zohoapis.com", true),
+            (Field::ApiDomain, "https://sandbox.zohoapis.com.au", true),
+            (Field::ApiDomain, "https://www.zohoapis.e", false),
+            (Field::ApiDomain, "https://www.zohoapis.", false),
+            (Field::ApiDomain, "http://127.0.0.1:8000", false),
+            (Field::ApiDomain, "", false),
+            (Field::ExpiryTime, "1795300001000", true),
+            (Field::ExpiryTime, "179530000100", false),
+            (Field::ExpiryTime, "17953000010000", false),
+            (Field::ExpiryTime, "", false),
+            (Field::RedirectUrl, "https://www.zohoapis.com", false),
+            (Field::RefreshToken, "1795300001000", false),
+        ];
+        for (field, value, expected) in table {
+            assert_eq!(is_complete(field, value), expected, "{} {value}", field.name());
         }
     }
 

@@ -16,8 +16,8 @@ use super::error::Failure;
 use crate::backends::list::List;
 use crate::backends::{self, BACKUP_FORMAT, DATABASE_FORMATS};
 use crate::domain::check as findings;
-use crate::domain::{Field, Row, data_centre, expiry};
-use crate::store::administration::ImportCounts;
+use crate::domain::{Field, Row, data_centre, expiry, import};
+use crate::store::administration::{ImportCounts, ImportReport};
 use crate::store::error::{Code, describe_id};
 use crate::store::files::{Existing, FileId, is_same_file};
 use crate::store::transfer::{self, SourceKind};
@@ -123,7 +123,7 @@ impl Record {
     }
 }
 
-/// How many rows of an import had which result, for the command line.
+/// The result of an import, for the command line.
 #[pyclass(module = "zoho_token_store._native", frozen, get_all)]
 pub(super) struct Imported {
     /// Rows that were not in the database before.
@@ -132,9 +132,14 @@ pub(super) struct Imported {
     updated: usize,
     /// Rows that had nothing new.
     unchanged: usize,
-    /// Rows without any refresh, grant or access token.
+    /// Rows that were not imported. The remarks say why.
     skipped: usize,
+    /// What the user should know about rows: each remark, and the position of its row in the file.
+    remarks: Vec<RemarkAt>,
 }
+
+/// The text of a remark, and the position of its row.
+type RemarkAt = (&'static str, String);
 
 /// The rows of a file, to import or to restore, for the command line.
 #[pyclass(name = "Source", module = "zoho_token_store._native", frozen)]
@@ -150,6 +155,13 @@ impl PySource {
             SourceKind::Database(name) => name,
             SourceKind::JsonLines => "JSON Lines",
         }
+    }
+
+    /// What the user should know about rows, besides what an import says.
+    #[getter]
+    fn remarks(&self) -> Vec<RemarkAt> {
+        let positions = self.0.remarks.iter();
+        positions.map(|&(index, remark)| (remark.text(), self.0.position(index))).collect()
     }
 
     const fn __len__(&self) -> usize {
@@ -287,11 +299,15 @@ impl Administration {
         run(py, || {
             self.require_another_file(source)?;
             let transfer::Source { rows, order, .. } = &source.0;
-            let ImportCounts { new, updated, unchanged, skipped } = py.detach(|| {
-                let rows: Vec<Row> = order.iter().skip(first).take(count).map(|&index| rows[index].clone()).collect();
+            let indices: Vec<usize> = order.iter().skip(first).take(count).copied().collect();
+            let ImportReport { counts, remarks } = py.detach(|| {
+                let rows: Vec<Row> = indices.iter().map(|&index| rows[index].clone()).collect();
                 self.store.import_rows(&rows, now())
             })?;
-            Ok(Imported { new, updated, unchanged, skipped })
+            let ImportCounts { new, updated, unchanged, skipped } = counts;
+            let text = |(number, remark): (usize, import::Remark)| (remark.text(), source.0.position(indices[number]));
+            let remarks = remarks.into_iter().map(text).collect();
+            Ok(Imported { new, updated, unchanged, skipped, remarks })
         })
     }
 

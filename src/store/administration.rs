@@ -8,6 +8,7 @@ use super::error::{Code, describe_id};
 use super::{Error, Result, Store, Wait, present};
 use crate::domain::check::{self, Finding, RowChecker};
 use crate::domain::identity::{self, Key};
+use crate::domain::import::Remark;
 use crate::domain::{Field, Row, import, merge, purge};
 
 /// How many rows of an import had which result.
@@ -19,8 +20,18 @@ pub struct ImportCounts {
     pub updated: usize,
     /// Rows that had nothing new.
     pub unchanged: usize,
-    /// Rows without any refresh, grant or access token.
+    /// Rows that were not taken: without any refresh, grant or access token, or of a login that is not newer than the
+    /// user's login here. Each has a [`Remark`].
     pub skipped: usize,
+}
+
+/// The result of an import.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImportReport {
+    /// How many rows had which result.
+    pub counts: ImportCounts,
+    /// What its user should know. The number is the index of the row, counted from 0.
+    pub remarks: Vec<(usize, Remark)>,
 }
 
 impl Store {
@@ -58,24 +69,32 @@ impl Store {
         self.delete_where(|row| ids.contains(row.id()))
     }
 
-    /// Imports rows of another store in one transaction. Importing the same rows again changes nothing.
+    /// Imports rows of another store in one transaction. Importing the same rows again changes nothing. Placeholders
+    /// such as `NULL` count as absent values.
     ///
     /// Ids of another store mean nothing here, so no row is found by its id. A new row keeps its id if no row has it.
-    pub fn import_rows(&self, rows: &[Row], now: i64) -> Result<ImportCounts> {
-        let mut counts = ImportCounts::default();
+    pub fn import_rows(&self, rows: &[Row], now: i64) -> Result<ImportReport> {
+        // Kept for a second attempt: if only the answer to the first one was lost, its changes are there already.
+        let mut results = vec![RowImport::Unchanged; rows.len()];
+        let mut remarks = Vec::new();
         self.write(|transaction| {
-            counts = ImportCounts::default();
-            for row in rows {
-                *match import_row(transaction, row, now)? {
-                    RowImport::New => &mut counts.new,
-                    RowImport::Updated => &mut counts.updated,
-                    RowImport::Unchanged => &mut counts.unchanged,
-                    RowImport::Skipped => &mut counts.skipped,
-                } += 1;
+            remarks.clear();
+            for (index, row) in rows.iter().enumerate() {
+                let result = import_row(transaction, row, now, |remark| remarks.push((index, remark)))?;
+                if result != RowImport::Unchanged {
+                    results[index] = result;
+                }
             }
             Ok(())
         })?;
-        Ok(counts)
+        let count = |result| results.iter().filter(|&&other| other == result).count();
+        let counts = ImportCounts {
+            new: count(RowImport::New),
+            updated: count(RowImport::Updated),
+            unchanged: count(RowImport::Unchanged),
+            skipped: count(RowImport::Skipped),
+        };
+        Ok(ImportReport { counts, remarks })
     }
 
     /// Replaces all rows by these in one transaction, and returns their number. `last_id` is the highest number that an
@@ -115,6 +134,7 @@ impl Store {
 }
 
 /// The result of importing one row.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum RowImport {
     New,
     Updated,
@@ -122,10 +142,17 @@ enum RowImport {
     Skipped,
 }
 
-fn import_row(transaction: &mut dyn Transaction, incoming: &Row, now: i64) -> Result<RowImport> {
-    let token = incoming.token().with(Field::Id, None);
+fn import_row(
+    transaction: &mut dyn Transaction,
+    incoming: &Row,
+    now: i64,
+    remark: impl FnMut(Remark),
+) -> Result<RowImport> {
+    let source = import::without_placeholders(incoming.token());
+    let token = source.with(Field::Id, None);
     let saved_at = incoming.saved_at.unwrap_or(now);
     if !merge::is_storable(token) {
+        import::remarks(incoming.token(), None).for_each(remark);
         return Ok(RowImport::Skipped);
     }
     let mut found = None;
@@ -133,15 +160,18 @@ fn import_row(transaction: &mut dyn Transaction, incoming: &Row, now: i64) -> Re
         found = identity::choose_for_import(token, transaction.by_key(Key::UserName, name)?);
     }
     if found.is_none() {
-        found = identity::find(token, |keys, accept| transaction.by_keys(keys, accept))?;
+        found = identity::find_for_import(token, |keys, accept| transaction.by_keys(keys, accept))?;
     }
     let Some(row) = found else {
-        super::insert(transaction, incoming.token(), saved_at)?;
+        import::remarks(incoming.token(), Some(token)).for_each(remark);
+        super::insert(transaction, source, saved_at)?;
         return Ok(RowImport::New);
     };
     let merged = import::merge_imported(token, row.token());
+    import::remarks(incoming.token(), Some(merged)).for_each(remark);
     if merged == row.token() {
-        return Ok(RowImport::Unchanged);
+        let is_kept = import::is_another_login(token, merged);
+        return Ok(if is_kept { RowImport::Skipped } else { RowImport::Unchanged });
     }
     if merge::replaces_long_lived_secret(row.token(), merged) {
         transaction.scrub_replaced();

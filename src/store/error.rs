@@ -187,7 +187,7 @@ catalogue! {
 
     // Files to import or to restore.
     NotATokenFile "not-a-token-file"
-        "is neither a file of the SDK's FileStore, nor a token database, nor an export of this library" Untouched
+        "is neither a file of the SDK's FileStore, nor a token database, nor an export of this library: {}" Untouched
         "Give the path of one of these."
     DatabaseInStream "database-in-stream"
         "is a database, and a database cannot be read from a stream" Unchanged
@@ -197,7 +197,13 @@ catalogue! {
         "Give the path of a token database."
     InvalidLine "invalid-line"
         "has an invalid line {}" Untouched
-        "Correct or remove that line, or export the file again."
+        "Correct that line, or write the file again. Without the line, its user has to log in again."
+    UnfinishedLine "unfinished-line"
+        "has a last line {} without a line break, so it may be cut short" Untouched
+        "If that line is complete, end it with a line break. If it is not, its user has to log in again."
+    IncompleteExport "incomplete-export"
+        "does not have all the rows that were exported: {}" Untouched
+        "Export again. If you have added or removed rows yourself, correct the number in the first line."
     ChangedWhileRead "changed-while-read"
         "was written while it was read" Untouched
         "Stop the program that writes it, and try again."

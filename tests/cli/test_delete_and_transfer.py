@@ -155,7 +155,9 @@ def test_export_and_import(run, database, tmp_path):
     exported = f"Wrote 3 rows to {lines}. The file contains secrets: delete it after use.\n"
     assert run("export", lines).stdout == exported
     assert stat.S_IMODE(lines.stat().st_mode) == 0o600
-    assert [json.loads(line)["user_name"] for line in lines.read_text(encoding="utf-8").splitlines()] == users(run)
+    first, *exported_rows = map(json.loads, lines.read_text(encoding="utf-8").splitlines())
+    assert first == {"rows": 3}
+    assert [row["user_name"] for row in exported_rows] == users(run)
     source = f"{lines} (JSON Lines, 3 rows)"
     assert run("import", lines).stdout == f"{source}: 0 new, 0 updated, 3 unchanged, 0 skipped.\n"
     before = rows(database)
@@ -238,7 +240,7 @@ def test_export_overwrites_only_with_force(run, tmp_path):
     assert run("export", lines, status=1).stderr == refused
     assert lines.read_text(encoding="utf-8") == "precious\n"
     run("export", lines, "--force")
-    assert len(lines.read_text(encoding="utf-8").splitlines()) == 3
+    assert len(lines.read_text(encoding="utf-8").splitlines()) == 1 + 3
     assert stat.S_IMODE(lines.stat().st_mode) == 0o600
 
 
@@ -265,11 +267,29 @@ def test_import_keeps_the_newer_row(run, database, tmp_path):
     with CustomStoreSQLite(other) as store:
         store.save_token(login("ada@example.com", 7, expires_in=in_minutes(-90), api_domain="https://www.zohoapis.com"))
         store.save_token(login("bob@example.com", 8, expires_in=in_minutes(50), api_domain="https://www.zohoapis.eu"))
-    done = run("import", other).stdout
-    assert done == f"{other} (SQLite, 2 rows): 0 new, 1 updated, 1 unchanged, 0 skipped.\n"
+    done = run("import", other)
+    assert done.stdout == f"{other} (SQLite, 2 rows): 0 new, 1 updated, 0 unchanged, 1 skipped.\n"
+    assert done.stderr.startswith("Row 1: the refresh token was not imported: this user has another login here, ")
+    assert len(done.stderr.splitlines()) == 1
     found = {row[1]: row[5] for row in rows(database)}
     assert found["ada@example.com"] == f"{PLANTED}-access-1"
     assert found["bob@example.com"] == f"{PLANTED}-access-8"
+
+
+def test_import_remarks_name_the_lines(run, tmp_path):
+    """`import` says on stderr which rows it did not import as they are, and names twenty lines for each reason."""
+    source = tmp_path / "oauthtoken.csv"
+    rows = [rf"{n},\N,1000.CLIENT,s,{PLANTED}-{n},NULL,NULL" for n in range(1, 25)]
+    header = "id,user_name,client_id,client_secret,refresh_token,access_token,grant_token"
+    source.write_text("\n".join([header, *rows, r"25,ada,,,\N,,", ""]), encoding="utf-8")
+    done = run("import", source)
+    assert done.stdout == f"{source} (FileStore, 25 rows): 24 new, 0 updated, 0 unchanged, 1 skipped.\n"
+    first = ", ".join(map(str, range(2, 22)))
+    assert done.stderr.splitlines() == [
+        rf"Lines {first} and 5 more: a placeholder such as NULL or \N counts as an absent value.",
+        "Line 26: not imported: there is no refresh token, grant token or access token.",
+    ]
+    assert PLANTED not in done.output
 
 
 @pytest.mark.parametrize("content", [b"", b"neither\n", b"SQLite format 3\0", b"{}\n{\n"])

@@ -151,7 +151,7 @@ def test_an_export_into_a_file_of_the_shell(script, tmp_path):
         done = run_process(["bash", "-c", f'"$@" > {target}', "bash", *script, "export", "/dev/stdout"])
         assert (done.returncode, done.stdout) == (0, "")
         assert ("run chmod 600 on it" in done.stderr) == warned
-        assert len(target.read_text(encoding="utf-8").splitlines()) == 3
+        assert len(target.read_text(encoding="utf-8").splitlines()) == 1 + 3
 
 
 @pytest.mark.usefixtures("database")

@@ -68,6 +68,12 @@ def test_a_login_is_kept_after_an_import(tmp_path):
     assert run_forked(program, tmp_path).splitlines()[-1] == "1 1"
 
 
+def test_a_row_without_a_client_secret_is_refreshed_with_that_of_the_program(tmp_path):
+    """The first SDKs saved no client secret. If the program gives it, a refresh works, and saves it into the row."""
+    program = (HERE / "refresh_without_secret.py").read_text(encoding="utf-8")
+    assert run_forked(program, tmp_path).splitlines()[-1] == "True True 1"
+
+
 def test_restore_while_another_process_saves(run, database, tmp_path):
     """While another process saves, `restore` and all saves succeed. Each row is the backup's or was saved later."""
     copy, marker = tmp_path / "backup.db", tmp_path / "restored"

@@ -1,6 +1,7 @@
 //! Rules of the operations for administrators (docs/contract.md, section 10). `contract.rs` runs them on every backend.
 
 use zoho_token_store::domain::Row;
+use zoho_token_store::domain::import::Remark;
 use zoho_token_store::store::Store;
 use zoho_token_store::store::administration::ImportCounts;
 use zoho_token_store::store::error::Code;
@@ -75,7 +76,7 @@ pub(super) fn an_import_ignores_foreign_ids_and_a_second_import_changes_nothing(
         row("id=5 user_name=v refresh_token=t access_token=c expiry_time=5"),
         row("id=6 user_name=w"),
     ];
-    let first = store.import_rows(&incoming, NOW).unwrap();
+    let first = store.import_rows(&incoming, NOW).unwrap().counts;
     assert_eq!(first, ImportCounts { new: 2, updated: 1, unchanged: 0, skipped: 1 });
     let after = [
         "id=1 user_name=u client_id=c refresh_token=r access_token=a expiry_time=10",
@@ -83,11 +84,11 @@ pub(super) fn an_import_ignores_foreign_ids_and_a_second_import_changes_nothing(
         "id=5 user_name=v refresh_token=t access_token=c expiry_time=5",
     ];
     assert_eq!(rows(store), after);
-    let again = store.import_rows(&incoming, NOW).unwrap();
-    assert_eq!(again, ImportCounts { new: 0, updated: 0, unchanged: 3, skipped: 1 });
+    let again = store.import_rows(&incoming, NOW).unwrap().counts;
+    assert_eq!(again, ImportCounts { new: 0, updated: 0, unchanged: 2, skipped: 2 });
     assert_eq!(rows(store), after);
     let newer = [row("user_name=v refresh_token=x access_token=y expiry_time=11")];
-    assert_eq!(store.import_rows(&newer, NOW).unwrap().updated, 1);
+    assert_eq!(store.import_rows(&newer, NOW).unwrap().counts.updated, 1);
     assert_eq!(rows(store)[2], "id=5 user_name=v refresh_token=x access_token=y expiry_time=11");
 }
 
@@ -104,12 +105,58 @@ pub(super) fn a_second_import_does_not_mix_the_rows_of_a_user(store: &Store) {
         "id=1 user_name=u client_id=c refresh_token=r1 access_token=a1 expiry_time=30 api_domain=EU",
         "id=2 user_name=u client_id=c refresh_token=r3 access_token=a3 expiry_time=10 api_domain=US",
     ];
-    let first = store.import_rows(&incoming, NOW).unwrap();
+    let first = store.import_rows(&incoming, NOW).unwrap().counts;
     assert_eq!(first, ImportCounts { new: 2, updated: 1, unchanged: 0, skipped: 1 });
     assert_eq!(rows(store), after);
-    let again = store.import_rows(&incoming, NOW).unwrap();
-    assert_eq!(again, ImportCounts { new: 0, updated: 0, unchanged: 3, skipped: 1 });
+    let again = store.import_rows(&incoming, NOW).unwrap().counts;
+    assert_eq!(again, ImportCounts { new: 0, updated: 0, unchanged: 2, skipped: 2 });
     assert_eq!(rows(store), after);
+}
+
+pub(super) fn an_import_takes_placeholders_for_absent_values_and_reports_each_row_that_it_does_not_take(store: &Store) {
+    let incoming = [
+        row(
+            r"id=1 user_name=\N client_id=c refresh_token=r access_token=a grant_token=NULL expiry_time=20 api_domain=EU",
+        ),
+        row(
+            r"id=2 user_name=\N client_id=c refresh_token=s access_token=b grant_token=NULL expiry_time=20 api_domain=EU",
+        ),
+        row("id=3 user_name=u client_id=c refresh_token=t access_token=c expiry_time=20"),
+        // An older login of the same user, and a row of which nothing is left.
+        row("id=4 user_name=u client_id=c refresh_token=q access_token=d expiry_time=10"),
+        row("id=5 user_name=v refresh_token=NULL"),
+    ];
+    let after = [
+        "id=1 client_id=c refresh_token=r access_token=a expiry_time=20 api_domain=EU",
+        "id=2 client_id=c refresh_token=s access_token=b expiry_time=20 api_domain=EU",
+        "id=3 user_name=u client_id=c refresh_token=t access_token=c expiry_time=20",
+    ];
+    for (new, unchanged) in [(3, 0), (0, 3)] {
+        let report = store.import_rows(&incoming, NOW).unwrap();
+        assert_eq!(report.counts, ImportCounts { new, updated: 0, unchanged, skipped: 2 });
+        let remarks: Vec<_> =
+            report.remarks.into_iter().filter(|(_, remark)| *remark != Remark::NoClientSecret).collect();
+        assert_eq!(
+            remarks,
+            [
+                (0, Remark::Placeholders),
+                (1, Remark::Placeholders),
+                (3, Remark::OlderLogin),
+                (4, Remark::NoCredentials),
+                (4, Remark::Placeholders),
+            ]
+        );
+        assert_eq!(rows(store), after);
+    }
+}
+
+pub(super) fn an_imported_login_is_not_merged_into_another_one_with_the_same_text_in_place_of_a_token(store: &Store) {
+    let incoming = ["r", "s"].map(|token| row(&format!("refresh_token={token} access_token=hidden grant_token=x")));
+    for new in [2, 0] {
+        let counts = store.import_rows(&incoming, NOW).unwrap().counts;
+        assert_eq!(counts, ImportCounts { new, updated: 0, unchanged: 2 - new, skipped: 0 });
+        assert_eq!(store.count().unwrap(), 2);
+    }
 }
 
 pub(super) fn an_imported_row_keeps_the_time_of_its_last_save(store: &Store) {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{Clock, Folder, Miniature, NOW, TIMEOUT, token};
+use zoho_token_store::domain::Row;
 use zoho_token_store::domain::lease::Requester;
 use zoho_token_store::store::backend::{Backend, Durability};
 use zoho_token_store::store::deadline::Deadline;
@@ -119,6 +120,21 @@ mod a_backend_on_a_server {
             let fresh = token("id=1 access_token=new expiry_time=1795303600000");
             let (_, released) = store.save_and_release(fresh, NOW, requester.owner(), None).unwrap();
             assert_eq!(released.len(), 1, "{finds}");
+        }
+    }
+
+    #[test]
+    fn an_import_counts_new_rows_even_if_the_answer_to_its_commit_was_lost() {
+        // Each time another request is lost. One of them is the commit of the import.
+        for finds in 0..16 {
+            let (store, _) = store();
+            for _ in 0..finds {
+                store.find_by_id(Some("1"), Wait::Yes).unwrap();
+            }
+            let rows = ["refresh_token=new", "user_name=ada client_id=c refresh_token=r redirect_url=added"];
+            let rows = rows.map(|values| Row::new(token(values), 0, None));
+            let counts = store.import_rows(&rows, NOW).unwrap().counts;
+            assert_eq!((counts.new, counts.updated, counts.unchanged), (1, 1, 0), "{finds}");
         }
     }
 

@@ -13,6 +13,7 @@ use common::sqlite::open;
 use common::{Folder, NOW, lines, token};
 use rusqlite::Connection;
 use zoho_token_store::backends::DATABASE_FORMATS;
+use zoho_token_store::domain::import::Remark;
 use zoho_token_store::domain::{Field, Row, Token};
 use zoho_token_store::store::error::{Code, Result};
 use zoho_token_store::store::files::Existing;
@@ -151,9 +152,9 @@ fn a_file_without_tokens_is_refused_and_no_error_repeats_its_contents() {
     let folder = Folder::new();
     let json = r#"{"refresh_token":"planted-1"}"#;
     let good = "1,u,c,s,r,a,g,5,https://app.example.com";
-    let table: [(&str, Vec<u8>, Code, &str); 15] = [
+    let table: [(&str, Vec<u8>, Code, &str); 28] = [
         ("text", b"planted".to_vec(), Code::NotATokenFile, ""),
-        ("nothing", Vec::new(), Code::NotATokenFile, ""),
+        ("nothing", Vec::new(), Code::NotATokenFile, "it is empty"),
         ("csv", format!("{HEADER}\n1,planted,c\n").into(), Code::InvalidLine, "(2): it has too few columns"),
         // The number is exact, because a user removes the line that the message names.
         (
@@ -183,9 +184,33 @@ fn a_file_without_tokens_is_refused_and_no_error_repeats_its_contents() {
         (
             "no end",
             format!("{HEADER},api_domain\r\n{good},https://www.planted").into(),
-            Code::InvalidLine,
-            "(2): it has no line break at its end",
+            Code::UnfinishedLine,
+            "(2) without a line break",
         ),
+        // The advice must be safe: a user who removes a complete line loses a login.
+        (
+            "no end of nine",
+            format!("{HEADER}\n{good}\n{good}").into(),
+            Code::UnfinishedLine,
+            "(3) without a line break, so it may be cut short. The file was left untouched. If that line is complete, end",
+        ),
+        ("cut elsewhere", format!("{HEADER},api_domain\n{good}").into(), Code::InvalidLine, "(2): it has too few"),
+        ("no header", format!("{good}planted\n{good}\n").into(), Code::NotATokenFile, "its first line does not have"),
+        ("other", format!("{HEADER},planted\n{good},\n").into(), Code::NotATokenFile, "column 10 is not one"),
+        ("twice", format!("{HEADER},Redirect URL\n{good},\n").into(), Code::NotATokenFile, "column 10 is there twice"),
+        ("array", format!("[{json}]").into(), Code::NotATokenFile, "it is a JSON array"),
+        ("pretty", json.replace('{', "{\n ").into(), Code::NotATokenFile, "several lines for an object"),
+        ("xlsx", b"PK\x03\x04planted".to_vec(), Code::NotATokenFile, "it is a spreadsheet"),
+        ("pickle", b"\x80\x04planted".to_vec(), Code::NotATokenFile, "before version 3 wrote it with Python's pickle"),
+        ("php", b"a:1:{s:7:planted".to_vec(), Code::NotATokenFile, "before version 3 wrote it with PHP's serialize"),
+        ("utf-16", b"\xFF\xFEp\0l\0a".to_vec(), Code::NotATokenFile, "it is not UTF-16 text"),
+        (
+            "export",
+            format!("{}\n{json}\n", r#"{"rows":2}"#).into(),
+            Code::IncompleteExport,
+            "its first line counts 2, and it has 1",
+        ),
+        ("all cut", br#"{"rows":1}"#.to_vec(), Code::IncompleteExport, "its first line counts 1, and it has 0"),
         (
             "latin of the SDK",
             [format!("{HEADER}\r\n{good}\r\n").as_bytes(), b"1,planted\xe9,c,s,r,a,g,1,u\r\n"].concat(),
@@ -233,6 +258,112 @@ fn additions_of_editors_and_newer_sdks_are_ignored() {
         let source = read(&folder.with(name, contents)).unwrap();
         assert_eq!((source.kind, lines(&source.rows)), (kind, vec!["id=1 refresh_token=r".to_owned()]), "{name}");
     }
+}
+
+#[test]
+fn files_of_other_sdks_and_of_spreadsheets_are_read() {
+    let folder = Folder::new();
+    let row = "1,ada,c,s,r,a,g,1795300001000,https://app.example.com,https://www.zohoapis.eu";
+    let all = format!("{HEADER},api_domain\n{row}\n");
+    let expected = "id=1 user_name=ada client_id=c client_secret=s refresh_token=r access_token=a grant_token=g \
+                    expiry_time=1795300001000 redirect_url=https://app.example.com";
+    let ten = format!("{expected} api_domain=https://www.zohoapis.eu");
+    let utf_16 = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        format!("\u{FEFF}{all}").replace(',', "\t").encode_utf16().flat_map(bytes).collect()
+    };
+    let table: [(&str, Vec<u8>, &str); 15] = [
+        ("semicolons", all.replace(',', ";").into(), &ten),
+        ("tabs", all.replace(',', "\t").into(), &ten),
+        ("Unicode text", utf_16(u16::to_le_bytes), &ten),
+        ("big-endian", utf_16(u16::to_be_bytes), &ten),
+        ("CR only", all.replace('\n', "\r").into(), &ten),
+        ("quoted", format!("\"{}\"\n", all.trim_end().replace(',', "\",\"").replace('\n', "\"\n\"")).into(), &ten),
+        ("other case", all.replace("user_name", " User_Name").replace("access_token", "accessToken").into(), &ten),
+        (
+            "other order",
+            all.replace("id,user", "user")
+                .replace("api_domain", "api_domain,id")
+                .replace("1,ada", "ada")
+                .replace(".eu\n", ".eu,1\n")
+                .into(),
+            &ten,
+        ),
+        ("trailing delimiter", all.replace("n\n", "n,\n").replace(".eu\n", ".eu,\n").into(), &ten),
+        ("index column", all.replace("id,user", ",id,user").replace("1,ada", "0,1,ada").into(), &ten),
+        ("blank lines", all.replace('\n', "\n\n , ,\n").into(), &ten),
+        // Node.js and PHP write the line break before each line.
+        ("no line break", all.trim_end().into(), &ten),
+        (
+            "six columns",
+            b"user_mail,client_id,refresh_token,access_token,grant_token,expiry_time\r\nada,c,r,a,,1795300001000\r\n"
+                .to_vec(),
+            "user_name=ada client_id=c refresh_token=r access_token=a expiry_time=1795300001000",
+        ),
+        (
+            "six columns without a line break",
+            b"user_mail,client_id,refresh_token,access_token,grant_token,expiry_time\nada,c,r,a,,1795300001000"
+                .to_vec(),
+            "user_name=ada client_id=c refresh_token=r access_token=a expiry_time=1795300001000",
+        ),
+        (
+            "four columns",
+            b"useridentifier,accesstoken,refreshtoken,expirytime\nada,a,r,1795300001000\n".to_vec(),
+            "user_name=ada refresh_token=r access_token=a expiry_time=1795300001000",
+        ),
+    ];
+    for (name, contents, expected) in table {
+        let source = read(&folder.with(name, contents)).unwrap();
+        assert_eq!((source.kind, lines(&source.rows)), (SourceKind::FileStore, vec![expected.to_owned()]), "{name}");
+        let remarks = if name.ends_with("no line break") || name.ends_with("without a line break") {
+            vec![(0, Remark::NoLineBreak)]
+        } else {
+            vec![]
+        };
+        assert_eq!(source.remarks, remarks, "{name}");
+        assert_eq!(source.position(0), if name == "blank lines" { "line 4" } else { "line 2" }, "{name}");
+    }
+    // The header of the PHP SDKs has no line break before the first row is saved.
+    assert!(read(&folder.with("header", HEADER)).unwrap().rows.is_empty());
+}
+
+#[test]
+fn a_row_has_the_number_of_its_line_or_its_id_in_a_database() {
+    let folder = Folder::new();
+    let json = folder.with("json", "{\"rows\":2}\n{\"id\":\"7\"}\n\n{}\n");
+    let source = read(&json).unwrap();
+    assert_eq!([source.position(0), source.position(1)], ["line 2", "line 4"]);
+    let csv = format!("{HEADER}\r\n1,\"a\r\nda\",c,s,r,a,,5,u\r\n\r\n2,bob,c,s,r,a,,5,u\r\n");
+    let source = read(&folder.with("csv", csv)).unwrap();
+    assert_eq!([source.position(0), source.position(1)], ["line 2", "line 5"]);
+    let path = make_database(&folder);
+    Connection::open(&path).unwrap().execute_batch("UPDATE oauthtoken SET id = '12'").unwrap();
+    assert_eq!(read(&path).unwrap().position(0), "row 12");
+    Connection::open(&path).unwrap().execute_batch("UPDATE oauthtoken SET id = '1000.planted'").unwrap();
+    assert_eq!(read(&path).unwrap().position(0), "row number 1");
+}
+
+#[test]
+fn an_export_says_how_many_rows_it_has_and_older_exports_are_read() {
+    let folder = Folder::new();
+    let path = folder.path("tokens.jsonl");
+    write(
+        &path,
+        &["refresh_token=r", "refresh_token=s"].map(|values| Row::new(token(values), 1, None)),
+        Existing::Keep,
+    )
+    .unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    let written: Vec<&str> = text.lines().collect();
+    assert_eq!(written, [r#"{"rows":2}"#, r#"{"refresh_token":"r"}"#, r#"{"refresh_token":"s"}"#]);
+    for (lines, rows) in [
+        (vec![1, 2], 2),             // version 0.1.0
+        (vec![0, 1, 2, 0, 2, 1], 4), // two exports in one file
+    ] {
+        let text: Vec<_> = lines.iter().map(|&line: &usize| written[line]).collect();
+        assert_eq!(read(&folder.with("other", text.join("\n"))).unwrap().rows.len(), rows, "{lines:?}");
+    }
+    write(&path, &[], Existing::Replace).unwrap();
+    assert!(read(&path).unwrap().rows.is_empty());
 }
 
 #[cfg(unix)]

@@ -15,6 +15,7 @@ from ._group import STREAM, Database, administration, dry_run_option, json_optio
 _FILE = click.Path(readable=False)  # see the option --db
 _BATCH_ROWS = 500  # rows per transaction: other writers wait for a batch for some milliseconds
 _PROGRESS_BAR_ROWS = 2000  # an import of fewer rows is too short for a progress bar
+_LISTED_POSITIONS = 20  # rows that a remark names; the others are only counted
 _SQLITE = "SQLite"
 
 
@@ -28,14 +29,19 @@ def import_(ctx: click.Context, *, file: str, dry_run: bool, as_json: bool) -> N
 
     \b
     FILE can be one of these. Its content decides which:
-      a text file of the SDK's FileStore (sdk_tokens.txt)
+      a text file of an SDK's FileStore (sdk_tokens.txt)
+      the table of an SDK's DBStore, exported as CSV
       a SQLite database of this library or of the vendor's sample
       a file that "export" wrote
 
     If the database already has a row for a token, the import fills in its missing fields. It keeps the access token
     with the later expiry. A second import of the same file adds no rows. A missing database is created.
 
-    With --json, print an object with the keys kind (of the file), rows, new, updated, unchanged, skipped and dry_run.
+    Remarks on stderr list each row that was not imported, or not as it is. A file of FileStore does not say how many
+    rows it has, so compare the number of rows if the file may be cut short.
+
+    With --json, print an object with the keys kind (of the file), rows, new, updated, unchanged, skipped, remarks
+    (each with its text and the positions of its rows) and dry_run.
 
     \b
     Examples:
@@ -47,16 +53,19 @@ def import_(ctx: click.Context, *, file: str, dry_run: bool, as_json: bool) -> N
     from_stream = names_stream(ctx, file)
     source = read_stdin() if from_stream else read_source(file)
     with _rehearsal(database, file) if dry_run else administration(database, make=True) as opened:
-        new, updated, unchanged, skipped = _import_in_batches(opened, source)
+        (new, updated, unchanged, skipped), remarks = _import_in_batches(opened, source)
+    groups = _group([*source.remarks, *remarks])
     if as_json:
         report = {"kind": source.kind, "rows": len(source), "new": new, "updated": updated, "unchanged": unchanged}
-        _terminal.print_result(_tables.to_json({**report, "skipped": skipped, "dry_run": dry_run}))
+        listed = [{"text": text, "positions": positions} for text, positions in groups.items()]
+        _terminal.print_result(_tables.to_json({**report, "skipped": skipped, "remarks": listed, "dry_run": dry_run}))
         return
     counts = f"{new} new, {updated} updated, {unchanged} unchanged, {skipped} skipped"
-    reason = " (no token in it)" if skipped else ""
     name = "standard input" if from_stream else _format.escape_unprintable(file)
     what = f"{name} ({source.kind}, {_format.count(len(source), 'row')})"
-    _terminal.print_result(f"{'Would import ' if dry_run else ''}{what}: {counts}{reason}.")
+    _terminal.print_result(f"{'Would import ' if dry_run else ''}{what}: {counts}.")
+    for text, positions in groups.items():
+        _terminal.note(f"{_listed(positions)}: {text}")
 
 
 @contextmanager
@@ -78,8 +87,28 @@ def _require_another_file(database: Database, file: str) -> None:
         raise _terminal.Failure(message, "Give the path of another file.")
 
 
-def _import_in_batches(opened: Administration, source: Source) -> tuple[int, int, int, int]:
+def _group(remarks: list[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the positions of each remark."""
+    groups: dict[str, list[str]] = {}
+    for remark, position in remarks:
+        groups.setdefault(remark, []).append(position)
+    return groups
+
+
+def _listed(positions: list[str]) -> str:
+    """Return for example "Lines 2, 3, 5 and 12 more"."""
+    unit, _, first = positions[0].rpartition(" ")
+    numbers = [first, *(position.rpartition(" ")[2] for position in positions[1:_LISTED_POSITIONS])]
+    more = len(positions) - len(numbers)
+    rest = f" and {more} more" if more else ""
+    return f"{unit.capitalize()}{'s' if len(positions) > 1 else ''} {', '.join(numbers)}{rest}"
+
+
+def _import_in_batches(
+    opened: Administration, source: Source
+) -> tuple[tuple[int, int, int, int], list[tuple[str, str]]]:
     new = updated = unchanged = skipped = done = 0
+    remarks: list[tuple[str, str]] = []
     total = len(source)
     hidden = total <= _PROGRESS_BAR_ROWS or not _terminal.stderr_is_terminal()
     try:
@@ -91,6 +120,7 @@ def _import_in_batches(opened: Administration, source: Source) -> tuple[int, int
                 updated += batch.updated
                 unchanged += batch.unchanged
                 skipped += batch.skipped
+                remarks += batch.remarks
                 done += size
                 bar.update(size)
     except (KeyboardInterrupt, StoreError):
@@ -98,7 +128,7 @@ def _import_in_batches(opened: Administration, source: Source) -> tuple[int, int
             # The number of imported rows is unknown: the interrupted batch may be committed, too.
             _terminal.note("The import stopped early. Imported rows are kept. Run it again to import the rest.")
         raise
-    return new, updated, unchanged, skipped
+    return (new, updated, unchanged, skipped), remarks
 
 
 @click.command("export", short_help="Write all tokens as JSON Lines.")
@@ -109,8 +139,9 @@ def _import_in_batches(opened: Administration, source: Source) -> tuple[int, int
 def export(ctx: click.Context, *, file: str, force: bool, as_json: bool) -> None:
     """Write all tokens into FILE as JSON Lines, to move them to another machine or program.
 
-    Each line is an object with the columns of a row. FILE contains the secrets in plain text, and only you can read it.
-    "import" reads it back. For a copy on the same machine, use "backup" instead.
+    The first line says how many rows follow. Each other line is an object with the columns of a row. FILE contains the
+    secrets in plain text, and only you can read it. "import" reads it back. For a copy on the same machine, use
+    "backup" instead.
 
     If FILE is "-", the tokens go to standard output, for a pipe. To see them on a terminal, add --force.
 

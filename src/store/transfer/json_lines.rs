@@ -1,4 +1,7 @@
 //! JSON Lines: one JSON object per row, with the names of the columns. For another machine, or another backend.
+//!
+//! The first line of an export says how many rows follow, so an export that was cut short at the end of a line does not
+//! pass for a complete one. Version 0.1.0 and other programs write no such line.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -9,7 +12,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::super::backend::DatabaseFormat;
 use super::super::error::{Code, Error, Result};
 use super::super::files::{Existing, require_writable_target, write_atomically};
-use super::{invalid_line, is_database};
+use super::{RowsOfText, invalid_line, is_database};
 use crate::domain::{Field, Row, Token};
 
 const SAVED_AT: &str = "saved_at";
@@ -30,6 +33,14 @@ impl Serialize for Exposed<'_> {
         }
         map.end()
     }
+}
+
+/// The first line of an export.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    /// The number of rows that follow.
+    rows: usize,
 }
 
 /// A line of an export. An unknown field is an error, because its value would be lost.
@@ -82,6 +93,8 @@ pub fn write(path: &Path, rows: &[Row], existing: Existing, formats: &[&Database
 /// Writes rows as JSON Lines into a file or a stream.
 pub fn write_lines(file: impl Write, rows: &[Row]) -> io::Result<()> {
     let mut file = io::BufWriter::new(file);
+    serde_json::to_writer(&mut file, &Header { rows: rows.len() })?;
+    file.write_all(b"\n")?;
     for row in rows {
         serde_json::to_writer(&mut file, &Exposed(row))?;
         file.write_all(b"\n")?;
@@ -89,16 +102,29 @@ pub fn write_lines(file: impl Write, rows: &[Row]) -> io::Result<()> {
     file.flush()
 }
 
-pub(super) fn read(path: &Path, text: &[u8]) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for (number, line) in (1..).zip(text.split(|&byte| byte == b'\n')) {
+pub(super) fn read(path: &Path, text: &str) -> Result<RowsOfText> {
+    let mut found = RowsOfText::default();
+    // The sum of all headers: a user may have put several exports into one file.
+    let mut expected = None;
+    for (number, line) in (1..).zip(text.split('\n')) {
         if line.trim_ascii().is_empty() {
             continue;
         }
         // The message of serde may repeat a value.
-        let line: Line = serde_json::from_slice(line)
-            .map_err(|_| invalid_line(path, number, "it is not a JSON object with the fields of a token"))?;
-        rows.push(Row::new(Token::from_fn(|field| line.get(field)), 0, line.saved_at));
+        if let Ok(line) = serde_json::from_str::<Line>(line) {
+            found.rows.push(Row::new(Token::from_fn(|field| line.get(field)), 0, line.saved_at));
+            found.lines.push(number);
+        } else if let Ok(Header { rows }) = serde_json::from_str(line) {
+            expected = Some(rows.saturating_add(expected.unwrap_or(0)));
+        } else {
+            return Err(invalid_line(path, number, "it is not a JSON object with the fields of a token"));
+        }
     }
-    Ok(rows)
+    match expected {
+        Some(expected) if expected != found.rows.len() => {
+            let counts = format!("its first line counts {expected}, and it has {}", found.rows.len());
+            Err(Error::at(Code::IncompleteExport, path).with(counts))
+        }
+        _ => Ok(found),
+    }
 }

@@ -261,6 +261,36 @@ fn additions_of_editors_and_newer_sdks_are_ignored() {
 }
 
 #[test]
+fn a_file_that_is_cut_anywhere_never_gives_a_wrong_value_silently() {
+    let folder = Folder::new();
+    let row =
+        |number, domain| format!("{number},u{number},c,s,r{number},a,,1795300001000,https://a.example,{domain}\r\n");
+    let text = format!(
+        "{HEADER},api_domain\r\n{}{}",
+        row(1, "https://www.zohoapis.com"),
+        row(2, "https://www.zohoapis.com.au")
+    );
+    let path = folder.with("whole", &text);
+    let whole = lines(&read(&path).unwrap().rows);
+    let export = folder.path("export");
+    write(&export, &read(&path).unwrap().rows, Existing::Keep).unwrap();
+    for length in 1..text.len() {
+        let Ok(source) = read(&folder.with("cut", &text[..length])) else { continue };
+        let rows = lines(&source.rows);
+        // `.com` can be the beginning of `.com.au`: the remark says that the line has no end.
+        let last_is_marked = source.remarks == [(rows.len().saturating_sub(1), Remark::NoLineBreak)];
+        let sure = rows.len() - usize::from(last_is_marked);
+        assert_eq!(rows[..sure], whole[..sure], "{length}");
+        assert!(last_is_marked || text[..length].ends_with(['\r', '\n']) || rows.is_empty(), "{length}");
+    }
+    let text = fs::read(&export).unwrap();
+    for length in 1..text.len() - 1 {
+        assert!(read(&folder.with("cut", &text[..length])).is_err(), "{length}");
+    }
+    assert_eq!(lines(&read(&folder.with("cut", &text[..text.len() - 1])).unwrap().rows), whole);
+}
+
+#[test]
 fn files_of_other_sdks_and_of_spreadsheets_are_read() {
     let folder = Folder::new();
     let row = "1,ada,c,s,r,a,g,1795300001000,https://app.example.com,https://www.zohoapis.eu";

@@ -290,6 +290,10 @@ def test_import_remarks_name_the_lines(run, tmp_path):
         "Line 26: not imported: there is no refresh token, grant token or access token.",
     ]
     assert PLANTED not in done.output
+    assert [remark["positions"] for remark in json.loads(run("import", source, "--json").stdout)["remarks"]] == [
+        [f"line {n}" for n in range(2, 27)],
+        ["line 26"],
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"neither\n", b"SQLite format 3\0", b"{}\n{\n"])

@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::exit;
 use crate::store::fork;
 
 #[pyfunction]
@@ -17,12 +18,16 @@ fn after_fork_in_parent() {
 
 #[pyfunction]
 fn after_fork_in_child() {
+    exit::after_fork_in_child();
     fork::after_in_child();
 }
 
 #[pyfunction]
 fn before_exit(py: Python<'_>) {
-    py.detach(fork::before_exit);
+    py.detach(|| {
+        exit::before_exit();
+        fork::before_exit();
+    });
 }
 
 /// Registers the hooks when the module is imported. `atexit` runs hooks in reverse order, so hooks that a program

@@ -16,6 +16,7 @@ mod arguments;
 mod clock;
 mod convert;
 mod error;
+mod exit;
 mod fork;
 mod lease_guard;
 mod refresh_wait;

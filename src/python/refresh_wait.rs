@@ -15,6 +15,7 @@ use pyo3::types::PyCFunction;
 
 use super::convert::Sdk;
 use super::error::Failure;
+use super::exit;
 use super::lease_guard::{
     LeaseGuard, describe_key, log_for, log_pending_lines, or_no_lease, release_at_exit, released_text, tie_to_frame,
 };
@@ -266,7 +267,7 @@ impl RefreshWait<'_, '_> {
 fn sleep(py: Python<'_>, time: Duration) -> PyResult<()> {
     let sleep = py.import("time")?.getattr("sleep")?;
     if sleep.is_instance_of::<PyCFunction>() {
-        py.detach(|| thread::sleep(time));
+        exit::away(py, || thread::sleep(time));
     } else {
         sleep.call1((time.as_secs_f64(),))?;
     }

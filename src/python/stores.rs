@@ -21,6 +21,7 @@ use super::convert::{self, CallerToken, Sdk, type_name};
 #[cfg(feature = "sqlite")]
 use super::error::log;
 use super::error::{Failure, invalid_argument};
+use super::exit::Call;
 #[cfg(feature = "sqlite")]
 use super::lease_guard::lock;
 use super::lease_guard::{log_for, log_pending_lines, log_release_with_save};
@@ -96,6 +97,7 @@ impl TokenStoreBase {
         make: impl FnOnce(Duration) -> Result<Store, Failure>,
     ) -> PyResult<()> {
         let py = this.py();
+        let _call = Call::begin(py);
         let sdk = Sdk::get(py)?;
         sdk.register(&py.get_type::<Self>())?;
         let open = || -> Result<(), Failure> {
@@ -122,6 +124,7 @@ impl TokenStoreBase {
     /// Runs the work of a method, and raises its failure.
     fn run<T>(&self, py: Python<'_>, method: &str, work: impl FnOnce(&Opened) -> Result<T, Failure>) -> PyResult<T> {
         let opened = self.opened()?;
+        let _call = Call::begin(py);
         work(opened)
             .map_err(|failure| failure.raise(py, method, |cause, message| opened.sdk.exception(py, cause, message)))
     }

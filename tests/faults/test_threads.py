@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import faulthandler
 import gc
 import itertools
+import logging
 import os
 import signal
 import sqlite3
@@ -282,3 +284,38 @@ def test_an_interpreter_ends_while_stores_are_in_use(path, extent, ending):
             assert "ada@example.com" in users
             if ending == "use_at_the_end":
                 assert "exit@example.com" in users
+
+
+class SlowToken(type(token("ada@example.com"))):
+    """A token whose getter gives the GIL to other threads, as a breakpoint or a busy program does."""
+
+    def get_redirect_url(self):
+        time.sleep(0.001)
+        return super().get_redirect_url()
+
+
+def end_while_daemon_threads_call(kind, path):
+    """Call a store in daemon threads until the interpreter ends: with Python code inside, and with lines in the log."""
+    store = open_store(kind, path)
+    store.save_token(login())
+    logging.basicConfig(level=logging.DEBUG, handlers=[logging.FileHandler(os.devnull)])
+
+    def call(_):
+        while True:
+            store.find_token(SlowToken(user_signature=login().get_user_signature()))
+            with contextlib.suppress(SDKException):
+                store.find_token_by_id("no row")
+            store.save_token(login())
+
+    started = threading.Barrier(9)
+    for number in range(8):
+        threading.Thread(target=lambda number=number: (started.wait(), call(number)), daemon=True).start()
+    started.wait()
+    time.sleep(0.1)
+    return "ends"
+
+
+@EACH_STORE
+def test_a_program_ends_while_daemon_threads_call(kind, path):
+    """Before Python 3.14 a daemon thread is terminated when the interpreter ends. That must not abort the process."""
+    assert run_in_new_interpreter(end_while_daemon_threads_call, kind, path) == "ends"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from typing import TYPE_CHECKING
 
@@ -38,16 +37,6 @@ def store(make: Callable[..., TokenStoreBase]) -> Iterator[TokenStoreBase]:
     """An empty store of each class."""
     with make() as made:
         yield made
-
-
-@pytest.fixture
-def open_folder(tmp_path: Path) -> Path:
-    """A folder that an unprivileged user can use, also if pytest's own folders are private."""
-    for folder in [tmp_path, *tmp_path.parents]:
-        if folder.stat().st_uid == os.geteuid() and folder != tmp_path.parents[-1]:
-            folder.chmod(folder.stat().st_mode | 0o055)
-    tmp_path.chmod(0o777)
-    return tmp_path
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

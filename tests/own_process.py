@@ -6,6 +6,7 @@ which linters and editors see. The arguments are pickled. The result comes back 
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib
 import inspect
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TESTS = Path(__file__).parent
+CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 
 def in_own_process(test: Callable[..., None]) -> Callable[..., None]:
@@ -49,8 +51,21 @@ def run_in_new_interpreter(work: Callable[..., object], *arguments: object) -> o
 
 
 def drop_privileges() -> None:
-    """Continue as an unprivileged user: file permissions do not apply to root."""
-    if os.geteuid() == 0:
+    """Let file permissions apply to root, too: to this thread, and to the threads and forks that it starts from now on.
+
+    On Linux the process stays root and loses its capabilities. So it is still the owner of its files, like a developer
+    who is not root, and it can still import a package from root's private folder. A program that it executes gets the
+    capabilities again (capabilities(7)). On other systems it becomes an unprivileged user.
+    """
+    if os.geteuid() != 0:
+        return
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)  # 0: this thread
+        no_capabilities = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable: 64 bits each
+        if libc.capset(header, no_capabilities) != 0:
+            raise OSError(ctypes.get_errno(), "capset")
+    else:
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)

@@ -82,15 +82,15 @@ def codes_without_privileges(path):
     return [finding.code for finding in check(path)]
 
 
-def test_a_file_in_a_read_only_folder_has_no_wal(open_folder):
+def test_a_file_in_a_read_only_folder_has_no_wal(tmp_path):
     """In a read-only folder SQLite cannot use WAL. That is a finding, because a find has to wait for a save."""
-    path = open_folder / "backup.db"
-    with CustomStoreSQLite(open_folder / "live.db") as store:
+    path = tmp_path / "backup.db"
+    with CustomStoreSQLite(tmp_path / "live.db") as store:
         store.save_token(login(expires_in="1"))
         store.backup(path)
     path.chmod(0o644)
-    open_folder.chmod(0o555)
+    tmp_path.chmod(0o555)
     try:
         assert run_in_fork(codes_without_privileges, path) == ["permissions", "no-wal"]
     finally:
-        open_folder.chmod(0o755)
+        tmp_path.chmod(0o755)

@@ -161,12 +161,12 @@ def read_and_try_to_save(path):
         return [*seen, error.cause.code, error.args[1]]
 
 
-def test_a_read_only_file_in_a_read_only_folder_can_be_read(open_folder):
+def test_a_read_only_file_in_a_read_only_folder_can_be_read(tmp_path):
     """Contract 9: without write permission the store reads in rollback mode. A save says why it fails."""
-    folder = open_folder / "package"
+    folder = tmp_path / "package"
     folder.mkdir()
     path = folder / "tokens.db"
-    with CustomStoreSQLite(open_folder / "source.db") as store:
+    with CustomStoreSQLite(tmp_path / "source.db") as store:
         store.save_token(login())
         store.backup(path)
     path.chmod(0o444)
@@ -187,9 +187,9 @@ def try_to_open(path):
 
 
 @pytest.mark.parametrize("mode", [0o555, 0o000])
-def test_an_error_names_the_file_that_cannot_be_created(open_folder, mode):
+def test_an_error_names_the_file_that_cannot_be_created(tmp_path, mode):
     """Contract 6: if the folder's permissions forbid a new file, the error has the file's path."""
-    folder = open_folder / "closed"
+    folder = tmp_path / "closed"
     folder.mkdir()
     folder.chmod(mode)
     code, message = run_in_fork(try_to_open, folder / "new.db")

@@ -127,9 +127,9 @@ def test_an_unusable_lease_table_is_only_a_warning(path, unusable):
 
 
 @in_own_process
-def test_a_read_only_file_is_read_without_a_lease(open_folder):
+def test_a_read_only_file_is_read_without_a_lease(tmp_path):
     """Rule 1: a store without write permission acquires no lease, and the refresh continues."""
-    path, copy = open_folder / "tokens.db", open_folder / "tokens.db.copy"
+    path, copy = tmp_path / "tokens.db", tmp_path / "tokens.db.copy"
     program = Program(path)
     with CustomStoreSQLite(path) as source:
         program.use(source)

@@ -1,8 +1,7 @@
 # ruff: noqa: T201 - it reports to the test through stdout
 """Handle two events with the example `aws_lambda`, in a package folder that cannot be written to.
 
-The argument is the package folder. As root, the program first becomes an unprivileged user: permissions do not apply to
-root.
+The argument is the package folder.
 """
 
 import json
@@ -10,12 +9,12 @@ import os
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from own_process import drop_privileges
+
 package = Path(sys.argv[1])
 sys.path.insert(0, str(package))
-if os.name == "posix" and os.geteuid() == 0:
-    os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
+drop_privileges()
 os.chdir(package)
 try:
     (package / "written").touch()
@@ -23,7 +22,7 @@ try:
 except PermissionError:
     pass
 
-from aws_lambda import handler  # noqa: E402 - imported as the unprivileged user
+from aws_lambda import handler  # noqa: E402 - imported without root's privileges
 
 for _ in range(2):
     print(json.dumps(handler({}, None)))

@@ -125,25 +125,25 @@ def test_notify_on_save(workspace, zoho, ada):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it needs POSIX permissions, and Lambda runs on Linux")
-def test_aws_lambda(workspace, zoho, ada, open_folder):
+def test_aws_lambda(workspace, zoho, ada, tmp_path):
     """A cold start makes one token call, a warm start none. Nothing is written into the read-only package folder."""
-    package, tmp = open_folder / "package", open_folder / "tmp"
+    package, tmp = tmp_path / "package", tmp_path / "tmp"
+    tmp_path.chmod(0o700)  # like root's home and the folders of `mktemp -d`
     package.mkdir()
     tmp.mkdir()
     tmp.chmod(0o1777)
     shutil.copy(EXAMPLES / "aws_lambda.py", package)
     (package / "aws_lambda.py").chmod(0o444)
-    program = shutil.copy(HERE / "run_lambda.py", open_folder)  # the unprivileged user can read it there
     package.chmod(0o555)
     settings = {"ZOHO_REFRESH_TOKEN": zoho.refresh_token(ada), "TMPDIR": str(tmp)}
     try:
-        printed = workspace.run(program, package, **settings)
+        printed = workspace.run(HERE / "run_lambda.py", package, **settings)
         assert printed == ['{"organisation": "1001"}'] * 2
         assert zoho.token_calls == 1
         assert [file.name for file in package.iterdir()] == ["aws_lambda.py"]
         assert stat.S_IMODE((tmp / "zohooauth.db").stat().st_mode) == 0o600
         # A new process with the same `/tmp` is a warm start, too: the token is in the file, not in memory.
-        workspace.run(program, package, **settings)
+        workspace.run(HERE / "run_lambda.py", package, **settings)
         assert zoho.token_calls == 1
     finally:
         package.chmod(0o755)

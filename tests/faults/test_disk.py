@@ -271,18 +271,16 @@ def take_permission_away(folder, what):
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "both", "wal"])
-def test_permission_that_is_taken_away_and_given_back(open_folder, what):
+def test_permission_that_is_taken_away_and_given_back(tmp_path, what):
     """Contract 6 and 9: without permission a save is an error at most. With it, the same stores save again."""
-    folder = open_folder / "mine"
+    folder = tmp_path / "mine"
     folder.mkdir()
-    folder.chmod(0o777)
     run_in_fork(take_permission_away, folder, what)
 
 
 def use_a_read_only_file(folder):
     path = folder / "tokens.db"
     path.chmod(0o444)
-    folder.chmod(0o777)
     helper = children.Helper(Unprivileged(path))
     call(helper, "open")
     call(helper, "write_to_a_read_only_file")
@@ -291,11 +289,11 @@ def use_a_read_only_file(folder):
     helper.let_go()
 
 
-def test_a_read_only_file_can_be_read_and_later_written(open_folder):
-    """Contract 9: a file of another user can be read. An open store saves as soon as the file may be written."""
-    folder = open_folder / "mine"
+def test_a_read_only_file_can_be_read_and_later_written(tmp_path):
+    """Contract 9: a read-only file can be read. An open store saves as soon as the file may be written."""
+    folder = tmp_path / "mine"
     folder.mkdir()
-    with CustomStoreSQLite(open_folder / "source.db") as store:
+    with CustomStoreSQLite(tmp_path / "source.db") as store:
         store.save_token(login())
         store.backup(folder / "tokens.db")
     run_in_fork(use_a_read_only_file, folder)

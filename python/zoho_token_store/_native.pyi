@@ -81,7 +81,7 @@ class StoreError(Exception):
         ...     print(error.cause.code)
         ...     print(error.cause.hint)
         missing-id
-        Log the user in again, or list the tokens to see which ids exist.
+        Check that it is the right store, and list its tokens. A user who has logged out has to log in again.
     """
 
     code: _ErrorCode

@@ -81,6 +81,15 @@ class Worker:
         Initializer.initialize(self.environment, token, store=self.store, resource_path=self.folder)
         return seen(token)
 
+    def use_second_store(self, path):
+        """Use another file from now on. The SDK gets it with the next `initialize`."""
+        self.store = zoho_token_store.CustomStoreSQLite(path)
+
+    def continue_in_new_thread(self):
+        """Run the next methods on a new thread. Unlike `restart`, this keeps the state of the SDK's class."""
+        self.thread.shutdown(wait=False)
+        self.thread = ThreadPoolExecutor(1)
+
     def switch_user(self, **fields):
         """Switch to another user, with a new token object. Return the token's fields after that."""
         token = fresh_token(fields)

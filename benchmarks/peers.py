@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import stores
 import tokens
 import zoho_token_store
+from best import BestPythonStore
 from plain import FIELDS, PlainStore
 from zohocrmsdk.src.com.zoho.api.authenticator.store import FileStore, TokenStore
 
@@ -111,6 +112,20 @@ class Plain(Peer):
         with connection:
             insert(connection, rows)
         connection.close()
+
+
+class BestPython(Peer):
+    """`best.BestPythonStore`."""
+
+    def open(self, home: Path) -> TokenStore:
+        """Open the file."""
+        return BestPythonStore(home / "best.db")
+
+    def fill(self, store: Any, home: Path, rows: int) -> None:  # noqa: ANN401, ARG002
+        """Insert the rows in one transaction."""
+        store.writer.execute("BEGIN")
+        insert(store.writer, rows)
+        store.writer.execute("COMMIT")
 
 
 class Memory(Peer):
@@ -217,6 +232,7 @@ ALWAYS: tuple[Peer, ...] = (
     Ours("CustomStoreSQLite", "WAL, synchronous=FULL"),
     Ours("CustomStoreInMemory", "SQLite in memory", kept="memory", durable=False),
     Ours("CustomStoreList", "a list in memory", kept="memory", durable=False),
+    BestPython("best Python", "`sqlite3`, connections kept open, an index for each key, WAL, synchronous=FULL"),
     Plain("plain", "`sqlite3`, one connection per call, SQLite's defaults: journal DELETE, synchronous=FULL"),
     File("FileStore", "the SDK's; rewrites the whole file at each save and does not sync it", durable=False),
     Memory("sqlite3 :memory:", "the plain store's SQL, one open connection", kept="memory", durable=False),

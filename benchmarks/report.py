@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from measure import Key
-from targets import FLOOR, HOT, PLAIN, REFRESH, SQLITE, UPDATE
+from targets import BEST, FLOOR, HOT, PLAIN, REFRESH, SQLITE, UPDATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,6 +80,7 @@ def section(figures: Figures, name: str, verdicts: list[Verdict], peers: list[st
     headers = [
         "",
         "rows",
+        "faster than best Python",
         *present,
         *(["floor", "times the floor"] if has_floor else []),
         "faster than plain",
@@ -88,15 +89,17 @@ def section(figures: Figures, name: str, verdicts: list[Verdict], peers: list[st
     lines = []
     for operation, rows in dict.fromkeys((key.operation, key.rows) for key in keys):
         at = Key(name, operation, rows, SQLITE)
-        ours, plain, floor = (figures.value(at._replace(peer=peer)) for peer in (SQLITE, PLAIN, FLOOR))
+        ours, best, plain, floor = (figures.value(at._replace(peer=peer)) for peer in (SQLITE, BEST, PLAIN, FLOOR))
+        is_rate = figures.unit(at) == "/s"
         about = [verdict for verdict in verdicts if verdict.target.about._replace(peer=SQLITE) == at]
         lines.append(
             [
                 operation,
                 whole(rows) if rows else "",
+                ratio(ours, best) if is_rate else ratio(best, ours),
                 *(cell(figures.get(at._replace(peer=peer))) for peer in present),
                 *([quantity(floor), ratio(ours, floor)] if has_floor else []),
-                ratio(ours, plain) if figures.unit(at) == "/s" else ratio(plain, ours),
+                ratio(ours, plain) if is_rate else ratio(plain, ours),
                 "; ".join(map(judged, about)),
             ]
         )
@@ -104,18 +107,21 @@ def section(figures: Figures, name: str, verdicts: list[Verdict], peers: list[st
 
 
 def ratios(figures: Figures, peers: list[str]) -> str:
-    """Format the hot figures of each peer as ratios to those of `plain` and of the floor."""
+    """Format the hot figures of each peer as ratios to those of the best Python store, of `plain` and of the floor."""
     keys = [key for key in figures if key.section == HOT]
     present = [peer for peer in peers if any(key.peer == peer for key in keys)]
     lines = []
     for operation, rows in dict.fromkeys((key.operation, key.rows) for key in keys):
         at = Key(HOT, operation, rows, SQLITE)
-        plain, floor = (figures.value(at._replace(peer=peer)) for peer in (PLAIN, FLOOR))
+        best, plain, floor = (figures.value(at._replace(peer=peer)) for peer in (BEST, PLAIN, FLOOR))
         times = [figures.value(at._replace(peer=peer)) for peer in present]
-        cells = (f"{ratio(plain, time)} · {ratio(time, floor)}" if time else "-" for time in times)
+        cells = (
+            f"{ratio(best, time)} · {ratio(plain, time)} · {ratio(time, floor)}" if time else "-" for time in times
+        )
         lines.append([operation, whole(rows), *cells])
     return (
-        "## Hot, as ratios\n\nHow many times faster than plain · how many times the floor\n\n"
+        "## Hot, as ratios\n\n"
+        "How many times faster than best Python · how many times faster than plain · how many times the floor\n\n"
         + table(["", "rows", *present], lines)
         + "\n"
     )

@@ -134,10 +134,10 @@ class Bench:
 
     def calls(self, loaded_stores: list[LoadedStore], rows: int) -> None:
         """Time every operation, hot and cold."""
-        fill, append = floors.Fill(), floors.Append(loaded_stores[0].home)
+        fill, overwrite = floors.Fill(), floors.Overwrite(loaded_stores[0].home)
         for operation in OPERATIONS:
             able: list[Contender] = [loaded for loaded in loaded_stores if self.can_run(loaded, operation)]
-            floor = {"find": [fill], "save": [append]}.get(operation.kind, [])
+            floor = {"find": [fill], "save": [overwrite]}.get(operation.kind, [])
             known = {
                 name: seconds
                 for (name, known_operation), (known_rows, seconds) in self.call_seconds.items()
@@ -148,7 +148,7 @@ class Bench:
             if targets.HOT in self.sections:
                 found = measure.hot([*able, *floor], operation, plans, self.rng)
                 for name, (median, singles) in found.items():
-                    if name in (fill.name, append.name):
+                    if name in (fill.name, overwrite.name):
                         self.add_floor(operation, rows, median, loaded_stores)
                     else:
                         self.figures.add(Key(targets.HOT, operation.name, rows, name), median, singles=singles)
@@ -156,12 +156,12 @@ class Bench:
                 for name, singles in measure.cold(able, operation, plans, self.rng).items():
                     key = Key(targets.COLD, operation.name, rows, name)
                     self.figures.add(key, statistics.median(singles), singles=singles)
-        append.close()
+        overwrite.close()
 
     def add_floor(self, operation: Operation, rows: int, median: float, loaded_stores: list[LoadedStore]) -> None:
         """Add the floor of an operation.
 
-        A find must read the row and fill the token, and a miss must only read. A save must append and sync.
+        A find must read the row and fill the token, and a miss must only read. A save must overwrite a page and sync.
         """
         if operation.kind == "find":
             file = next((loaded.home / "tokens.db" for loaded in loaded_stores if loaded.name == targets.SQLITE), None)
@@ -172,7 +172,7 @@ class Bench:
             self.figures.add(Key("floors", "ten getters and setters in Python", rows, FLOOR), median)
             median = read if operation is MISS else read + median
         else:
-            self.figures.add(Key("floors", "append of 4 KiB and fdatasync", rows, FLOOR), median)
+            self.figures.add(Key("floors", "overwrite of 4 KiB and fdatasync", rows, FLOOR), median)
         self.figures.add(Key(targets.HOT, operation.name, rows, FLOOR), median)
 
     def crowds(self, loaded_stores: list[LoadedStore], rows: int) -> None:

@@ -13,7 +13,8 @@ from measure import Figures, Key
 SQLITE, MEMORY, LIST = "CustomStoreSQLite", "CustomStoreInMemory", "CustomStoreList"
 OURS = (SQLITE, MEMORY, LIST)
 OURSELVES = "zoho_token_store"
-PLAIN, PYTHON_LIST, PYTHON_MEMORY, FLOOR = "plain", "Python list", "sqlite3 :memory:", "floor"
+BEST, PLAIN, PYTHON_LIST, PYTHON_MEMORY = "best Python", "plain", "Python list", "sqlite3 :memory:"
+FLOOR = "floor"
 HOT, COLD, BUSY, SAVING, CROWD, MAKING, SIZES = (
     *("hot", "cold", "busy thread", "find while others save"),
     *("saves of a crowd", "construction", "import and sizes"),

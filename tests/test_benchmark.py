@@ -35,7 +35,7 @@ def test_a_fast_run_has_every_section_and_names_what_was_left_out(tmp_path):
 
     assert {section for section, *_ in figures} >= set(targets.SECTIONS)
     hot = {operation for section, operation, *_ in figures if section == targets.HOT}
-    for peer in (*targets.OURS, targets.PLAIN, targets.PYTHON_LIST, targets.PYTHON_MEMORY, "FileStore"):
+    for peer in (*targets.OURS, targets.BEST, targets.PLAIN, targets.PYTHON_LIST, targets.PYTHON_MEMORY, "FileStore"):
         assert {operation for section, operation, _, of in figures if (section, of) == (targets.HOT, peer)} == hot, peer
     # Only times are checked. The memory of a hundred rows can be 0, and so can the saves per second of a slow store.
     times = {key: figure["median"] for key, figure in figures.items() if figure["unit"] == "s" and figure["runs"]}

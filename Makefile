@@ -35,6 +35,7 @@ setup: $(VENV)/ready ## Make the virtual environment with all pinned tools
 $(VENV)/ready-for-build: requirements/build.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12 …")'
 	@command -v cargo >/dev/null || { echo 'Rust 1.95 or later is needed: https://rustup.rs'; exit 1; }
+	$(if $(filter Windows_NT,$(OS)),,@command -v $${CC:-cc} >/dev/null || { echo 'A C compiler is needed: apt-get install gcc (Debian, Ubuntu), xcode-select --install (macOS)'; exit 1; })
 	@echo 'Making the virtual environment $(VENV) (some seconds)…'
 	@$(PYTHON) -m venv $(VENV)
 	@echo 'Installing maturin and the Zoho CRM SDK 8 into it (some seconds)…'
@@ -46,22 +47,26 @@ $(VENV)/ready: $(VENV)/ready-for-build requirements/dev.txt
 	@$(BIN)/python $(PIP) -r requirements/dev.txt
 	@touch $@
 
+# Maturin has no quiet mode. Its output is shown only if it fails.
+silently = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(1) > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
+
 build: $(VENV)/built ## Build the extension for tests and the demo, and install it into the environment
 
 # Only one of the two builds is installed. Each removes the stamp of the other.
 $(VENV)/built: $(VENV)/ready-for-build pyproject.toml $(RUST_SOURCES)
 	@echo 'Building the extension (about a minute the first time)…'
-	@PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --locked
+	@$(call silently,$(BIN)/maturin develop --quiet --locked)
 	@rm -f $(VENV)/built-as-released
 	@touch $@
 
 $(VENV)/built-as-released: $(VENV)/ready-for-build pyproject.toml $(RUST_SOURCES)
 	@echo 'Building the extension as it is released (some minutes the first time)…'
-	@PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked
+	@$(call silently,$(BIN)/maturin develop --quiet --release --locked)
 	@rm -f $(VENV)/built
 	@touch $@
 
 demo: build ## Log in, restart and refresh with the real SDK on a SQLite file, against a local stand-in for Zoho
+	@echo 'Running a program three times (some seconds)…'
 	@$(BIN)/python examples/demo.py
 
 $(VENV)-docs/ready: requirements/docs.txt

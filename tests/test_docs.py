@@ -76,10 +76,13 @@ def test_code_that_is_not_run_names_targets_and_extras_that_exist(page):
 
 
 def test_the_readmes_first_screen_shows_how_to_try_and_to_install():
-    """A reader sees how to try and to install the package without scrolling."""
+    """A reader sees how to try and to install the package, and what that needs, without scrolling."""
     first_screen = text_of(ROOT / "README.md").splitlines()[:24]
-    for command in ("make demo", "make test", "pip install zoho-token-store"):
-        assert any(line.strip().startswith(command) for line in first_screen)
+    for command in ("make demo", "make test", "pip install zoho-token-store", "pip install ."):
+        assert any(line.strip().startswith(command) for line in first_screen), command
+    cargo = tomllib.loads(text_of(ROOT / "Cargo.toml"))
+    for need in ("Python 3.10", f"Rust {cargo['package']['rust-version']}", "C compiler"):
+        assert need in "\n".join(first_screen), need
 
 
 def anchors(page: Path) -> set[str]:

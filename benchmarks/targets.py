@@ -71,6 +71,9 @@ def judge(target: Target, figures: Figures) -> Verdict:
     return Verdict(target, value, high_enough and low_enough)
 
 
+# Plain opens the file in each call, which costs ten times as much on one machine as on another. The best store in
+# Python does not, so these factors differ less from machine to machine.
+FASTER_THAN_BEST = {REFRESH: (2, 2, 1, 1), USER: (2, 2, 1, 1)}
 FASTER_THAN_PLAIN = {  # the least factors at 10, 1 000, 10 000 and 100 000 rows
     REFRESH: (40, 100, 250, 1_000),
     USER: (40, 100, 250, 1_000),
@@ -92,8 +95,9 @@ def hot(operation: str, rows: int, peer: str = SQLITE) -> Key:
 def all_targets(crowd_rows: int = CROWD_ROWS) -> list[Target]:
     """Return all targets. `crowd_rows` is the table size for concurrent work."""
     found = [
-        Target("times faster than plain", hot(operation, rows, PLAIN), hot(operation, rows), least=least)
-        for operation, bounds in FASTER_THAN_PLAIN.items()
+        Target(f"times faster than {peer}", hot(operation, rows, peer), hot(operation, rows), least=least)
+        for peer, least_factors in ((BEST, FASTER_THAN_BEST), (PLAIN, FASTER_THAN_PLAIN))
+        for operation, bounds in least_factors.items()
         for rows, least in zip(ROWS, bounds, strict=True)
     ]
     for operation in (REFRESH, USER):

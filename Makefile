@@ -54,7 +54,7 @@ build: $(VENV)/built ## Build the extension for tests and the demo, and install 
 
 # Only one of the two builds is installed. Each removes the stamp of the other.
 $(VENV)/built: $(VENV)/ready-for-build pyproject.toml $(RUST_SOURCES)
-	@echo 'Building the extension (about a minute the first time)…'
+	@echo 'Building the extension (one or two minutes the first time)…'
 	@$(call silently,$(BIN)/maturin develop --quiet --locked)
 	@rm -f $(VENV)/built-as-released
 	@touch $@

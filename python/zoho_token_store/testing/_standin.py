@@ -38,10 +38,10 @@ class ZohoStandIn(Settings):
 
     While it runs, `NO_PROXY` of this process names 127.0.0.1: a proxy of the environment would not reach the stand-in.
 
-    Args: the attributes of `Settings`, by name, and:
+    Its arguments are the attributes of `Settings`, by name, and:
 
-    Attributes:
-        port: the port to listen on. 0 means a free one at the first start. While it runs, this is its port.
+    Args:
+        port: the port to listen on. 0 means a free one at the first start. The attribute is the port while it runs.
         location: the name of the data centre, as Zoho sends it to a callback: `"us"`, `"eu"`, `"in"`.
         state_file: a file that keeps the clients, users and tokens for the next stand-in with this file. Only its owner
             can read it. Without it, every stand-in starts empty.

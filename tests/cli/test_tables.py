@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import wcwidth
 from click import unstyle
 from wcwidth import wcswidth
 from zoho_token_store._cli._tables import render, to_json
@@ -31,6 +32,17 @@ def test_a_table_fits_a_terminal(max_width):
     assert len(rendered) == 3
     assert max(map(wcswidth, rendered)) <= max_width
     assert [line.split()[0] for line in rendered] == ["ID", "1", "1234567"]
+
+
+@pytest.mark.parametrize("max_width", [None, 80])
+def test_a_value_of_a_megabyte_is_not_measured(monkeypatch, max_width):
+    """A table with such a value takes no longer. On a terminal the value is cut like any other."""
+    measured = []
+    monkeypatch.setattr(wcwidth, "wcwidth", lambda character: measured.append(character) or 1)
+    table = {**TABLE, "USER": ["\N{LATIN SMALL LETTER U WITH DIAERESIS}" * 1_000_000, ADA]}
+    rendered = lines(table, max_width)
+    assert len(measured) < 1_000_000
+    assert max(map(len, rendered)) <= (max_width or 1_100_000)
 
 
 def test_users_and_clients_are_cut_first():

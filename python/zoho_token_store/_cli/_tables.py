@@ -13,6 +13,7 @@ _PREFERRED_WIDTH = 12  # of the columns USER and CLIENT: at this width, the othe
 _ID = "ID"
 _REFRESH_TOKEN = "REFRESH TOKEN"  # noqa: S105 - a heading
 _NO = "no"
+_MAX_MEASURED = 10_000  # in characters; a longer value fits no column, and measuring a megabyte takes a second
 _SHRINK_FIRST = {"USER", "CLIENT"}
 
 Table = dict[str, list[str]]
@@ -68,8 +69,11 @@ def _highlight_no(cell: str) -> str:
 
 
 def _display_width(text: str) -> int:
-    """Return the number of terminal columns that a text takes. It must not contain control characters."""
-    if _format.ascii_symbols(text).isascii():
+    """Return the number of terminal columns that a text takes. It must not contain control characters.
+
+    For a text of more than `_MAX_MEASURED` characters it is only an estimate.
+    """
+    if len(text) > _MAX_MEASURED or _format.ascii_symbols(text).isascii():
         return len(text)
     # Imported here: it takes a third of a run's time, and most tables do not need it.
     import wcwidth  # noqa: PLC0415

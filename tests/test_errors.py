@@ -172,7 +172,11 @@ BAD_PATHS = {
     7: ("invalid-argument", "a path is a str or an os.PathLike, not an object of type int"),
     None: ("invalid-argument", "a path is a str or an os.PathLike, not an object of type NoneType"),
     b"x.db": ("invalid-argument", "a path is a str or an os.PathLike, not an object of type bytes"),
-    "x" * 300: ("invalid-path", "no file can have this name"),
+    "x" * 300: ("path-too-long", "its name has 300 bytes, 53 too many for the -journal beside it"),
+    "~/tokens.db": ("invalid-argument", "use os.path.expanduser(path)"),
+    "file:tokens.db?mode=memory": ("invalid-argument", "the path is a URI or URL"),
+    "postgresql://ada:planted-password@localhost/tokens": ("invalid-argument", "the path is a URI or URL"),
+    r"C:\tokens.db": ("invalid-argument", "the path is one of Windows"),
 }
 
 
@@ -184,6 +188,7 @@ def test_a_bad_path_is_refused_by_the_constructor(tmp_path, monkeypatch, bad, co
         CustomStoreSQLite(bad)
     assert caught.value.args[1].startswith("CustomStoreSQLite: ")
     assert detail in caught.value.args[1]
+    assert "planted" not in caught.value.args[1]
     assert list(tmp_path.iterdir()) == []
 
 

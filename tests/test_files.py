@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import resource
 import shutil
 import sqlite3
 import stat
@@ -16,6 +18,7 @@ import pytest
 from own_process import drop_privileges, run_in_fork, run_in_new_interpreter
 from support import DATA, everything, login, rows_seen_elsewhere, run_python, token, values
 from zoho_token_store import CustomStoreSQLite
+from zoho_token_store._native import Administration, StoreError
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 
@@ -151,6 +154,46 @@ def test_a_file_that_others_can_read_is_logged_once_as_a_warning(sample, caplog)
     assert stat.S_IMODE(sample.stat().st_mode) == 0o640
 
 
+READING = {
+    "records": lambda opened, _: [record.id for record in opened.records()],
+    "record": lambda opened, _: [opened.record("3").id],
+    "reveal": lambda opened, _: [opened.reveal("3")["id"]],
+    "purgeable": lambda opened, _: [record.id for record in opened.purgeable()],
+    "export": lambda opened, folder: opened.export(folder / "export.jsonl"),
+    "backup": lambda opened, folder: opened.backup(folder / "backup.db"),
+    "len": lambda opened, _: len(opened),
+}
+
+
+def test_reading_does_not_migrate_a_file_of_the_sample(sample, tmp_path):
+    """`list`, `show`, `export`, `backup` and tab completion read such a file as it is. Only a change migrates it."""
+    before = (sample.read_bytes(), sorted(sample.parent.iterdir()))
+    other = tmp_path / "other"
+    other.mkdir()
+    found = {}
+    for name, read in READING.items():
+        with contextlib.closing(Administration(sample)) as opened:
+            found[name] = read(opened, other)
+    assert (sample.read_bytes(), [file for file in sorted(sample.parent.iterdir()) if file != other]) == before
+    assert found["records"] == [str(number) for number in range(1, 11)]
+    assert (found["record"], found["reveal"], found["export"], found["len"]) == (["3"], ["3"], 10, 10)
+    assert len(CustomStoreSQLite(other / "backup.db")) == 10
+    with contextlib.closing(Administration(sample)) as opened:
+        with pytest.raises(StoreError, match=rf"{sample} has no token with the id"):
+            opened.record("99")
+        with pytest.raises(StoreError) as caught:
+            opened.backup(sample)
+        assert caught.value.code == "target-not-a-backup"
+        opened.delete("3")
+        assert len(opened) == 9
+        opened.close()
+        with pytest.raises(StoreError, match="was closed"):
+            opened.delete("4")
+    assert sample.read_bytes() != before[0]
+    with CustomStoreSQLite(sample) as store:
+        assert len(store) == 9
+
+
 def read_and_try_to_save(path):
     drop_privileges()
     store = CustomStoreSQLite(path)
@@ -176,6 +219,41 @@ def test_a_read_only_file_in_a_read_only_folder_can_be_read(tmp_path):
     assert (count, row_id, code) == (1, "1", "read-only")
     assert message.startswith(f"save_token: {path} cannot be written")
     assert (path.read_bytes(), list(folder.iterdir())) == (before, [path])
+
+
+def open_with_free_descriptors(path, free):
+    """Open a store while only `free` file descriptors are free, then find and save. Return the codes of the errors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first_free = os.open("/", os.O_RDONLY)
+    os.close(first_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + free, hard))
+    codes, messages = [], []
+    try:
+        with CustomStoreSQLite(path) as store:
+            store.save_token(login())
+    except SDKException as error:
+        codes.append(error.cause.code)
+        messages.append(error.args[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return [codes, messages]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_too_many_open_files_are_named(path, exists):
+    """Contract 6: at each number of free descriptors, a store works with all its locks, or names the limit."""
+    outcomes = {}
+    for free in range(13):
+        if exists:
+            CustomStoreSQLite(path).close()
+        codes, messages = run_in_fork(open_with_free_descriptors, path, free)
+        assert all("ulimit -n" in message and "close()" in message for message in messages), messages
+        outcomes[free] = codes
+        path.unlink(missing_ok=True)
+    assert (outcomes[12], outcomes[7]) == ([], ["too-many-open-files"])
+    assert all(codes in ([], ["too-many-open-files"]) for codes in outcomes.values()), outcomes
+    working = [free for free, codes in outcomes.items() if not codes]
+    assert working == list(range(working[0], 13)), outcomes
 
 
 def try_to_open(path):

@@ -35,13 +35,16 @@ _ErrorCode: TypeAlias = Literal[
     "second-name",
     "reserved-name",
     "invalid-path",
+    "path-too-long",
     "file-exists",
     "same-file",
     "target-is-database",
     "target-not-a-backup",
     "cannot-open",
+    "too-many-open-files",
     "permission-denied",
     "read-only",
+    "needs-recovery",
     "disk-full",
     "io-error",
     "out-of-memory",
@@ -50,7 +53,9 @@ _ErrorCode: TypeAlias = Literal[
     "damaged",
     "damaged-row",
     "newer-schema",
+    "stray-wal",
     "other-program",
+    "unusual-table",
     "unexpected-tables",
     "database-error",
     "not-a-token-file",
@@ -690,6 +695,9 @@ class Administration:
 
     Its methods raise `StoreError` itself, because no SDK is needed (contract, section 6). Every method can fail with
     the codes that `TokenStoreBase` lists.
+
+    A method that only reads does not change the file, not even if the vendor's sample or an older version wrote it. A
+    method that changes rows migrates such a file first.
 
     Example:
         >>> database = Administration("zohooauth.db")

@@ -35,6 +35,17 @@ pub fn open(address: &Path, create: bool, deadline: Deadline) -> Result<Box<dyn 
     };
 }
 
+/// Returns a copy of the rows at an address, if [`open`] would migrate what it finds there. Changes nothing.
+pub fn read_older(address: &Path, deadline: Deadline) -> Result<Option<Box<dyn Backend>>> {
+    #[cfg(feature = "sqlite")]
+    return Ok(sqlite::read_older(address, deadline)?.map(|copy| Box::new(copy) as Box<dyn Backend>));
+    #[cfg(not(feature = "sqlite"))]
+    return {
+        let _ = (address, deadline);
+        Ok(None)
+    };
+}
+
 /// Checks the store at an address at `now` (milliseconds since the epoch), even if it cannot be opened. Changes
 /// nothing.
 pub fn check(address: &Path, now: i64) -> Result<Vec<Finding>> {

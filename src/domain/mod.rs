@@ -1,5 +1,5 @@
 //! The rules: which row a token names, how token and row merge, who may refresh, what may be purged, how rows are
-//! imported, and what is wrong with rows.
+//! imported, what is wrong with rows, and what is no path of a file.
 //!
 //! All functions are pure and work on borrowed values. There is no Python, no SQL, no clock and no I/O here. The time
 //! and new ids are arguments. So each rule is one function, with its truth table below it or in
@@ -12,6 +12,7 @@ pub mod id;
 pub mod identity;
 pub mod import;
 pub mod lease;
+pub mod look_alike;
 pub mod merge;
 pub mod purge;
 pub mod token;

@@ -4,6 +4,8 @@
 //! Only [`Administration::reveal`] returns secrets to Python.
 
 use std::io;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use pyo3::exceptions::PyOSError;
@@ -18,6 +20,7 @@ use crate::backends::{self, BACKUP_FORMAT, DATABASE_FORMATS};
 use crate::domain::check as findings;
 use crate::domain::{Field, Row, data_centre, expiry, import};
 use crate::store::administration::{ImportCounts, ImportReport};
+use crate::store::deadline::Deadline;
 use crate::store::error::{Code, describe_id};
 use crate::store::files::{Existing, FileId, is_same_file};
 use crate::store::transfer::{self, SourceKind};
@@ -197,7 +200,13 @@ pub(super) fn check(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Vec<PyF
 /// A token database without the SDK, for the command line.
 #[pyclass(module = "zoho_token_store._native", frozen)]
 pub(super) struct Administration {
-    store: Store,
+    path: PathBuf,
+    timeout: Duration,
+    /// The database, or a copy of the rows of a file that a store would migrate. Only a change migrates the file.
+    opened: Store,
+    is_copy: bool,
+    /// The database, if it was migrated since.
+    migrated: OnceLock<Store>,
 }
 
 #[pymethods]
@@ -213,8 +222,13 @@ impl Administration {
             let path = file_path(path)?;
             let timeout = duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT)?;
             Ok(py.detach(|| -> Result<_, Error> {
-                let store = Store::open(timeout, |deadline| backends::open(&path, make, deadline))?;
-                Ok(Self { store })
+                let older = if make { None } else { backends::read_older(&path, Deadline::after(timeout))? };
+                let is_copy = older.is_some();
+                let opened = match older {
+                    Some(copy) => Store::new(copy, timeout),
+                    None => Store::open(timeout, |deadline| backends::open(&path, make, deadline))?,
+                };
+                Ok(Self { path, timeout, opened, is_copy, migrated: OnceLock::new() })
             })?)
         })
     }
@@ -229,29 +243,35 @@ impl Administration {
                 if let Some(PySource(transfer::Source { rows, last_id, .. })) = source {
                     store.restore(rows, *last_id)?;
                 }
-                Ok(Self { store })
+                Ok(Self {
+                    path: PathBuf::new(),
+                    timeout: DEFAULT_BUSY_TIMEOUT,
+                    opened: store,
+                    is_copy: false,
+                    migrated: OnceLock::new(),
+                })
             })?)
         })
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
-        run(py, || Ok(py.detach(|| self.store.count())?))
+        run(py, || Ok(py.detach(|| self.to_read().count())?))
     }
 
     /// Return all rows, the oldest row first.
     fn records(&self, py: Python<'_>) -> PyResult<Vec<Record>> {
-        run(py, || Ok(py.detach(|| self.store.all())?.iter().map(Record::from).collect()))
+        run(py, || Ok(py.detach(|| self.to_read().all())?.iter().map(Record::from).collect()))
     }
 
     /// Return the row with this id.
     fn record(&self, py: Python<'_>, id: &str) -> PyResult<Record> {
-        run(py, || Ok(Record::from(&py.detach(|| self.store.row(id))?)))
+        run(py, || Ok(Record::from(&py.detach(|| self.to_read().row(id))?)))
     }
 
     /// Return the values of the row with this id, its secrets included.
     fn reveal<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Bound<'py, PyDict>> {
         run(py, || {
-            let row = py.detach(|| self.store.row(id))?;
+            let row = py.detach(|| self.to_read().row(id))?;
             let values = PyDict::new(py);
             for field in Field::ALL {
                 if let Some(value) = row.get(field) {
@@ -264,7 +284,7 @@ impl Administration {
 
     /// Delete the row with this id, and scrub its secrets from the file.
     fn delete(&self, py: Python<'_>, id: &str) -> PyResult<()> {
-        run(py, || Ok(py.detach(|| self.store.delete_existing(id))?))
+        run(py, || Ok(py.detach(|| self.to_change()?.delete_existing(id))?))
     }
 
     /// Return the rows that `purge` may delete, the oldest row first.
@@ -272,7 +292,7 @@ impl Administration {
     fn purgeable(&self, py: Python<'_>, idle_for: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Record>> {
         run(py, || {
             let idle_for = parse_idle_for(idle_for)?;
-            Ok(py.detach(|| self.store.purgeable(now(), idle_for))?.iter().map(Record::from).collect())
+            Ok(py.detach(|| self.to_read().purgeable(now(), idle_for))?.iter().map(Record::from).collect())
         })
     }
 
@@ -282,7 +302,7 @@ impl Administration {
         run(py, || {
             let idle_for = parse_idle_for(idle_for)?;
             let ids = ids.into_iter().collect();
-            Ok(py.detach(|| self.store.purge_confirmed(&ids, now(), idle_for))?)
+            Ok(py.detach(|| self.to_change()?.purge_confirmed(&ids, now(), idle_for))?)
         })
     }
 
@@ -290,7 +310,7 @@ impl Administration {
     fn delete_rows(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<usize> {
         run(py, || {
             let ids = ids.into_iter().collect();
-            Ok(py.detach(|| self.store.delete_confirmed(&ids))?)
+            Ok(py.detach(|| self.to_change()?.delete_confirmed(&ids))?)
         })
     }
 
@@ -302,7 +322,7 @@ impl Administration {
             let indices: Vec<usize> = order.iter().skip(first).take(count).copied().collect();
             let ImportReport { counts, remarks } = py.detach(|| {
                 let rows: Vec<Row> = indices.iter().map(|&index| rows[index].clone()).collect();
-                self.store.import_rows(&rows, now())
+                self.to_change()?.import_rows(&rows, now())
             })?;
             let ImportCounts { new, updated, unchanged, skipped } = counts;
             let text = |(number, remark): (usize, import::Remark)| (remark.text(), source.0.position(indices[number]));
@@ -318,7 +338,7 @@ impl Administration {
             if !matches!(source.0.kind, SourceKind::Database(_)) {
                 return Err(Failure::Store(Error::new(Code::NotABackup, "the file")));
             }
-            Ok(py.detach(|| self.store.restore(&source.0.rows, source.0.last_id))?)
+            Ok(py.detach(|| self.to_change()?.restore(&source.0.rows, source.0.last_id))?)
         })
     }
 
@@ -326,7 +346,7 @@ impl Administration {
     fn backup(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<()> {
         run(py, || {
             let target = file_path(path)?;
-            Ok(py.detach(|| self.store.backup(&target, BACKUP_FORMAT))?)
+            Ok(py.detach(|| self.to_read().backup(&target, BACKUP_FORMAT))?)
         })
     }
 
@@ -335,12 +355,12 @@ impl Administration {
     fn export(&self, py: Python<'_>, path: &Bound<'_, PyAny>, overwrite: bool) -> PyResult<usize> {
         run(py, || {
             let target = file_path(path)?;
-            if self.store.location().path().is_some_and(|path| is_same_file(path, &target)) {
+            if self.to_read().location().path().is_some_and(|path| is_same_file(path, &target)) {
                 return Err(Failure::Store(Error::at(Code::SameFile, &target)));
             }
             let existing = if overwrite { Existing::Replace } else { Existing::Keep };
             Ok(py.detach(|| {
-                let rows = self.store.all()?;
+                let rows = self.to_read().all()?;
                 transfer::write(&target, &rows, existing, DATABASE_FORMATS).map(|()| rows.len())
             })?)
         })
@@ -349,7 +369,7 @@ impl Administration {
     /// Write all rows to standard output as JSON Lines, and return their number. Raise `OSError` if that fails.
     fn export_to_stdout(&self, py: Python<'_>) -> PyResult<usize> {
         run(py, || {
-            let rows = py.detach(|| self.store.all())?;
+            let rows = py.detach(|| self.to_read().all())?;
             match py.detach(|| transfer::write_lines(io::stdout().lock(), &rows)) {
                 Ok(()) => Ok(rows.len()),
                 Err(error) => Err(Failure::Python(os_error(py, &error)?)),
@@ -359,14 +379,30 @@ impl Administration {
 
     /// Close the database.
     fn close(&self, py: Python<'_>) {
-        py.detach(|| self.store.close());
+        py.detach(|| [Some(&self.opened), self.migrated.get()].into_iter().flatten().for_each(Store::close));
     }
 }
 
 impl Administration {
+    /// The store to read from.
+    fn to_read(&self) -> &Store {
+        self.migrated.get().unwrap_or(&self.opened)
+    }
+
+    /// The store to change. Migrates the file if it is older.
+    fn to_change(&self) -> Result<&Store, Error> {
+        if !self.is_copy || self.migrated.get().is_some() {
+            return Ok(self.to_read());
+        }
+        // Fails if this object was closed.
+        self.opened.count()?;
+        let store = Store::open(self.timeout, |deadline| backends::open(&self.path, false, deadline))?;
+        Ok(self.migrated.get_or_init(|| store))
+    }
+
     /// Fails if the source is the database itself.
     fn require_another_file(&self, source: &PySource) -> Result<(), Failure> {
-        match self.store.location().path() {
+        match self.to_read().location().path() {
             Some(path) if source.0.file.is_some() && FileId::of(path) == source.0.file => {
                 Err(Failure::Store(Error::at(Code::SameFile, path)))
             }

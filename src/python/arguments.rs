@@ -11,6 +11,7 @@ use pyo3::types::{PyBool, PyDelta, PyString};
 
 use super::convert::{exception_name, type_name};
 use super::error::{Failure, invalid_argument};
+use crate::domain::look_alike::{LookAlike, look_alike};
 
 /// An argument with a default value. It tells an explicit `None` from an argument that was not given.
 pub(super) struct Given<'py>(pub(super) Option<Bound<'py, PyAny>>);
@@ -35,8 +36,19 @@ pub(super) fn file_path(value: &Bound<'_, PyAny>) -> Result<PathBuf, Failure> {
     }
     let given: PathBuf =
         text.extract().map_err(|_| invalid_argument("the path cannot be a file name on this system"))?;
-    if given.as_os_str() == ":memory:" {
-        return Err(invalid_argument("\":memory:\" is not a file: use CustomStoreInMemory()"));
+    if let Some(look_alike) = given.to_str().and_then(|given| look_alike(given, cfg!(windows))) {
+        // The text is not repeated: a URL can contain a password.
+        return Err(invalid_argument(match look_alike {
+            LookAlike::Home => {
+                "the path begins with \"~\", which is not expanded: use os.path.expanduser(path), or \"./~\" for a \
+                 folder with this name"
+            }
+            LookAlike::Uri => "the path is a URI or URL: give the path of a file, or \"./\" before a name with a colon",
+            LookAlike::Windows => {
+                "the path is one of Windows: give a path of this system, or \"./\" before such a name"
+            }
+            LookAlike::Memory => "\":memory:\" is not a file: use CustomStoreInMemory()",
+        }));
     }
     if given.as_os_str().is_empty() {
         return Err(invalid_argument("the path is empty"));

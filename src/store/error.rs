@@ -126,6 +126,9 @@ catalogue! {
     InvalidPath "invalid-path"
         "cannot be the path of a file ({})" Unchanged
         "Give another path."
+    PathTooLong "path-too-long"
+        "has too long a path ({})" Unchanged
+        "Give a shorter path. A symbolic link to the file does not help, because its real path counts."
     FileExists "file-exists"
         "exists already" Unchanged
         "Give another path, or allow that the file is overwritten."
@@ -142,13 +145,19 @@ catalogue! {
     // The operating system.
     CannotOpen "cannot-open"
         "cannot be opened ({})" Kept
-        "Give this user read and write permission on the file and on its folder, and check the limit of open files."
+        "Give this user read and write permission on the file and on its folder."
+    TooManyOpenFiles "too-many-open-files"
+        "cannot be opened: {} has too many open files" Kept
+        "Raise the limit (ulimit -n, LimitNOFILE of systemd), or call close() on stores that are not needed."
     PermissionDenied "permission-denied"
         "cannot be opened: permission denied" Kept
         "Give this user read and write permission on the file and on its folder."
     ReadOnly "read-only"
         "cannot be written: {}" Kept
         "Give this user write permission on the file and on its folder, or use a path that can be written."
+    NeedsRecovery "needs-recovery"
+        "has saves in its -wal, which cannot be read in a read-only folder or on a read-only medium" Kept
+        "Copy the file and its -wal into a folder that can be written, and open it there once."
     DiskFull "disk-full"
         "cannot be written: the disk or the quota is full" Kept
         "Free some space, and try again. A restart is not needed."
@@ -175,9 +184,15 @@ catalogue! {
     NewerSchema "newer-schema"
         "was written by a newer version of zoho-token-store ({})" Untouched
         "Upgrade zoho-token-store, or restore a backup that the older version made."
+    StrayWal "stray-wal"
+        "has a -wal beside it that belongs to another file" Untouched
+        "If this is a restored backup, remove the -wal and the -shm. If the file was moved away, move them after it."
     OtherProgram "other-program"
         "is the database of another program ({})" Untouched
         "Give the path of a token database, or of a file that does not exist yet."
+    UnusualTable "unusual-table"
+        "has a table oauthtoken that cannot be used as it is: {}" Untouched
+        "Import its rows into a new file: zoho-token-store --db NEW import PATH."
     UnexpectedTables "unexpected-tables"
         "has tables that this library did not make" Kept
         "Restore a backup, or move the file away."
@@ -214,6 +229,11 @@ catalogue! {
         "has several rows with {}, so it cannot be restored" Unchanged
         "Import it. An import gives each row an id of its own."
 }
+
+// Errors of open(2) that the standard library has no stable name for. Linux and macOS differ in the last one.
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+const ELOOP: i32 = if cfg!(target_os = "linux") { 40 } else { 62 };
 
 /// A failed operation. It changed nothing, and it lost nothing that was saved.
 ///
@@ -275,6 +295,13 @@ impl Error {
     #[must_use]
     pub fn from_io(path: &Path, error: &io::Error) -> Self {
         let at = |code| Self::at(code, path);
+        match error.raw_os_error() {
+            _ if !cfg!(unix) => {}
+            Some(EMFILE) => return at(Code::TooManyOpenFiles).with("this process"),
+            Some(ENFILE) => return at(Code::TooManyOpenFiles).with("this system"),
+            Some(ELOOP) => return at(Code::InvalidPath).with("its symbolic links form a loop"),
+            _ => {}
+        }
         match error.kind() {
             ErrorKind::NotFound => at(Code::MissingFile),
             ErrorKind::IsADirectory => at(Code::IsFolder),
@@ -282,6 +309,10 @@ impl Error {
             ErrorKind::ReadOnlyFilesystem => at(Code::ReadOnly).with("the file system is read-only"),
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => at(Code::DiskFull),
             ErrorKind::NotADirectory => at(Code::InvalidPath).with("a part of it is not a folder"),
+            // ENAMETOOLONG of path_resolution(7).
+            ErrorKind::InvalidFilename if cfg!(unix) => {
+                at(Code::PathTooLong).with("the file system takes shorter ones only")
+            }
             ErrorKind::InvalidFilename | ErrorKind::InvalidInput => {
                 at(Code::InvalidPath).with("no file can have this name")
             }
@@ -398,7 +429,7 @@ mod tests {
             (ErrorKind::StorageFull, Code::DiskFull),
             (ErrorKind::QuotaExceeded, Code::DiskFull),
             (ErrorKind::NotADirectory, Code::InvalidPath),
-            (ErrorKind::InvalidFilename, Code::InvalidPath),
+            (ErrorKind::InvalidFilename, if cfg!(unix) { Code::PathTooLong } else { Code::InvalidPath }),
             (ErrorKind::InvalidInput, Code::InvalidPath),
             (ErrorKind::Other, Code::IoError),
         ];
@@ -406,6 +437,32 @@ mod tests {
             let error = Error::from_io(Path::new("tokens.db"), &kind.into());
             assert_eq!(error.code(), code, "{kind:?}");
             assert!(error.to_string().starts_with("tokens.db ") && !error.problem().contains("{}"), "{error}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_number_of_a_system_error_decides_the_code() {
+        use nix::libc;
+        let table = [
+            (libc::ENOENT, Code::MissingFile, ""),
+            (libc::EISDIR, Code::IsFolder, ""),
+            (libc::EACCES, Code::PermissionDenied, ""),
+            (libc::EPERM, Code::PermissionDenied, ""),
+            (libc::EROFS, Code::ReadOnly, "the file system is read-only"),
+            (libc::ENOSPC, Code::DiskFull, ""),
+            (libc::EDQUOT, Code::DiskFull, ""),
+            (libc::ENOTDIR, Code::InvalidPath, "a part of it is not a folder"),
+            (libc::ELOOP, Code::InvalidPath, "its symbolic links form a loop"),
+            (libc::ENAMETOOLONG, Code::PathTooLong, "the file system takes shorter ones only"),
+            (libc::EMFILE, Code::TooManyOpenFiles, "this process has too many open files"),
+            (libc::ENFILE, Code::TooManyOpenFiles, "this system has too many open files"),
+            (libc::EIO, Code::IoError, ""),
+        ];
+        for (number, code, detail) in table {
+            let error = Error::from_io(Path::new("tokens.db"), &io::Error::from_raw_os_error(number));
+            assert_eq!(error.code(), code, "{number}");
+            assert!(error.problem().contains(detail), "{error}");
         }
     }
 

@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::process;
+use std::time::SystemTime;
 
 use tempfile::TempPath;
 
@@ -55,6 +56,44 @@ impl FileId {
     }
 }
 
+/// A version of a file. It differs after each change that a moment of the file system's clock has passed since the one
+/// before (`inode(7)`, "Last modification timestamp").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileVersion {
+    id: Option<FileId>,
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl FileVersion {
+    /// The version of the file that `path` names now, if there is one.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        let file = fs::metadata(path).ok()?;
+        Some(Self { id: FileId::of(path), length: file.len(), modified: file.modified().ok() })
+    }
+}
+
+/// Can this user not write the file or folder at `path`, or can nobody, because the medium is read-only?
+///
+/// Asks the system (`access(2)`), because permission bits do not bind root, and a mount can be read-only.
+#[cfg(target_os = "linux")]
+#[must_use]
+pub fn is_read_only(path: &Path) -> bool {
+    use nix::errno::Errno;
+    use nix::fcntl::{AT_FDCWD, AtFlags};
+    use nix::unistd::{AccessFlags, faccessat};
+    let found = faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS);
+    matches!(found, Err(Errno::EACCES | Errno::EPERM | Errno::EROFS))
+}
+
+/// Not known here.
+#[cfg(not(target_os = "linux"))]
+#[must_use]
+pub fn is_read_only(_: &Path) -> bool {
+    false
+}
+
 /// Do both paths name the same file that exists?
 #[must_use]
 pub fn is_same_file(one: &Path, other: &Path) -> bool {
@@ -65,6 +104,31 @@ pub fn is_same_file(one: &Path, other: &Path) -> bool {
 #[must_use]
 pub fn open_handle(path: &Path) -> Option<File> {
     File::options().read(true).write(true).open(path).ok()
+}
+
+/// Tries whether this process can open `count` more handles. Returns the error of the system if it cannot.
+///
+/// For errors of libraries that do not say why a file cannot be opened. The handles cannot read or lock, and closing them
+/// drops no lock (`filp_close` of Linux).
+#[cfg(target_os = "linux")]
+#[must_use]
+pub fn out_of_handles(count: usize) -> Option<io::Error> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let open = |_| File::options().read(true).custom_flags(nix::libc::O_PATH).open("/");
+    (0..count).map(open).collect::<io::Result<Vec<File>>>().err().filter(is_out_of_handles)
+}
+
+/// Not known here.
+#[cfg(not(target_os = "linux"))]
+#[must_use]
+pub fn out_of_handles(_: usize) -> Option<io::Error> {
+    None
+}
+
+/// Does the error say that this process, or the system, has too many open files?
+#[must_use]
+pub fn is_out_of_handles(error: &io::Error) -> bool {
+    Error::from_io(Path::new(""), error).code() == Code::TooManyOpenFiles
 }
 
 /// Has the open file no name any more?
@@ -191,6 +255,9 @@ pub struct TemporaryFile {
     handle: File,
 }
 
+/// The length of the longest name of a temporary file: with a process id of seven digits (`pid_max` in `proc(5)`).
+pub const MAX_TEMPORARY_NAME_LENGTH: usize = TEMPORARY_PREFIX.len() + 7 + 1 + 6 + TEMPORARY_SUFFIX.len();
+
 const TEMPORARY_PREFIX: &str = ".zoho-token-store-";
 const TEMPORARY_SUFFIX: &str = ".draft";
 
@@ -210,7 +277,9 @@ impl TemporaryFile {
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(PRIVATE_MODE));
         loop {
-            let (handle, path) = builder.tempfile_in(folder)?.into_parts();
+            // The error of `tempfile` hides the number of the system's error.
+            let new = builder.tempfile_in(folder).map_err(|error| out_of_handles(1).unwrap_or(error))?;
+            let (handle, path) = new.into_parts();
             // Before the lock was acquired, another process may have removed the file as a stale one.
             if claim(&handle) != LockResult::Conflict && path.exists() {
                 return Ok(Self { path, handle });
@@ -372,6 +441,7 @@ mod tests {
         let temporary = TemporaryFile::beside(&folder.path().join("backup.db")).unwrap();
         let name = temporary.path().file_name().unwrap().to_str().unwrap();
         assert!(name.contains(&format!("-{}-", process::id())), "{name}");
+        assert!(name.len() <= MAX_TEMPORARY_NAME_LENGTH && name.len() + 7 > MAX_TEMPORARY_NAME_LENGTH, "{name}");
     }
 
     // Elsewhere a file is identified by its path.

@@ -16,9 +16,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use common::sqlite::{open, try_open};
 use common::{Folder, NOW, deadline};
 use rusqlite::Connection;
+use zoho_token_store::backends::DATABASE_FORMATS;
 use zoho_token_store::backends::sqlite::Sqlite;
 use zoho_token_store::domain::{Field, Token};
 use zoho_token_store::store::error::Code;
+use zoho_token_store::store::transfer;
 use zoho_token_store::store::{Store, Wait};
 
 fn refresh(value: &str) -> Token<'_> {
@@ -145,6 +147,174 @@ fn a_file_that_is_not_a_token_database_is_refused_and_left_untouched() {
     assert_refused(&folder, &odd, Code::OtherProgram, "does not have the columns client_secret, refresh_token");
 }
 
+/// Ten columns as a program may declare them: `id` as given, the others with `of_others`.
+fn columns(id: &str, of_others: &str) -> String {
+    let others = ["user_name", "client_id", "client_secret", "refresh_token", "access_token"];
+    let more = ["grant_token", "expiry_time", "redirect_url", "api_domain"];
+    let others: Vec<_> = others.into_iter().chain(more).map(|name| format!("{name} {of_others}")).collect();
+    format!("{id}, {}", others.join(", "))
+}
+
+/// A file with this table and the rows 1 (ada) and 7 (bob), as another program made it.
+fn unusual(folder: &Folder, name: &str, table: &str) -> std::path::PathBuf {
+    let path = folder.path(name);
+    let rows = "INSERT INTO oauthtoken (id, user_name, refresh_token) VALUES (1, 'ada', 'ra'), (7, 'bob', 'rb');";
+    Connection::open(&path).unwrap().execute_batch(&format!("{table}; {rows}")).unwrap();
+    path
+}
+
+#[test]
+fn the_rows_of_an_unusual_table_are_found_by_every_key() {
+    let folder = Folder::new();
+    let tables = [
+        ("no types", format!("CREATE TABLE oauthtoken ({})", columns("id", ""))),
+        ("no types, a key", format!("CREATE TABLE oauthtoken ({})", columns("id PRIMARY KEY", ""))),
+        ("blob", format!("CREATE TABLE oauthtoken ({})", columns("id BLOB PRIMARY KEY", "BLOB"))),
+        ("integer", format!("CREATE TABLE oauthtoken ({})", columns("id INTEGER PRIMARY KEY", "TEXT"))),
+        ("bigint", format!("CREATE TABLE oauthtoken ({})", columns("id BIGINT NOT NULL UNIQUE", "TEXT"))),
+        ("strict", format!("CREATE TABLE oauthtoken ({}) STRICT", columns("id TEXT PRIMARY KEY", "TEXT"))),
+        ("strict any", format!("CREATE TABLE oauthtoken ({}) STRICT", columns("id ANY PRIMARY KEY", "ANY"))),
+        ("strict int", format!("CREATE TABLE oauthtoken ({}) STRICT", columns("id INTEGER PRIMARY KEY", "TEXT"))),
+        ("case", format!("CREATE TABLE OAuthToken ({})", columns("ID VARCHAR PRIMARY KEY", "TEXT"))),
+        (
+            "collation",
+            format!("CREATE TABLE oauthtoken ({})", columns("id TEXT COLLATE NOCASE", "TEXT COLLATE NOCASE")),
+        ),
+        (
+            "more columns",
+            format!(
+                "CREATE TABLE oauthtoken (note DEFAULT 'x' NOT NULL, twice AS (id || id), {})",
+                columns("id", "TEXT")
+            ),
+        ),
+        (
+            "a trigger",
+            format!(
+                "CREATE TABLE oauthtoken ({}); CREATE TABLE log (id); \
+                 CREATE TRIGGER logs AFTER INSERT ON oauthtoken BEGIN INSERT INTO log VALUES (NEW.id); END",
+                columns("id varchar(10) PRIMARY KEY", "TEXT")
+            ),
+        ),
+    ];
+    for (name, table) in tables {
+        let path = unusual(&folder, name, &table);
+        // Twice: the second store opens a file that is current.
+        for round in 0..2 {
+            let store = open(&path);
+            let ids: Vec<_> = store.all().unwrap().iter().map(|row| row.id().to_owned()).collect();
+            assert_eq!(ids[..2], ["1", "7"], "{name}");
+            for (id, user, refresh_token) in [("1", "ada", "ra"), ("7", "bob", "rb")] {
+                let by_id = store.find_by_id(Some(id), Wait::Yes).unwrap();
+                assert!(by_id.is_some_and(|found| found.row().get(Field::UserName) == Some(user)), "{name} {id}");
+                assert!(has(&store, refresh_token), "{name} {refresh_token}");
+                let upper = user.to_uppercase();
+                let upper = Token::default().with(Field::UserName, Some(&upper));
+                assert!(store.find(upper, Wait::Yes).unwrap().is_none(), "{name}: another user");
+            }
+            assert_eq!(save(&store, &format!("new {round}")), (8 + round).to_string(), "{name}");
+            let update = Token::default().with(Field::Id, Some("7")).with(Field::AccessToken, Some("new"));
+            assert_eq!(store.save(update, NOW).unwrap(), "7", "{name}");
+            assert_eq!(store.count().unwrap(), 3 + round, "{name}");
+        }
+        let store = open(&path);
+        store.delete(Some("7")).unwrap();
+        assert!(store.find_by_id(Some("7"), Wait::Yes).unwrap().is_none() && store.count().unwrap() == 3, "{name}");
+    }
+}
+
+#[test]
+fn ids_that_version_0_1_0_left_as_numbers_are_found() {
+    let folder = Folder::new();
+    let path = unusual(&folder, "tokens.db", &format!("CREATE TABLE oauthtoken ({})", columns("id PRIMARY KEY", "")));
+    drop(open(&path));
+    // Version 0.1.0 did not convert ids. The sample may also write a number later.
+    Connection::open(&path).unwrap().execute_batch("UPDATE oauthtoken SET id = CAST(id AS INTEGER)").unwrap();
+    assert_eq!(query_number(&path, "SELECT count(*) FROM oauthtoken WHERE typeof(id) = 'integer'"), 2);
+    let store = open(&path);
+    assert!(store.find_by_id(Some("7"), Wait::Yes).unwrap().is_some());
+    assert_eq!(save(&store, "new"), "8");
+}
+
+#[test]
+fn an_unusual_table_that_cannot_be_used_is_refused_with_the_reason_and_can_be_imported() {
+    let folder = Folder::new();
+    let plain = columns("id", "");
+    let of = |kind: &str| format!("CREATE TABLE oauthtoken ({plain}){kind}");
+    let tables = [
+        (
+            "wr",
+            format!("CREATE TABLE oauthtoken ({}) WITHOUT ROWID", columns("id TEXT PRIMARY KEY", "")),
+            "WITHOUT ROWID",
+        ),
+        (
+            "view",
+            format!(
+                "CREATE TABLE tokens ({plain}); CREATE VIEW oauthtoken AS SELECT * FROM tokens; \
+                 CREATE TRIGGER inserts INSTEAD OF INSERT ON oauthtoken BEGIN INSERT INTO tokens (id, user_name, \
+                 refresh_token) VALUES (NEW.id, NEW.user_name, NEW.refresh_token); END"
+            ),
+            "it is a view",
+        ),
+        ("ours", of("").replace("(id", "(saved_at, id"), "it has a column saved_at already"),
+        (
+            "no id",
+            of("") + "; INSERT INTO oauthtoken (user_name, refresh_token) VALUES ('eve', 're')",
+            "a row has no id",
+        ),
+        (
+            "empty id",
+            of("") + "; INSERT INTO oauthtoken (id, user_name, refresh_token) VALUES ('', 'eve', 're')",
+            "a row has no id",
+        ),
+        (
+            "equal ids",
+            of("") + "; INSERT INTO oauthtoken (id, user_name, refresh_token) VALUES ('7', 'eve', 're')",
+            "several rows have the same id",
+        ),
+    ];
+    for (name, table, reason) in tables {
+        let path = unusual(&folder, name, &table);
+        assert_refused(&folder, &path, Code::UnusualTable, reason);
+        let rows = transfer::read(&path, DATABASE_FORMATS).unwrap().rows;
+        let store = open(&folder.path(&format!("{name} imported")));
+        assert_eq!(store.import_rows(&rows, NOW).unwrap().counts.new, rows.len(), "{name}");
+        assert!(has(&store, "ra") && has(&store, "rb"), "{name}");
+        let ids: std::collections::BTreeSet<_> = store.all().unwrap().iter().map(|row| row.id().to_owned()).collect();
+        assert!(ids.len() == rows.len() && !ids.contains(""), "{name}");
+    }
+    let path = folder.path("needs a value");
+    let table = of("").replace("(id", "(tenant NOT NULL, id");
+    Connection::open(&path).unwrap().execute_batch(&table).unwrap();
+    assert_refused(&folder, &path, Code::UnusualTable, "its column tenant needs a value");
+}
+
+#[test]
+fn the_wal_of_a_killed_program_is_not_replayed_into_another_file() {
+    for with_shm in [true, false] {
+        let (live, folder) = (Folder::new(), Folder::new());
+        let store = open(&live.path("tokens.db"));
+        save(&store, "before the backup");
+        common::back_up(&store, &live.path("backup.db")).unwrap();
+        save(&store, "after the backup");
+        // What a killed program leaves, without its database.
+        for ending in ["-wal"].into_iter().chain(with_shm.then_some("-shm")) {
+            fs::copy(live.path(&format!("tokens.db{ending}")), folder.path(&format!("tokens.db{ending}"))).unwrap();
+        }
+        let path = folder.path("tokens.db");
+        let names = folder.names();
+        let error = try_open(&path).err().unwrap();
+        assert_eq!((error.code(), folder.names()), (Code::StrayWal, names), "{error}");
+
+        // A backup takes the place of the file.
+        fs::copy(live.path("backup.db"), &path).unwrap();
+        assert_refused(&folder, &path, Code::StrayWal, "remove the -wal and the -shm");
+        assert_eq!(transfer::read(&path, DATABASE_FORMATS).err().unwrap().code(), Code::StrayWal);
+        fs::remove_file(folder.path("tokens.db-wal")).unwrap();
+        let restored = open(&path);
+        assert!(has(&restored, "before the backup") && !has(&restored, "after the backup"));
+    }
+}
+
 #[test]
 fn a_newer_file_is_refused_and_left_untouched() {
     let folder = Folder::new();
@@ -181,8 +351,45 @@ fn the_error_says_what_is_wrong_with_a_path() {
         std::os::unix::fs::symlink(folder.path("nowhere"), folder.path("link")).unwrap();
         assert_eq!(code(&folder.path("link")), Code::BrokenLink);
         assert_eq!(code(Path::new("/dev/null")), Code::NotARegularFile);
+        std::os::unix::fs::symlink(folder.path("loop"), folder.path("loop")).unwrap();
+        assert_eq!(code(&folder.path("loop")), Code::InvalidPath);
     }
-    assert_eq!(folder.names().len(), if cfg!(unix) { 2 } else { 1 });
+    assert_eq!(folder.names().len(), if cfg!(unix) { 3 } else { 1 });
+}
+
+#[cfg(unix)]
+#[test]
+fn a_path_that_sqlite_cannot_open_is_refused_before_a_file_is_created() {
+    let folder = Folder::new();
+    let refused = |path: &Path| {
+        let error = try_open(path).err().unwrap();
+        assert_eq!(error.code(), Code::PathTooLong, "{error}");
+        error.problem()
+    };
+    for (length, over) in [(248, "1 too many for the -journal"), (252, "5 too many"), (300, "53 too many")] {
+        assert!(refused(&folder.path(&"n".repeat(length))).contains(over));
+    }
+    assert!(folder.names().is_empty());
+    // The longest names that work, also with the temporary name of a new file.
+    drop(open(&folder.path(&"n".repeat(247))));
+    let in_folder_of = |length: usize| {
+        let mut deep = folder.0.path().to_owned();
+        while deep.as_os_str().len() + 1 < length {
+            deep.push("d".repeat((length - deep.as_os_str().len() - 1).min(200)));
+        }
+        fs::create_dir_all(&deep).unwrap();
+        deep
+    };
+    let deepest = in_folder_of(465);
+    drop(open(&deepest.join("n".repeat(38))));
+    assert!(refused(&deepest.join("n".repeat(39))).contains("it has 505 bytes, 1 more than SQLite can open"));
+    assert!(refused(&in_folder_of(466).join("new.db")).contains("its folder has 466 bytes, 1 too many"));
+    assert_eq!(fs::read_dir(deepest).unwrap().count(), 1);
+    // The real path counts.
+    std::os::unix::fs::symlink(in_folder_of(490), folder.path("link")).unwrap();
+    assert!(refused(&folder.path("link/new.db")).contains("its folder has 490 bytes"));
+    fs::copy(folder.path(&"n".repeat(247)), in_folder_of(490).join("n".repeat(20))).unwrap();
+    assert!(refused(&folder.path("link").join("n".repeat(20))).contains("it has 511 bytes, 7 more"));
 }
 
 #[test]

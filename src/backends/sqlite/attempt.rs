@@ -17,6 +17,7 @@ use crate::store::fork_state;
 /// | Another process is creating, removing or replacing the file just now. | `Retry` |
 /// | The connection is not usable ([`Database::is_usable`]). | `Reopen` |
 /// | The operation succeeded, but the path named another file by the end. | `Reopen` |
+/// | It read a frozen file ([`super::read_only`]), which was changed meanwhile. | `Reopen` |
 /// | It failed, and the path or the WAL was replaced meanwhile, so the failure says nothing. | `Reopen` |
 /// | It failed with `Busy`, but there is time left (1). | `Reopen` |
 /// | It failed with `Busy`, and the deadline is over or a thread waits to fork. | `Fail` |
@@ -129,7 +130,10 @@ impl Sqlite {
             *slot = Some(database.open(role, self.journal)?);
         }
         match slot.as_ref().filter(|open| database.is_usable(open)) {
-            Some(open) => work(database, open),
+            Some(open) => {
+                let done = work(database, open)?;
+                Ok(if database.was_not_torn(open) { done } else { AttemptOutcome::Reopen })
+            }
             None => Ok(AttemptOutcome::Reopen),
         }
     }

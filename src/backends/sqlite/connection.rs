@@ -13,14 +13,15 @@ use super::error::from_sqlite;
 use super::file_locks::FileLocks;
 use super::path::{beside, network_file_system};
 use super::read_cache::ReadCache;
+use super::read_only::{self, Access};
 use super::schema::{self, Contents};
 use super::shared_memory::DatabaseVersion;
 use super::sql;
 use super::waiting::{LOCK_POLL, current_deadline, wait_for_lock, with_deadline};
 use crate::store::backend::Location;
 use crate::store::deadline::Deadline;
-use crate::store::error::Result;
-use crate::store::files::{FileId, TemporaryFile};
+use crate::store::error::{Error, Result};
+use crate::store::files::{FileId, FileVersion, TemporaryFile, out_of_handles};
 
 /// How a change is made atomic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub(super) struct OpenConnection {
     pub(super) locks: Arc<FileLocks>,
     /// The WAL that the connection writes. `None`: it uses a rollback journal.
     pub(super) wal: Option<FileId>,
+    /// The only version of the file that the connection can read, because it is frozen ([`super::read_only`]).
+    pub(super) frozen: Option<FileVersion>,
     /// The process that opened the connection.
     process: u32,
     /// Does a commit wait for the disk? If not, the connection is not used any more.
@@ -64,10 +67,17 @@ impl OpenConnection {
             connection,
             locks,
             wal,
+            frozen: None,
             process: process::id(),
             is_durable: Cell::new(true),
             read_cache: RefCell::default(),
         }
+    }
+
+    /// The same connection, which is frozen at a version of the file.
+    pub(super) fn frozen_at(mut self, version: FileVersion) -> Self {
+        self.frozen = Some(version);
+        self
     }
 
     /// Did this process open the connection?
@@ -153,11 +163,19 @@ impl OpenConnection {
 
 /// Opens the existing file at `path` with the settings that every connection needs.
 pub(super) fn connect(path: &Path, location: &Location) -> Result<Connection> {
+    connect_as(Access::Normal, path, location)
+}
+
+/// The same with the given access. Not for a file that needs recovery.
+pub(super) fn connect_as(access: Access, path: &Path, location: &Location) -> Result<Connection> {
     let set_up = || -> rusqlite::Result<Connection> {
         // Without CREATE, because `path::ensure` creates the files, and makes them private. Without a mutex, because
         // our locks protect a connection.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
+        let connection = match access {
+            Access::Frozen => read_only::connect(path)?,
+            Access::Normal | Access::NeedsRecovery => Connection::open_with_flags(path, flags)?,
+        };
         // SQLite would delete the WAL by its name. By then a WAL of another file can have that name.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.busy_handler(Some(wait_for_lock))?;
@@ -228,6 +246,10 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path, location: &Locat
     if network_file_system(path).is_some() {
         leave_wal(connection);
     } else if journal == Journal::Wal {
+        // Otherwise it would seem that WAL is not possible here.
+        if let Some(error) = out_of_handles(HANDLES_OF_PROBE) {
+            return Err(Error::from_io(path, &error));
+        }
         use_wal(connection, path).map_err(|error| from_sqlite(location, &error))?;
     }
     Ok(())
@@ -235,10 +257,15 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path, location: &Locat
 
 /// Migrates the file if it is older than this version of the library.
 pub(super) fn migrate_if_older(connection: &mut Connection, location: &Location) -> Result<()> {
-    match schema::inspect(connection, location)? {
-        Contents::Older => schema::migrate(connection, location),
-        Contents::Current => Ok(()),
-    }
+    let is_older = match schema::inspect(connection, location)? {
+        Contents::Older => true,
+        // What cannot be written is read as it is.
+        Contents::Current => {
+            !connection.is_readonly(rusqlite::MAIN_DB).unwrap_or(false)
+                && schema::has_untyped_ids(connection, location)?
+        }
+    };
+    if is_older { schema::migrate(connection, location) } else { Ok(()) }
 }
 
 /// Reads a row. The first read in WAL mode opens the `-wal`.
@@ -284,6 +311,10 @@ fn leave_wal(connection: &Connection) {
         });
     }
 }
+
+/// The number of handles that [`shared_memory_works`] needs: the temporary file, and SQLite's of the file, its WAL and its
+/// `-shm`, and one more of the folder.
+const HANDLES_OF_PROBE: usize = 5;
 
 /// Can processes share memory through a file in this folder?
 ///

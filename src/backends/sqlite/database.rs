@@ -29,10 +29,13 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::connection::{Checkpoint, Journal, OpenConnection, connect, migrate_if_older, prepare, read_counters};
+use super::connection::{
+    Checkpoint, Journal, OpenConnection, connect, connect_as, migrate_if_older, prepare, read_counters,
+};
 use super::error::from_sqlite;
 use super::file_locks::{FileLocks, OpeningLock};
 use super::path::{self, Pin, beside, network_file_system};
+use super::read_only::{self, Access};
 use super::residue::Residue;
 use super::schema::{self, Contents};
 use super::waiting::{SCRUB_TIMEOUT, current_deadline, with_deadline};
@@ -105,7 +108,15 @@ impl Database {
 
     /// Is the WAL that `open` writes the one that others read?
     pub(super) fn has_its_wal(&self, open: &OpenConnection) -> bool {
-        open.wal == FileId::of(&self.wal_path)
+        match open.frozen {
+            None => open.wal == FileId::of(&self.wal_path),
+            frozen => read_only::version(&self.path) == frozen,
+        }
+    }
+
+    /// Is what was just read on `open` consistent? Only a frozen connection can be changed while it reads.
+    pub(super) fn was_not_torn(&self, open: &OpenConnection) -> bool {
+        open.frozen.is_none() || self.has_its_wal(open)
     }
 
     fn is_named_by_its_path(&self) -> bool {
@@ -130,6 +141,9 @@ impl Database {
             *known = Arc::downgrade(&locks);
             locks
         });
+        if let Some(error) = locks.refused() {
+            return Err(Error::from_io(&self.path, error));
+        }
         let opening = locks.acquire_opening_lock(deadline).ok_or_else(busy)?;
         if locks.are_given_up() {
             // Another thread has closed the file meanwhile. The next attempt opens handles of its own.
@@ -137,6 +151,11 @@ impl Database {
         }
         let is_first = !locks.has_shared_locks();
         if is_first {
+            match read_only::access(&self.path, || locks.header_says_wal()) {
+                Access::Normal => {}
+                Access::Frozen => return self.open_frozen(&locks),
+                Access::NeedsRecovery => return Err(Error::new(Code::NeedsRecovery, &self.location)),
+            }
             self.prepare_file(&locks, &opening, journal)?;
         }
         let has_wal = locks.has_shared_locks();
@@ -168,6 +187,18 @@ impl Database {
         Ok(open)
     }
 
+    /// Opens a connection to a complete file that cannot be written.
+    fn open_frozen(&self, locks: &Arc<FileLocks>) -> Result<OpenConnection> {
+        let version = read_only::version(&self.path).ok_or_else(|| self.busy())?;
+        let connection = connect_as(Access::Frozen, &self.path, &self.location)?;
+        if schema::inspect(&connection, &self.location)? == Contents::Older {
+            return Err(Error::new(Code::ReadOnly, &self.location).with("it has to be migrated first"));
+        }
+        read_counters(&connection, &self.location)?;
+        let open = OpenConnection::new(connection, Arc::clone(locks), None).frozen_at(version);
+        if self.has_its_wal(&open) && self.is_named_by_its_path() { Ok(open) } else { Err(self.busy()) }
+    }
+
     /// What the first connection of this process does before it is opened: it refuses a second name of a file in use,
     /// removes a stray WAL, migrates the file if that has to happen outside WAL mode, and acquires the shared locks.
     fn prepare_file(&self, locks: &FileLocks, opening: &OpeningLock<'_>, journal: Journal) -> Result<()> {
@@ -177,6 +208,7 @@ impl Database {
             return Err(Error::at(Code::SecondName, &self.path));
         }
         wal::remove_stray(locks, opening, &self.wal_path, &self.shm_path);
+        wal::require_own(locks, &self.path)?;
         // With a hot journal beside the file, the header may be one that SQLite still has to roll back. A rollback
         // needs the file for itself. If the WAL is not empty, SQLite uses it, whatever the header says.
         let is_wal = || {
@@ -188,7 +220,8 @@ impl Database {
             prepare(&mut connection, &self.path, &self.location, journal)?;
         }
         if is_wal() {
-            locks.acquire_shared_locks(&self.shm_path, deadline, opening).ok_or_else(busy)?;
+            let shared = locks.acquire_shared_locks(&self.shm_path, deadline, opening);
+            shared.map_err(|error| Error::from_io(&self.path, &error))?.ok_or_else(busy)?;
         }
         Ok(())
     }
@@ -210,7 +243,9 @@ impl Database {
     fn set_up(&self, connection: &mut Connection, role: Role, locks: &FileLocks) -> Result<()> {
         let failed = |error| from_sqlite(&self.location, &error);
         if locks.has_shared_locks() {
-            if schema::inspect(connection, &self.location)? == Contents::Older {
+            if schema::inspect(connection, &self.location)? == Contents::Older
+                || schema::has_untyped_ids(connection, &self.location)?
+            {
                 let _write_lock = locks.acquire_write_lock(current_deadline()).ok_or_else(|| self.busy())?;
                 migrate_if_older(connection, &self.location)?;
             }

@@ -4,6 +4,7 @@
 use rusqlite::ErrorCode;
 use rusqlite::ffi::{SQLITE_ERROR, SQLITE_IOERR_DELETE_NOENT, code_to_str};
 
+use super::path;
 use super::waiting::current_deadline;
 use crate::store::backend::Location;
 use crate::store::error::{Code, Error};
@@ -24,7 +25,9 @@ pub(super) fn from_sqlite(location: &Location, error: &rusqlite::Error) -> Error
         ErrorCode::NotADatabase if is_file => at(Code::NotADatabase),
         ErrorCode::DatabaseCorrupt if is_file => damaged(location, name),
         ErrorCode::ReadOnly | ErrorCode::PermissionDenied => at(Code::ReadOnly).with(name),
-        ErrorCode::CannotOpen => at(Code::CannotOpen).with(name),
+        ErrorCode::CannotOpen => {
+            location.path().and_then(path::why_not_opened).unwrap_or_else(|| at(Code::CannotOpen).with(name))
+        }
         ErrorCode::DiskFull => at(Code::DiskFull),
         ErrorCode::TooBig => at(Code::ValueTooLarge),
         ErrorCode::OutOfMemory => at(Code::OutOfMemory),

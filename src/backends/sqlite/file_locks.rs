@@ -34,17 +34,18 @@
 //! version.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::path::MIN_PAGE_SIZE;
 use super::shared_memory::{self, DEAD_MANS_SWITCH, DatabaseVersion, INDEX_HEADER_LENGTH, ShmHandle};
 use super::waiting::{LOCK_POLL, TICKET_HOLDER_POLL};
 use crate::store::deadline::Deadline;
 use crate::store::file_lock::{ByteRange, LockResult, Operation, is_locked, lock};
-use crate::store::files::{FileId, open_handle};
+use crate::store::files::{FileId, is_out_of_handles};
 use crate::store::lock_order::{Ordered, OrderedGuard, Rank};
 
 /// `SHARED_FIRST` and `SHARED_SIZE` of `src/os.h`. A connection in WAL mode holds a shared lock on these bytes.
@@ -69,6 +70,8 @@ const WAL_FORMAT_VERSIONS: [u8; 2] = [2, 2];
 /// locked, only SQLite's own locks protect it.
 pub(super) struct FileLocks {
     database: Option<File>,
+    /// Why the database has no handle, if there were too many open files.
+    refused: Option<io::Error>,
     /// Set once the shared locks are held.
     shared: OnceLock<SharedLocks>,
     /// The shared locks were held, and are not any more.
@@ -129,14 +132,29 @@ impl Drop for SoleUse<'_> {
 impl FileLocks {
     /// Opens handles to the file that `path` names. Locks nothing.
     pub(super) fn open(path: &Path) -> Self {
+        let handle = match File::options().read(true).write(true).open(path) {
+            Err(error) if !is_out_of_handles(&error) => File::open(path),
+            opened => opened,
+        };
+        let (database, refused) = match handle {
+            Ok(handle) => (Some(handle), None),
+            Err(error) => (None, Some(error).filter(is_out_of_handles)),
+        };
         Self {
-            database: open_handle(path).or_else(|| File::open(path).ok()),
+            database,
+            refused,
             shared: OnceLock::new(),
             are_given_up: AtomicBool::new(false),
             opening: Ordered::new(Rank::Opening, ()),
             writing: Ordered::new(Rank::Writing, ()),
             process: process::id(),
         }
+    }
+
+    /// Why the file has no handle to lock, if this process has too many open files. Without its locks a file is never
+    /// used for that reason.
+    pub(super) const fn refused(&self) -> Option<&io::Error> {
+        self.refused.as_ref()
     }
 
     /// Are these locks on the file `id`? Also true if the file cannot be opened.
@@ -156,6 +174,12 @@ impl FileLocks {
         file.seek(SeekFrom::Start(FORMAT_VERSIONS_OFFSET)).is_ok()
             && file.read_exact(&mut versions).is_ok()
             && versions == WAL_FORMAT_VERSIONS
+    }
+
+    /// Does the header of the file say that it is a database that is not in WAL mode? False if it cannot be read.
+    pub(super) fn header_says_no_wal(&self) -> bool {
+        self.database.as_ref().and_then(|file| file.metadata().ok()).is_some_and(|file| file.len() >= MIN_PAGE_SIZE)
+            && !self.header_says_wal()
     }
 
     /// Acquires the opening lock. `None`: the deadline is over.
@@ -183,14 +207,26 @@ impl FileLocks {
     }
 
     /// Acquires the shared locks, of a file in WAL mode, before SQLite opens the `-wal`. `None`: the deadline is over,
-    /// or the WAL belongs to another file.
-    pub(super) fn acquire_shared_locks(&self, shm_path: &Path, deadline: Deadline, _: &OpeningLock<'_>) -> Option<()> {
+    /// or the WAL belongs to another file. Fails if this process has too many open files.
+    pub(super) fn acquire_shared_locks(
+        &self,
+        shm_path: &Path,
+        deadline: Deadline,
+        opening: &OpeningLock<'_>,
+    ) -> io::Result<Option<()>> {
+        let handle = match self.database.as_ref().map(|database| ShmHandle::open_or_create(shm_path, database)) {
+            Some(Err(error)) if is_out_of_handles(&error) => return Err(error),
+            opened => opened.and_then(Result::ok),
+        };
+        Ok(self.share(handle, deadline, opening))
+    }
+
+    fn share(&self, handle: Option<ShmHandle>, deadline: Deadline, _: &OpeningLock<'_>) -> Option<()> {
         // A program that is the last one to close the file locks these bytes exclusively for a moment.
         for range in [USER_LOCK, DATABASE_BYTES] {
             lock_when_free(self.database.as_ref(), Operation::Share, range, || deadline.sleep(LOCK_POLL))?;
         }
         let are_available = lock(self.database.as_ref(), Operation::Share, USER_LOCK) == LockResult::Done;
-        let handle = self.database.as_ref().and_then(|database| ShmHandle::open_or_create(shm_path, database));
         let shm = handle.as_ref().map(ShmHandle::file);
         // SQLite resets the `-shm` if no process has locked the dead man's switch. It will see our lock and not reset
         // it, so what a crash has left there is reset here.
@@ -315,6 +351,11 @@ impl FileLocks {
     }
 }
 
+/// Does a process use the WAL of this `-shm`? True where that is not known.
+pub(super) fn is_wal_in_use(shm: &Path) -> bool {
+    cfg!(not(target_os = "linux")) || ShmHandle::open(shm).is_some_and(|shm| is_locked(shm.file(), DEAD_MANS_SWITCH))
+}
+
 /// Acquires the lock as soon as it is free. `None`: `wait` returned false. Also returns if there are no such locks
 /// here.
 fn lock_when_free(
@@ -340,6 +381,7 @@ pub(super) mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::store::files::open_handle;
 
     /// A database and the paths of its `-wal` and `-shm`, as far as the locks look at them.
     pub(in super::super) struct LockedFiles {
@@ -360,7 +402,7 @@ pub(super) mod tests {
     /// Tries to acquire the shared locks, without waiting.
     pub(in super::super) fn try_share(locks: &FileLocks, shm: &Path) -> bool {
         let opening = locks.acquire_opening_lock(Deadline::now()).unwrap();
-        locks.acquire_shared_locks(shm, Deadline::now(), &opening).is_some()
+        locks.acquire_shared_locks(shm, Deadline::now(), &opening).unwrap().is_some()
     }
 
     pub(in super::super) fn shared(files: &LockedFiles) -> FileLocks {

@@ -5,39 +5,52 @@ use std::path::Path;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::connection::{connect, is_wal, shared_memory_works};
+use super::connection::{connect_as, is_wal, shared_memory_works};
 use super::error::{damaged, from_sqlite};
 use super::file_locks::FileLocks;
-use super::path::{beside, network_file_system};
+use super::path::{MIN_PAGE_SIZE, beside, network_file_system};
+use super::read_only::{self, Access};
 use super::schema::{self, Contents};
 use super::sql::Sql;
+use super::wal;
+use crate::domain::Row;
 use crate::domain::check::{Finding, RowChecker, Severity};
 use crate::store::backend::{DatabaseRows, Location, Snapshot};
 use crate::store::error::{Code, Error, Result};
-use crate::store::files::{is_exposed, require_regular_file};
+use crate::store::files::{self, FileVersion, is_exposed, require_regular_file};
 
 /// Opens the database at `path`.
 ///
 /// Precondition: this process has no connection to it. This opens and closes a handle of the file, which would drop the
 /// connection's POSIX locks.
-fn open_to_inspect(path: &Path, location: &Location) -> Result<Connection> {
-    if FileLocks::open(path).is_used_under_another_name(&beside(path, "-shm")) {
+///
+/// If the file cannot be written, also returns the version of it that the connection reads.
+fn open_to_inspect(path: &Path, location: &Location) -> Result<(Connection, Option<FileVersion>)> {
+    let locks = FileLocks::open(path);
+    if locks.is_used_under_another_name(&beside(path, "-shm")) {
         // The latest saves may be in the WAL beside the other name. They would be missing here.
         return Err(Error::at(Code::SecondName, path));
     }
     let had_wal = beside(path, "-wal").exists();
-    let connection = connect(path, location)?;
-    if !had_wal {
+    wal::require_own(&locks, path)?;
+    let access = read_only::access(path, || locks.header_says_wal());
+    drop(locks);
+    if access == Access::NeedsRecovery {
+        return Err(Error::at(Code::NeedsRecovery, path));
+    }
+    let frozen = if access == Access::Frozen { read_only::version(path) } else { None };
+    let connection = connect_as(access, path, location)?;
+    if !had_wal && access == Access::Normal {
         // SQLite removes the WAL that it creates for this connection.
         let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
     }
-    Ok(connection)
+    Ok((connection, frozen))
 }
 
 /// Reads all rows of the token database at `path`. A damaged file is refused, and so is one without a table of tokens.
 pub(super) fn read(path: &Path) -> Result<DatabaseRows> {
     let location = Location::path_of(path);
-    let connection = open_to_inspect(path, &location)?;
+    let (connection, frozen) = open_to_inspect(path, &location)?;
     let contents = schema::inspect(&connection, &location)?;
     if count_flaws(&connection, &location)? > 0 {
         return Err(damaged(&location, "integrity check failed"));
@@ -52,7 +65,31 @@ pub(super) fn read(path: &Path) -> Result<DatabaseRows> {
         Ok(())
     })?;
     let last_id = if contents == Contents::Current { sql.last_id()? } else { 0 };
+    read_only::require_unchanged(path, frozen)?;
     Ok(DatabaseRows { rows, last_id })
+}
+
+/// Returns the rows of the file at `path` if it was written by the sample or an older version. `None`: it is current, or
+/// there is nothing to read. Fails where a store would refuse the file.
+///
+/// Precondition: that of [`open_to_inspect`].
+pub(super) fn read_older(path: &Path) -> Result<Option<Vec<Row>>> {
+    let location = Location::path_of(path);
+    if !path.is_file() || files::length(path) < MIN_PAGE_SIZE {
+        return Ok(None);
+    }
+    let (connection, frozen) = open_to_inspect(path, &location)?;
+    if schema::inspect(&connection, &location)? == Contents::Current {
+        return Ok(None);
+    }
+    schema::require_usable(&connection, &location)?;
+    let mut rows = Vec::new();
+    Sql::new(&connection, &location).each_of(Contents::Older, &mut |row| {
+        rows.push(row);
+        Ok(())
+    })?;
+    read_only::require_unchanged(path, frozen)?;
+    Ok(Some(rows))
 }
 
 const NO_WAL: &str = "no-wal";
@@ -74,10 +111,10 @@ pub fn check(path: &Path, now: i64) -> Result<Vec<Finding>> {
     let location = Location::path_of(path);
     require_regular_file(path)?;
     let mut findings = check_surroundings(path);
-    let rows = open_to_inspect(path, &location).and_then(|connection| {
+    let rows = open_to_inspect(path, &location).and_then(|(connection, frozen)| {
         let mut found = check_contents(&connection, &location)?;
         // A backup is not in WAL mode. The next store that opens it switches, if that is possible.
-        found.retain(|finding| finding.code != NO_WAL || !shared_memory_works(path));
+        found.retain(|finding| finding.code != NO_WAL || (frozen.is_none() && !shared_memory_works(path)));
         findings.extend(found);
         let contents = schema::inspect(&connection, &location)?;
         let mut checker = RowChecker::new(now);
@@ -85,6 +122,7 @@ pub fn check(path: &Path, now: i64) -> Result<Vec<Finding>> {
             checker.add(&row);
             Ok(())
         })?;
+        read_only::require_unchanged(path, frozen)?;
         Ok(checker.findings())
     });
     match rows {
@@ -135,6 +173,11 @@ pub(super) fn check_contents(connection: &Connection, location: &Location) -> Re
         );
     }
     Ok(findings)
+}
+
+/// A file that cannot be written has no saves that a find could wait for.
+pub(super) fn forget_no_wal(findings: &mut Vec<Finding>) {
+    findings.retain(|finding| finding.code != NO_WAL);
 }
 
 /// Returns what is wrong around a file: permissions and file system. Does not open the file.

@@ -16,7 +16,10 @@ use crate::store::error::{Code, Error, Result};
 use crate::store::lock_order::{Ordered, OrderedGuard, Rank};
 
 /// A SQLite database in memory.
-pub struct Memory(Ordered<Option<MemoryConnection>>);
+pub struct Memory {
+    open: Ordered<Option<MemoryConnection>>,
+    location: Location,
+}
 
 struct MemoryConnection {
     connection: Connection,
@@ -24,7 +27,7 @@ struct MemoryConnection {
     read_cache: ReadCache<()>,
 }
 
-static LOCATION: Location = Location::named("the store in memory");
+const LOCATION: Location = Location::named("the store in memory");
 
 impl Memory {
     /// An empty database.
@@ -33,22 +36,29 @@ impl Memory {
         connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE_SIZE);
         schema::migrate(&mut connection, &LOCATION)?;
         let open = MemoryConnection { connection, read_cache: ReadCache::default() };
-        Ok(Self(Ordered::new(Rank::StoreState, Some(open))))
+        Ok(Self { open: Ordered::new(Rank::StoreState, Some(open)), location: LOCATION })
+    }
+
+    /// A copy of the rows of the file at `location`, which messages name.
+    pub(super) fn copy_of(location: Location, rows: &[Row]) -> Result<Self> {
+        let mut copy = Self { location, ..Self::new()? };
+        copy.fill(rows, 0)?;
+        Ok(copy)
     }
 
     /// Adds rows with their own ids, order and times. `last_id` is the highest number that an id ever had.
     pub(super) fn fill(&mut self, rows: &[Row], last_id: i64) -> Result<()> {
-        let Some(open) = self.0.get_mut() else { return Ok(()) };
-        let transaction = open.connection.transaction().map_err(|error| from_sqlite(&LOCATION, &error))?;
-        let mut sql = Sql::new(&transaction, &LOCATION);
+        let Some(open) = self.open.get_mut() else { return Ok(()) };
+        let transaction = open.connection.transaction().map_err(|error| from_sqlite(&self.location, &error))?;
+        let mut sql = Sql::new(&transaction, &self.location);
         rows.iter().try_for_each(|row| sql.copy(row))?;
         sql.end()?;
         sql.raise_last_id(last_id)?;
-        transaction.commit().map_err(|error| from_sqlite(&LOCATION, &error))
+        transaction.commit().map_err(|error| from_sqlite(&self.location, &error))
     }
 
     fn lock(&self, deadline: Deadline) -> Result<OrderedGuard<'_, Option<MemoryConnection>>> {
-        self.0.lock(deadline).ok_or_else(|| deadline.busy(&LOCATION))
+        self.open.lock(deadline).ok_or_else(|| deadline.busy(&self.location))
     }
 
     fn with<T>(
@@ -58,23 +68,26 @@ impl Memory {
         work: impl FnOnce(&mut Sql<'_>) -> Result<T>,
     ) -> Result<T> {
         let mut slot = self.lock(deadline)?;
-        let MemoryConnection { connection, read_cache } = slot.as_mut().ok_or(Error::new(Code::Closed, &LOCATION))?;
+        let MemoryConnection { connection, read_cache } =
+            slot.as_mut().ok_or(Error::new(Code::Closed, &self.location))?;
         let begin = |behavior| rusqlite::Transaction::new_unchecked(connection, behavior);
-        let transaction = behavior.map(begin).transpose().map_err(|error| from_sqlite(&LOCATION, &error))?;
+        let transaction = behavior.map(begin).transpose().map_err(|error| from_sqlite(&self.location, &error))?;
         if transaction.is_some() {
             *read_cache = ReadCache::default();
         }
-        let mut sql = Sql::new(connection, &LOCATION);
+        let mut sql = Sql::new(connection, &self.location);
         let result = work(&mut sql)?;
         sql.end()?;
-        transaction.map_or(Ok(()), rusqlite::Transaction::commit).map_err(|error| from_sqlite(&LOCATION, &error))?;
+        transaction
+            .map_or(Ok(()), rusqlite::Transaction::commit)
+            .map_err(|error| from_sqlite(&self.location, &error))?;
         Ok(result)
     }
 }
 
 impl Backend for Memory {
     fn location(&self) -> &Location {
-        &LOCATION
+        &self.location
     }
 
     fn is_shared(&self) -> bool {
@@ -87,11 +100,12 @@ impl Backend for Memory {
 
     fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>> {
         let mut slot = self.lock(deadline)?;
-        let MemoryConnection { connection, read_cache } = slot.as_mut().ok_or(Error::new(Code::Closed, &LOCATION))?;
+        let MemoryConnection { connection, read_cache } =
+            slot.as_mut().ok_or(Error::new(Code::Closed, &self.location))?;
         if let Some(rows) = read_cache.get(&(), key, value) {
             return Ok(rows);
         }
-        let rows = Sql::new(connection, &LOCATION).by_key(key, value)?;
+        let rows = Sql::new(connection, &self.location).by_key(key, value)?;
         read_cache.insert((), key, value, &rows);
         Ok(rows)
     }
@@ -106,12 +120,12 @@ impl Backend for Memory {
 
     fn online_backup(&self, target: &Path, deadline: Deadline) -> Result<bool> {
         let slot = self.lock(deadline)?;
-        let MemoryConnection { connection, .. } = slot.as_ref().ok_or(Error::new(Code::Closed, &LOCATION))?;
-        with_deadline(deadline, || backup::write(connection, &LOCATION, target)).map(|()| true)
+        let MemoryConnection { connection, .. } = slot.as_ref().ok_or(Error::new(Code::Closed, &self.location))?;
+        with_deadline(deadline, || backup::write(connection, &self.location, target)).map(|()| true)
     }
 
     fn close(&self, deadline: Deadline) {
-        if let Some(mut slot) = self.0.lock(deadline) {
+        if let Some(mut slot) = self.open.lock(deadline) {
             *slot = None;
         }
     }

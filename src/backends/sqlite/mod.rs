@@ -10,7 +10,7 @@
 //! | `sql`, `schema` | statements, migrations |
 //! | `read_cache`, `residue` | what was found before, deleted secrets |
 //! | `backup`, `inspect` | copying a file, reading or checking a file without a store |
-//! | `path`, `error` | paths and file systems, SQLite's errors |
+//! | `path`, `read_only`, `error` | paths and file systems, files that cannot be written, SQLite's errors |
 //! | `memory` | the same rows in memory |
 
 mod attempt;
@@ -23,6 +23,7 @@ mod inspect;
 mod memory;
 mod path;
 mod read_cache;
+mod read_only;
 mod registry;
 mod residue;
 mod schema;
@@ -41,6 +42,7 @@ use self::attempt::{AttemptOutcome, retry_while_busy};
 use self::connection::OpenConnection;
 use self::database::{Database, Role};
 use self::error::from_sqlite;
+use self::read_only::Access;
 use self::sql::Sql;
 use self::waiting::{SCRUB_TIMEOUT, with_deadline};
 use crate::domain::check::Finding;
@@ -115,6 +117,7 @@ impl Sqlite {
             database.close_replaced_file(deadline)?;
         }
         *current = None;
+        wal::require_none_without_file(&self.path)?;
         path::ensure(&self.path, |temporary| connection::create_database(temporary, &self.path, self.journal))?;
         let database = registry::database_at(&self.path, deadline)?;
         *current = Some(Arc::clone(&database));
@@ -134,7 +137,7 @@ impl Sqlite {
         let slot = database.slot(Role::Reader).try_lock()?;
         let open = slot.as_ref().filter(|_| FileId::of(&self.path) == Some(database.id))?;
         match self.by_key_on(&database, open, key, value, Deadline::now()) {
-            Ok(AttemptOutcome::Done(rows)) => Some(rows),
+            Ok(AttemptOutcome::Done(rows)) if database.was_not_torn(open) => Some(rows),
             _ => None,
         }
     }
@@ -200,17 +203,18 @@ impl Sqlite {
         FileId::of(&self.path) == Some(database.id) && database.has_its_wal(open)
     }
 
-    /// Runs `work`, which opens a connection of its own to the file. In WAL mode finds and saves go on meanwhile.
-    /// Without WAL they have to wait.
-    fn run_beside<T>(&self, deadline: Deadline, work: impl Fn() -> Result<T>) -> Result<T> {
+    /// Runs `work`, which opens a connection of its own to the file, with the given access. In WAL mode finds and saves
+    /// go on meanwhile. Without WAL they have to wait.
+    fn run_beside<T>(&self, deadline: Deadline, work: impl Fn(Access) -> Result<T>) -> Result<T> {
         let done = self.run(Role::Reader, deadline, |_, open| {
             if open.has_wal() {
                 return Ok(AttemptOutcome::Done(None));
             }
-            let done = open.read(deadline, &work).ok_or_else(|| deadline.busy(&self.location))??;
+            let access = if open.frozen.is_some() { Access::Frozen } else { Access::Normal };
+            let done = open.read(deadline, || work(access)).ok_or_else(|| deadline.busy(&self.location))??;
             Ok(AttemptOutcome::Done(Some(done)))
         })?;
-        done.map_or_else(|| retry_while_busy(deadline, work), Ok)
+        done.map_or_else(|| retry_while_busy(deadline, || work(Access::Normal)), Ok)
     }
 }
 
@@ -271,8 +275,8 @@ impl Backend for Sqlite {
     }
 
     fn online_backup(&self, target: &Path, deadline: Deadline) -> Result<bool> {
-        self.run_beside(deadline, || {
-            let source = connection::connect(&self.path, &self.location)?;
+        self.run_beside(deadline, |access| {
+            let source = connection::connect_as(access, &self.path, &self.location)?;
             backup::write(&source, &self.location, target)
         })?;
         Ok(true)
@@ -280,9 +284,13 @@ impl Backend for Sqlite {
 
     fn check(&self, deadline: Deadline) -> Result<Vec<Finding>> {
         let mut findings = inspect::check_surroundings(&self.path);
-        let contents = self.run_beside(deadline, || {
-            let connection = connection::connect(&self.path, &self.location)?;
-            inspect::check_contents(&connection, &self.location)
+        let contents = self.run_beside(deadline, |access| {
+            let connection = connection::connect_as(access, &self.path, &self.location)?;
+            let mut found = inspect::check_contents(&connection, &self.location)?;
+            if access == Access::Frozen {
+                inspect::forget_no_wal(&mut found);
+            }
+            Ok(found)
         });
         match contents {
             Ok(contents) => findings.extend(contents),
@@ -312,6 +320,15 @@ impl Backend for Sqlite {
             with_deadline(deadline, || drop(current.take()));
         }
     }
+}
+
+/// Returns a copy of the rows of the file at `path`, if a store that opens the file would migrate it. Changes nothing.
+pub fn read_older(path: &Path, deadline: Deadline) -> Result<Option<Memory>> {
+    if registry::is_open(path, deadline) {
+        return Ok(None);
+    }
+    let rows = retry_while_busy(deadline, || inspect::read_older(path))?;
+    rows.map(|rows| Memory::copy_of(Location::path_of(path), &rows)).transpose()
 }
 
 /// SQLite database files, for import, restore and backup.

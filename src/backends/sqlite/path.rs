@@ -8,7 +8,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::store::error::{Code, Error, Result};
-use crate::store::files::{Existing, FileId, create_private, length, require_regular_file, write_atomically};
+use crate::store::files::{
+    Existing, FileId, MAX_TEMPORARY_NAME_LENGTH, create_private, length, out_of_handles, require_regular_file,
+    write_atomically,
+};
 
 /// Keeps the inode number of a file from being reused, without opening the file for reading. Otherwise a file that is
 /// deleted and made again often gets the same number.
@@ -51,9 +54,69 @@ pub(super) fn beside(database: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
+/// The longest path that SQLite opens, in bytes: `MAX_PATHNAME` of `src/os_unix.c`, less the room for "-journal" that
+/// `sqlite3PagerOpen` of `src/pager.c` asks for (SQLite 3.53.2).
+const MAX_PATH_LENGTH: usize = 512 - JOURNAL.len();
+/// The longest name of most file systems, in bytes (`NAME_MAX` in `limits.h`).
+const MAX_NAME_LENGTH: usize = 255;
+/// The longest endings of the files that SQLite keeps beside a database, in WAL mode and without WAL.
+const WAL: &str = "-wal";
+const JOURNAL: &str = "-journal";
+
+/// Says by how much SQLite's limits are exceeded by a path of `path` bytes with a name of `name` bytes. `None`: they are
+/// not.
+///
+/// A file that exists may be in WAL mode, so only the name of its `-wal` counts. A new file is refused if the name of a
+/// `-journal` is too long, and if its temporary name, in the same folder, makes the path too long.
+fn excess((path, name): (usize, usize), is_new: bool) -> Option<String> {
+    let over = |length: usize, max: usize| length.checked_sub(max).filter(|over| *over > 0);
+    if let Some(over) = over(path, MAX_PATH_LENGTH) {
+        return Some(format!("it has {path} bytes, {over} more than SQLite can open"));
+    }
+    let ending = if is_new { JOURNAL } else { WAL };
+    if let Some(over) = over(name, MAX_NAME_LENGTH - ending.len()) {
+        return Some(format!("its name has {name} bytes, {over} too many for the {ending} beside it"));
+    }
+    let over = over(path - name + MAX_TEMPORARY_NAME_LENGTH, MAX_PATH_LENGTH).filter(|_| is_new)?;
+    Some(format!("its folder has {} bytes, {over} too many for a new file", path - name - 1))
+}
+
+/// Fails if SQLite cannot open `path`, which is absolute, because it is too long. `is_new`: a file is to be created there.
+#[cfg(unix)]
+pub(super) fn require_short(path: &Path, is_new: bool) -> Result<()> {
+    let length = |text: &std::ffi::OsStr| text.as_encoded_bytes().len();
+    match excess((length(path.as_os_str()), path.file_name().map_or(0, length)), is_new) {
+        Some(excess) => Err(Error::at(Code::PathTooLong, path).with(excess)),
+        None => Ok(()),
+    }
+}
+
+/// Windows has other limits, and reports them itself.
+#[cfg(not(unix))]
+pub(super) fn require_short(_: &Path, _: bool) -> Result<()> {
+    Ok(())
+}
+
+/// The number of handles that SQLite needs for a connection: the database, its WAL, the `-shm` or a journal, and the
+/// folder.
+const HANDLES_OF_CONNECTION: usize = 4;
+
+/// Why SQLite could not open the database at `path`, or a file beside it. SQLite says nothing but "cannot open". `None`:
+/// something else, such as a missing permission on the folder.
+pub(super) fn why_not_opened(path: &Path) -> Option<Error> {
+    if let Err(error) = require_short(path, false) {
+        return Some(error);
+    }
+    if let Some(error) = out_of_handles(HANDLES_OF_CONNECTION) {
+        return Some(Error::from_io(path, &error));
+    }
+    // Opens nothing: closing a handle would drop SQLite's POSIX locks.
+    fs::metadata(path).err().map(|error| Error::from_io(path, &error))
+}
+
 /// The smallest page size of SQLite, and so the length of the shortest database, in bytes
 /// (<https://www.sqlite.org/fileformat.html>, section 1.3.2).
-const MIN_PAGE_SIZE: u64 = 512;
+pub(super) const MIN_PAGE_SIZE: u64 = 512;
 
 /// Does the file end inside one of its pages? SQLite reads the missing bytes as zeros. While there is a WAL, the page
 /// may be in the WAL.
@@ -76,11 +139,21 @@ pub(super) fn is_of_whole_pages(path: &Path) -> bool {
 pub(super) fn ensure(path: &Path, create: impl Fn(&Path) -> Result<()>) -> Result<()> {
     loop {
         match require_regular_file(path) {
+            Err(error) if error.code() == Code::PathTooLong => {
+                return Err(require_short(path, true).err().unwrap_or(error));
+            }
+            Ok(_) if require_short(path, false).is_err() => return require_short(path, false),
             // SQLite takes a file that is too short to be a database for an empty one, and writes over it.
             Ok(file) if (1..MIN_PAGE_SIZE).contains(&file.len()) => return Err(Error::at(Code::NotADatabase, path)),
             Ok(_) => return Ok(()),
             Err(error) if error.code() != Code::MissingFile => return Err(error),
             Err(_) => {}
+        }
+        require_short(path, true)?;
+        if let Some((folder, name)) = path.parent().zip(path.file_name())
+            && let Ok(folder) = folder.canonicalize()
+        {
+            require_short(&folder.join(name), true)?;
         }
         let mut is_created = true;
         let mut fill = |temporary: &Path| create(temporary).inspect_err(|_| is_created = false);
@@ -182,6 +255,32 @@ mod tests {
         let failed = ensure(&path, |_| Err(Error::at(Code::IoError, &path)));
         assert_eq!(failed.unwrap_err().code(), Code::IoError);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_path_is_refused_by_the_bytes_that_it_is_too_long() {
+        // (length of the path, of its name), of an existing file, of a new file
+        let table = [
+            ((30, 9), None, None),
+            ((504, 100), None, None),
+            ((505, 100), Some("it has 505 bytes, 1 more than"), Some("it has 505 bytes, 1 more than")),
+            ((4_000, 255), Some("it has 4000 bytes, 3496 more"), Some("it has 4000 bytes, 3496 more")),
+            ((300, 247), None, None),
+            ((300, 248), None, Some("its name has 248 bytes, 1 too many for the -journal")),
+            ((300, 251), None, Some("its name has 251 bytes, 4 too many for the -journal")),
+            ((300, 252), Some("252 bytes, 1 too many for the -wal"), Some("252 bytes, 5 too many for the -journal")),
+            // The temporary name is longer than the name.
+            ((466 + 4, 4), None, None),
+            ((467 + 4, 4), None, Some("its folder has 466 bytes, 1 too many for a new file")),
+            ((500, 4), None, Some("its folder has 495 bytes, 30 too many for a new file")),
+        ];
+        for (lengths, existing, new) in table {
+            for (is_new, expected) in [(false, existing), (true, new)] {
+                let found = excess(lengths, is_new);
+                let is_expected = found.as_deref().zip(expected).is_some_and(|(found, part)| found.contains(part));
+                assert!(is_expected || (found.is_none() && expected.is_none()), "{lengths:?} {is_new}: {found:?}");
+            }
+        }
     }
 
     #[cfg(target_os = "linux")]

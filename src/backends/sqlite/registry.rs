@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use super::database::Database;
-use super::path::Pin;
+use super::path::{Pin, require_short};
 use crate::store::backend::Location;
 use crate::store::deadline::Deadline;
 use crate::store::error::{Code, Error, Result};
@@ -17,6 +17,13 @@ use crate::store::files::FileId;
 use crate::store::lock_order::{Ordered, Rank};
 
 static DATABASES: Ordered<Vec<Weak<Database>>> = Ordered::new(Rank::DatabaseRegistry, Vec::new());
+
+/// Does this process have the file at `path` open?
+pub(super) fn is_open(path: &Path, deadline: Deadline) -> bool {
+    let Some(databases) = DATABASES.lock(deadline) else { return true };
+    let id = FileId::of(path);
+    databases.iter().filter_map(Weak::upgrade).any(|database| Some(database.id) == id)
+}
 
 /// Returns the database file at `path`: the same object for every caller in this process.
 ///
@@ -31,6 +38,7 @@ pub(super) fn database_at(path: &Path, deadline: Deadline) -> Result<Arc<Databas
     };
     // SQLite names the `-wal` after the real path, not after a symbolic link to it.
     let path = path.canonicalize().map_err(|error| failed(path, error))?;
+    require_short(&path, false)?;
     let pin = Pin::new(&path).map_err(|error| failed(&path, error))?;
     let id = pin.id(&path).filter(|_| path.is_file()).ok_or_else(|| deadline.busy(&location))?;
     for database in databases.iter().filter_map(Weak::upgrade).filter(|database| database.id == id) {

@@ -6,6 +6,7 @@
 //! version.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::process;
 use std::sync::Arc;
@@ -98,30 +99,30 @@ impl ShmHandle {
     /// Opens the `-shm`, or creates it as SQLite does (`unixOpenSharedMemory` in `src/os_unix.c`): with the owner and
     /// permissions of the database, and never through a symbolic link.
     #[cfg(target_os = "linux")]
-    pub(super) fn open_or_create(shm: &Path, database: &File) -> Option<Self> {
+    pub(super) fn open_or_create(shm: &Path, database: &File) -> io::Result<Self> {
         use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 
         if !shm.is_symlink()
             && let Some(unused) = Self::take_unused(shm)
         {
-            return Some(unused);
+            return Ok(unused);
         }
         let mut options = File::options();
         options.read(true).write(true).mode(files::PRIVATE_MODE).custom_flags(nix::libc::O_NOFOLLOW);
         match options.open(shm) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            opened => return opened.ok().map(Self::new),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened.map(Self::new),
         }
-        let database = database.metadata().ok()?;
-        let created = options.create_new(true).open(shm).ok()?;
+        let database = database.metadata()?;
+        let created = options.create_new(true).open(shm)?;
         let _ = created.set_permissions(database.permissions());
         let _ = fchown(&created, Some(database.uid()), Some(database.gid()));
-        Some(Self::new(created))
+        Ok(Self::new(created))
     }
 
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn open_or_create(_: &Path, _: &File) -> Option<Self> {
-        None
+    pub(super) fn open_or_create(_: &Path, _: &File) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// The open file.

@@ -23,6 +23,9 @@ macro_rules! columns {
 
 /// The index finds the number of a row, and the row itself says whether it has the value. Without that, SQLite would
 /// trust a damaged index, and a caller would get the tokens of another user (`tests/faults/test_damage.py`).
+///
+/// `COLLATE BINARY`, because a table of another program may ignore the case of letters. It is the default collation, so
+/// for every other table an index is used.
 macro_rules! select_by {
     ($column:literal) => {
         concat!(
@@ -30,9 +33,9 @@ macro_rules! select_by {
             columns!(),
             ", stored.",
             $column,
-            " = ?1 FROM oauthtoken AS found LEFT JOIN oauthtoken AS stored ON stored.rowid = found.rowid WHERE found.",
+            " = ?1 COLLATE BINARY FROM oauthtoken AS found LEFT JOIN oauthtoken AS stored ON stored.rowid = found.rowid WHERE found.",
             $column,
-            " = ?1"
+            " = ?1 COLLATE BINARY"
         )
     };
 }
@@ -48,9 +51,12 @@ const fn by_key(key: Key) -> &'static str {
 }
 
 const EACH: &str = concat!("SELECT ", columns!(), " FROM oauthtoken AS stored ORDER BY rowid");
-/// The same in a file that does not have our own columns yet.
-const EACH_OF_SAMPLE: &str = "SELECT id, user_name, client_id, client_secret, refresh_token, access_token, \
+/// The same in a file that does not have our own columns yet. A row without an id gets one when it is imported.
+const EACH_OF_SAMPLE: &str = "SELECT ifnull(id, ''), user_name, client_id, client_secret, refresh_token, access_token, \
      grant_token, expiry_time, redirect_url, api_domain, rowid, NULL FROM oauthtoken ORDER BY rowid";
+/// The same for a view, or a table that is `WITHOUT ROWID`.
+const EACH_WITHOUT_ROWID: &str = "SELECT ifnull(id, ''), user_name, client_id, client_secret, refresh_token, \
+     access_token, grant_token, expiry_time, redirect_url, api_domain, row_number() OVER (), NULL FROM oauthtoken";
 /// SQLite ignores the case of names.
 const HAS_TOKENS: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'oauthtoken' COLLATE NOCASE";
 const COUNT: &str = "SELECT count(*) FROM oauthtoken";
@@ -65,11 +71,11 @@ const INSERT: &str = "INSERT INTO oauthtoken (id, user_name, client_id, client_s
 /// another user's row.
 const UPDATE: &str = "UPDATE oauthtoken SET user_name = ?2, client_id = ?3, client_secret = ?4, refresh_token = ?5, \
      access_token = ?6, grant_token = ?7, expiry_time = ?8, redirect_url = ?9, api_domain = ?10, saved_order = ?11, \
-     saved_at = ?12 WHERE id = ?1 AND ifnull(saved_order, 0) = ?13";
+     saved_at = ?12 WHERE id = ?1 COLLATE BINARY AND ifnull(saved_order, 0) = ?13";
 /// For a row of which only the access token and its expiry change. SQLite does not write the indexes of other columns.
 const REFRESH: &str = "UPDATE oauthtoken SET access_token = ?2, expiry_time = ?3, saved_order = ?4, saved_at = ?5 \
-     WHERE id = ?1 AND ifnull(saved_order, 0) = ?6";
-const DELETE: &str = "DELETE FROM oauthtoken WHERE id = ?1";
+     WHERE id = ?1 COLLATE BINARY AND ifnull(saved_order, 0) = ?6";
+const DELETE: &str = "DELETE FROM oauthtoken WHERE id = ?1 COLLATE BINARY";
 const DELETE_ALL: &str = "DELETE FROM oauthtoken";
 
 // Leases have a table of their own. It is created with the first lease, and may be dropped at any time.
@@ -179,6 +185,9 @@ impl<'c> Sql<'c> {
         match contents {
             Contents::Current => self.each_by(EACH, visit),
             Contents::Older if !self.has_tokens()? => Ok(()),
+            Contents::Older if self.connection.prepare_cached(EACH_OF_SAMPLE).is_err() => {
+                self.each_by(EACH_WITHOUT_ROWID, visit)
+            }
             Contents::Older => self.each_by(EACH_OF_SAMPLE, visit),
         }
     }

@@ -5,11 +5,14 @@
 //! [`super::file_locks`] proves that the rule holds.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
-use super::file_locks::{FileLocks, OpeningLock, UnusedLock};
+use super::file_locks::{self, FileLocks, OpeningLock, UnusedLock};
+use super::path::beside;
 use super::shared_memory::ShmHandle;
 use crate::store::deadline::Deadline;
+use crate::store::error::{Code, Error, Result};
 use crate::store::files;
 
 fn remove(wal: &Path, shm: &Path) {
@@ -63,6 +66,30 @@ pub(super) fn remove_stray(locks: &FileLocks, opening: &OpeningLock<'_>, wal: &P
     if locks.is_wal_of_another_file(shm_handle.file(), matches!(unused, UnusedLock::Acquired(_))) {
         remove(wal, shm);
     }
+}
+
+/// Fails if a WAL with contents lies beside a file at `path` that is not in WAL mode: a backup that took the place of a
+/// file whose program was killed. SQLite would replay the WAL into it.
+///
+/// SQLite writes WAL mode into the header before it writes a WAL, and deletes the WAL before it leaves the mode
+/// (<https://www.sqlite.org/wal.html>, section 3.3; `sqlite3PagerCloseWal` in `src/pager.c`). With a hot journal the header
+/// may be one that SQLite still has to roll back.
+pub(super) fn require_own(locks: &FileLocks, path: &Path) -> Result<()> {
+    // The WAL comes first: another process may be switching to WAL mode.
+    let is_stray = files::length(&beside(path, "-wal")) > 0
+        && locks.header_says_no_wal()
+        && !beside(path, "-journal").exists()
+        && path.exists();
+    if is_stray { Err(Error::at(Code::StrayWal, path)) } else { Ok(()) }
+}
+
+/// Fails if there is no file at `path`, but a WAL with contents that no process uses. SQLite would replay it into a new
+/// file.
+pub(super) fn require_none_without_file(path: &Path) -> Result<()> {
+    let is_stray = files::length(&beside(path, "-wal")) > 0
+        && !file_locks::is_wal_in_use(&beside(path, "-shm"))
+        && fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    if is_stray { Err(Error::at(Code::StrayWal, path)) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -1,0 +1,101 @@
+//! Texts that look like the path of a file, but that other programs read in another way.
+
+/// What a text looks like that is given as the path of a file, but that some other program reads in another way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookAlike {
+    /// `~/tokens.db`, `~ada/tokens.db`: a shell expands it to a home folder.
+    Home,
+    /// `file:tokens.db?mode=ro`, `sqlite:///tokens.db`, `https://…`: a URI.
+    Uri,
+    /// `C:\tokens.db`, `\\server\share\tokens.db`: a path of Windows, on another system.
+    Windows,
+    /// `:memory:`: SQLite's name for a database in memory.
+    Memory,
+}
+
+/// Returns what `given` looks like, if taking it for the path of a file would be a surprise. On Windows (`on_windows`)
+/// its own paths are no surprise.
+///
+/// Nothing expands these texts, so a file or folder with this literal name would be made, and nothing would be found in
+/// it. A file that has such a name can still be named: `./~x/tokens.db`, `./file:x`. Texts that only resemble these stay
+/// usable: `a~b`, `~tokens.db` (no user's folder, because no slash follows), `tokens:1.db`, and `C:tokens.db` outside
+/// Windows.
+#[must_use]
+pub fn look_alike(given: &str, on_windows: bool) -> Option<LookAlike> {
+    let is_separator = |byte: u8| byte == b'/' || (on_windows && byte == b'\\');
+    if given == ":memory:" {
+        return Some(LookAlike::Memory);
+    }
+    if given == "~" || (given.starts_with('~') && given.bytes().any(is_separator)) {
+        return Some(LookAlike::Home);
+    }
+    let is_drive = |scheme: &str, rest: &str| scheme.len() == 1 && rest.starts_with(['\\', '/']);
+    if let Some((scheme, rest)) = given.split_once(':')
+        && is_scheme(scheme)
+    {
+        if is_drive(scheme, rest) {
+            return if on_windows { None } else { Some(LookAlike::Windows) };
+        }
+        // Without slashes a colon is common in names of files, so only two schemes count that tutorials use this way.
+        let is_known = ["file", "sqlite"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+        if scheme.len() > 1 && (rest.starts_with("//") || is_known) {
+            return Some(LookAlike::Uri);
+        }
+    }
+    if !on_windows && given.starts_with(r"\\") { Some(LookAlike::Windows) } else { None }
+}
+
+/// Is it a scheme (RFC 3986, section 3.1)?
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_another_program_would_expand_is_no_path_of_a_file() {
+        use LookAlike::{Home, Memory, Uri, Windows};
+        // given, elsewhere, on Windows
+        let table = [
+            ("tokens.db", None, None),
+            ("/srv/tokens.db", None, None),
+            ("~", Some(Home), Some(Home)),
+            ("~/tokens.db", Some(Home), Some(Home)),
+            ("~ada/tokens.db", Some(Home), Some(Home)),
+            (r"~\tokens.db", None, Some(Home)),
+            ("~tokens.db", None, None),
+            ("a~b", None, None),
+            ("a~/b", None, None),
+            ("./~", None, None),
+            ("./~x/tokens.db", None, None),
+            ("file:tokens.db", Some(Uri), Some(Uri)),
+            ("file:tokens.db?mode=memory", Some(Uri), Some(Uri)),
+            ("FILE:///srv/tokens.db", Some(Uri), Some(Uri)),
+            ("file::memory:?cache=shared", Some(Uri), Some(Uri)),
+            ("sqlite:tokens.db", Some(Uri), Some(Uri)),
+            ("sqlite:///tokens.db", Some(Uri), Some(Uri)),
+            ("sqlite+pysqlite:///tokens.db", Some(Uri), Some(Uri)),
+            ("postgresql://ada:made-up@localhost/tokens", Some(Uri), Some(Uri)),
+            ("https://example.com/tokens.db", Some(Uri), Some(Uri)),
+            ("./file:tokens.db", None, None),
+            ("backups/file:tokens.db", None, None),
+            ("tokens:1.db", None, None),
+            ("2026-11-29T02:00.db", None, None),
+            ("files:x", None, None),
+            (r"C:\tokens.db", Some(Windows), None),
+            ("c:/tokens.db", Some(Windows), None),
+            (r"C:tokens.db", None, None),
+            (r"\\server\share\tokens.db", Some(Windows), None),
+            (r"folder\tokens.db", None, None),
+            (":memory:", Some(Memory), Some(Memory)),
+            (":memory:x", None, None),
+            ("./:memory:", None, None),
+        ];
+        for (given, elsewhere, on_windows) in table {
+            assert_eq!((look_alike(given, false), look_alike(given, true)), (elsewhere, on_windows), "{given}");
+        }
+    }
+}

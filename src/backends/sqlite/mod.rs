@@ -304,6 +304,11 @@ impl Backend for Sqlite {
         if let Some(database) = database {
             let _ = database.close_for_reopen(deadline);
         }
+        shared_memory::close_unused(deadline);
+    }
+
+    fn after_fork_in_child(&self) {
+        shared_memory::close_inherited();
     }
 
     fn before_exit(&self, deadline: Deadline) {

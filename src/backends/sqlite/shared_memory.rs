@@ -146,6 +146,24 @@ impl ShmHandle {
     }
 }
 
+/// Closes the handles that are not in use, so that a child does not inherit them. One that other code of this process
+/// needs stays open.
+pub(super) fn close_unused(deadline: Deadline) {
+    if let Some(mut handles) = HANDLES.lock(deadline) {
+        let needed: Vec<_> =
+            handles.iter().map(|open| open.is_used || is_open_elsewhere(&open.file, &handles)).collect();
+        let mut needed = needed.into_iter();
+        handles.retain(|_| needed.next() == Some(true));
+    }
+}
+
+/// Closes the handles that this process has inherited from its parent. It has no locks yet that this could drop.
+pub(super) fn close_inherited() {
+    if let Some(mut handles) = HANDLES.try_lock() {
+        handles.retain(|open| open.process == process::id());
+    }
+}
+
 impl Drop for ShmHandle {
     fn drop(&mut self) {
         let Some(mut handles) = HANDLES.lock(Deadline::after(HANDLES_TIMEOUT)) else { return };

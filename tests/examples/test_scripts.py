@@ -105,7 +105,7 @@ def test_multiprocessing_job(workspace, zoho, ada, start_method):
     job = EXAMPLES / "multiprocessing_job.py"
     environment = {"ZOHO_REFRESH_TOKEN": zoho.refresh_token(ada), "START_METHOD": start_method}
     zoho.latency = 0.2
-    zoho.api_latency = 0.05
+    zoho.api_latency = 0.25  # so that all processes have started before the tasks are done
     for number in (1, 2):
         printed = workspace.run(job, **environment)
         tasks = [re.fullmatch(r"task (\d+): organisation 1001, process (\d+)", line) for line in printed]

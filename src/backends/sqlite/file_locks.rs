@@ -27,7 +27,7 @@
 //! millisecond) in which other code of this process closes the file in the middle of a change.
 //!
 //! Closing these handles drops POSIX locks too, so the handle of the database is closed after the connections, and one
-//! of the `-shm` is closed once the `-shm` is deleted ([`ShmHandle`]). Without such locks (outside Linux) only SQLite's
+//! of the `-shm` is kept while other code needs it ([`ShmHandle`]). Without such locks (outside Linux) only SQLite's
 //! own locks protect the file.
 //!
 //! The constants of SQLite were checked against SQLite 3.53.2 (`src/os.h`, `src/os_unix.c`); a test fails with another
@@ -230,7 +230,7 @@ impl FileLocks {
         let shm = handle.as_ref().map(ShmHandle::file);
         // SQLite resets the `-shm` if no process has locked the dead man's switch. It will see our lock and not reset
         // it, so what a crash has left there is reset here.
-        let is_in_use = handle.as_ref().is_some_and(|handle| handle.kept_switch);
+        let is_in_use = handle.as_ref().is_some_and(|handle| handle.was_kept);
         if !is_in_use
             && lock(shm, Operation::Exclude, DEAD_MANS_SWITCH) == LockResult::Done
             && let Some(mut shm) = shm

@@ -304,7 +304,7 @@ impl Backend for Sqlite {
         if let Some(database) = database {
             let _ = database.close_for_reopen(deadline);
         }
-        shared_memory::close_unused(deadline);
+        shared_memory::close_unneeded(deadline);
     }
 
     fn after_fork_in_child(&self) {

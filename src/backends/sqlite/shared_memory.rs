@@ -53,19 +53,18 @@ impl DatabaseVersion {
 /// `UNIX_SHM_DMS` of `src/os_unix.c`, the "dead man's switch". While it is locked, SQLite does not truncate the `-shm`.
 pub(super) const DEAD_MANS_SWITCH: ByteRange = (128, 1);
 
-/// A handle of a `-shm`. It is not closed while another program can still open the `-shm`.
+/// A handle of a `-shm`. It is not closed while other code of this process has the file open.
 ///
 /// Other code of this process, such as Python's own `sqlite3`, may have the file open, too. Its lock on the dead man's
 /// switch is a POSIX lock. This process loses it as soon as our SQLite, or this library, closes any handle of the file
 /// ([`super::file_locks`]). Then the next SQLite of another process would truncate the memory that `sqlite3` still reads
-/// here: a bus error. So a handle that is no longer needed is kept until the file is deleted, or until it is needed
-/// again. If other code of this process has the file open at that moment, the handle also keeps the switch locked, and
-/// the owner lock ([`lock_owner`]).
+/// here: a bus error. So if other code of this process has the file open when a handle is no longer needed, the handle is
+/// kept, with the switch and the owner lock ([`lock_owner`]), until that code has closed the file.
 pub(super) struct ShmHandle {
     file: Arc<File>,
     process: u32,
-    /// The handle was kept, and has the dead man's switch locked since then.
-    pub(super) kept_switch: bool,
+    /// The handle was kept, and has had the dead man's switch locked since then.
+    pub(super) was_kept: bool,
 }
 
 /// A handle that this library has open.
@@ -74,7 +73,6 @@ struct Open {
     id: Option<FileId>,
     process: u32,
     is_used: bool,
-    keeps_switch: bool,
 }
 
 static HANDLES: Ordered<Vec<Open>> = Ordered::new(Rank::ShmHandles, Vec::new());
@@ -86,14 +84,14 @@ impl ShmHandle {
     fn new(file: File) -> Self {
         let (id, process, file) = (FileId::of_handle(&file), process::id(), Arc::new(file));
         if let Some(mut handles) = HANDLES.lock(Deadline::after(HANDLES_TIMEOUT)) {
-            handles.push(Open { file: Arc::clone(&file), id, process, is_used: true, keeps_switch: false });
+            handles.push(Open { file: Arc::clone(&file), id, process, is_used: true });
         }
-        Self { file, process, kept_switch: false }
+        Self { file, process, was_kept: false }
     }
 
-    /// Opens the `-shm`, or takes an unused handle of it.
+    /// Opens the `-shm`, or takes a handle of it that was kept.
     pub(super) fn open(shm: &Path) -> Option<Self> {
-        Self::take_unused(shm).or_else(|| open_handle(shm).map(Self::new))
+        Self::take_kept(shm).or_else(|| open_handle(shm).map(Self::new))
     }
 
     /// Opens the `-shm`, or creates it as SQLite does (`unixOpenSharedMemory` in `src/os_unix.c`): with the owner and
@@ -103,9 +101,9 @@ impl ShmHandle {
         use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 
         if !shm.is_symlink()
-            && let Some(unused) = Self::take_unused(shm)
+            && let Some(kept) = Self::take_kept(shm)
         {
-            return Ok(unused);
+            return Ok(kept);
         }
         let mut options = File::options();
         options.read(true).write(true).mode(files::PRIVATE_MODE).custom_flags(nix::libc::O_NOFOLLOW);
@@ -130,13 +128,13 @@ impl ShmHandle {
         &self.file
     }
 
-    fn take_unused(shm: &Path) -> Option<Self> {
+    fn take_kept(shm: &Path) -> Option<Self> {
         let wanted = FileId::of(shm)?;
         let mut handles = HANDLES.lock(Deadline::after(HANDLES_TIMEOUT))?;
         let is_wanted = |open: &&mut Open| !open.is_used && open.process == process::id() && open.id == Some(wanted);
         let open = handles.iter_mut().find(is_wanted)?;
         open.is_used = true;
-        Some(Self { file: Arc::clone(&open.file), process: open.process, kept_switch: open.keeps_switch })
+        Some(Self { file: Arc::clone(&open.file), process: open.process, was_kept: true })
     }
 
     /// Does other code of this process have the file open?
@@ -146,15 +144,21 @@ impl ShmHandle {
     }
 }
 
-/// Closes the handles that are not in use, so that a child does not inherit them. One that other code of this process
-/// needs stays open.
-pub(super) fn close_unused(deadline: Deadline) {
+/// Closes the handles that no code of this process needs any more.
+pub(super) fn close_unneeded(deadline: Deadline) {
     if let Some(mut handles) = HANDLES.lock(deadline) {
-        let needed: Vec<_> =
-            handles.iter().map(|open| open.is_used || is_open_elsewhere(&open.file, &handles)).collect();
-        let mut needed = needed.into_iter();
-        handles.retain(|_| needed.next() == Some(true));
+        retain_needed(&mut handles);
     }
+}
+
+fn retain_needed(handles: &mut Vec<Open>) {
+    let is_needed = |open: &Open| {
+        open.is_used || (!files::is_deleted(&open.file) && is_open_elsewhere(&open.file, handles.as_slice()))
+    };
+    let needed: Vec<_> = handles.iter().map(is_needed).collect();
+    let mut needed = needed.into_iter();
+    // Closing a handle releases its locks.
+    handles.retain(|_| needed.next() == Some(true));
 }
 
 /// Closes the handles that this process has inherited from its parent. It has no locks yet that this could drop.
@@ -167,18 +171,20 @@ pub(super) fn close_inherited() {
 impl Drop for ShmHandle {
     fn drop(&mut self) {
         let Some(mut handles) = HANDLES.lock(Deadline::after(HANDLES_TIMEOUT)) else { return };
-        // A handle of the parent process is kept as it is: the parent works with its locks.
-        if self.process == process::id() {
-            let keeps_switch = is_open_elsewhere(&self.file, &handles)
-                && file_lock::lock(Some(&self.file), Operation::Share, DEAD_MANS_SWITCH) == LockResult::Done;
-            if !keeps_switch {
-                file_lock::lock(Some(&self.file), Operation::Release, WHOLE_FILE);
-            }
-            for open in handles.iter_mut().filter(|open| Arc::ptr_eq(&open.file, &self.file)) {
-                (open.is_used, open.keeps_switch) = (false, keeps_switch);
-            }
+        if self.process != process::id() {
+            // The parent process works with this handle. It is closed after the fork (`close_inherited`).
+            return;
         }
-        handles.retain(|open| open.is_used || !files::is_deleted(&open.file));
+        for open in handles.iter_mut().filter(|open| Arc::ptr_eq(&open.file, &self.file)) {
+            open.is_used = false;
+        }
+        let is_kept = is_open_elsewhere(&self.file, &handles)
+            && file_lock::lock(Some(&self.file), Operation::Share, DEAD_MANS_SWITCH) == LockResult::Done;
+        if !is_kept {
+            // Also if a child has inherited the handle.
+            file_lock::lock(Some(&self.file), Operation::Release, WHOLE_FILE);
+        }
+        retain_needed(&mut handles);
     }
 }
 
@@ -234,8 +240,20 @@ pub(super) fn is_used_by_other_program(shm: &File, database: &File) -> bool {
     else {
         return false;
     };
-    let Ok(handles) = std::fs::read_dir(format!("/proc/{process}/fd")) else { return false };
-    handles.flatten().all(|handle| FileId::of(&handle.path()) != Some(id))
+    let (Ok(handles), Some(shm)) = (std::fs::read_dir(format!("/proc/{process}/fd")), FileId::of_handle(shm)) else {
+        return false;
+    };
+    let open: Vec<_> = handles.flatten().filter_map(|handle| FileId::of(&handle.path())).collect();
+    shows_another_database(&open, shm, id)
+}
+
+/// Do the open files of a process that has locked `shm` show that it does not use `database`?
+///
+/// Its list must have the `-shm`, or it tells nothing: the list of a process that is ending, or whose main thread has
+/// ended, is empty.
+#[cfg(target_os = "linux")]
+fn shows_another_database(open: &[FileId], shm: FileId, database: FileId) -> bool {
+    open.contains(&shm) && !open.contains(&database)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -264,6 +282,28 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn only_a_list_of_open_files_that_has_the_shm_shows_another_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let [shm, database, other] = ["shm", "database", "other"].map(|name| {
+            let path = folder.path().join(name);
+            fs::write(&path, "").unwrap();
+            FileId::of(&path).unwrap()
+        });
+        let table: [(&[FileId], bool); 6] = [
+            (&[shm, other], true),
+            (&[shm], true),
+            (&[shm, database], false),
+            (&[database], false),
+            (&[other], false),
+            (&[], false),
+        ];
+        for (open, expected) in table {
+            assert_eq!(shows_another_database(open, shm, database), expected, "{open:?}");
+        }
+    }
 
     #[test]
     fn a_version_is_valid_if_both_copies_are_equal_and_initialized() {

@@ -58,9 +58,39 @@ pub fn name(api_domain: &str) -> Option<String> {
     })
 }
 
+/// Is this the API domain of a data centre, and not the beginning of another one's? `.com` is both: it begins `.com.au`.
+#[must_use]
+pub fn is_whole(api_domain: &str) -> bool {
+    let url = normalize(api_domain);
+    let domains = ENVIRONMENTS.iter().filter_map(|(_, start)| url.strip_prefix("https://")?.strip_prefix(start));
+    let begun_by = |domain: &str| -> Vec<_> {
+        DATA_CENTRES.iter().map(|(_, known)| *known).filter(|known| known.starts_with(domain)).collect()
+    };
+    domains.into_iter().any(|domain| begun_by(domain) == [domain])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_whole_api_domain_is_not_the_beginning_of_another_one() {
+        let table = [
+            ("https://www.zohoapis.eu", true),
+            ("https://sandbox.zohoapis.com.au", true),
+            ("https://developer.zohoapis.com.cn/", true),
+            ("https://www.zohoapis.com", false),
+            ("https://www.zohoapis.com.", false),
+            ("https://www.zohoapis.e", false),
+            ("https://www.", false),
+            ("https://", false),
+            ("http://127.0.0.1:8000", false),
+            ("", false),
+        ];
+        for (api_domain, expected) in table {
+            assert_eq!(is_whole(api_domain), expected, "{api_domain}");
+        }
+    }
 
     #[test]
     fn an_api_domain_names_the_data_centre_and_the_environment() {

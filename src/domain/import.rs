@@ -40,7 +40,7 @@ pub fn is_placeholder(text: &str) -> bool {
     PLACEHOLDERS.contains(&text.trim_ascii())
 }
 
-/// Returns the token without its placeholders.
+/// Returns the token without its placeholders. For a CSV file, which has no other way to say that a value is absent.
 ///
 /// The expiry of an access token keeps its text: it counts as unreadable, so the next request refreshes the access
 /// token. Without any expiry the SDK would use the access token for ever.
@@ -103,14 +103,12 @@ impl Remark {
 /// Returns what there is to say about a row. `source` is the row in the file, and `row` what it has become here, or
 /// `None` if it was not taken.
 pub fn remarks<'a>(source: Token<'a>, row: Option<Token<'a>>) -> impl Iterator<Item = Remark> {
-    let incoming = without_placeholders(source);
     let lacks_secret = |row: Token<'_>| row.has(Field::RefreshToken) && !row.has(Field::ClientSecret);
-    let is_kept = |row: Token<'_>| incoming.has(Field::RefreshToken) && is_another_login(incoming, row);
+    let is_kept = |row: Token<'_>| source.has(Field::RefreshToken) && is_another_login(source, row);
     [
         (row.is_none(), Remark::NoCredentials),
         (row.is_some_and(is_kept), Remark::OlderLogin),
-        (incoming != source, Remark::Placeholders),
-        (row.is_some() && expiry::is_unreadable(incoming.get(Field::ExpiryTime)), Remark::UnreadableExpiry),
+        (row.is_some() && expiry::is_unreadable(source.get(Field::ExpiryTime)), Remark::UnreadableExpiry),
         (row.is_some_and(lacks_secret), Remark::NoClientSecret),
     ]
     .into_iter()
@@ -122,7 +120,7 @@ pub fn remarks<'a>(source: Token<'a>, row: Option<Token<'a>>) -> impl Iterator<I
 #[must_use]
 pub fn is_complete(field: Field, value: &str) -> bool {
     match field {
-        Field::ApiDomain => data_centre::name(value).is_some(),
+        Field::ApiDomain => data_centre::is_whole(value),
         // Milliseconds have 13 digits until the year 2286.
         Field::ExpiryTime => value.len() == 13 && value.bytes().all(|byte| byte.is_ascii_digit()),
         _ => false,
@@ -293,15 +291,13 @@ mod tests {
 
     #[test]
     fn a_remark_says_what_was_not_taken_and_why() {
-        use Remark::{NoClientSecret, NoCredentials, OlderLogin, Placeholders, UnreadableExpiry};
-        let table: [(&str, Option<&str>, &[Remark]); 13] = [
+        use Remark::{NoClientSecret, NoCredentials, OlderLogin, UnreadableExpiry};
+        let table: [(&str, Option<&str>, &[Remark]); 10] = [
             // the row in the file, the row here afterwards
             ("refresh_token=r client_secret=s", Some("refresh_token=r client_secret=s"), &[]),
             ("user_name=u", None, &[NoCredentials]),
-            ("user_name=u refresh_token=NULL", None, &[NoCredentials, Placeholders]),
             ("refresh_token=r client_secret=s", Some("refresh_token=q client_secret=s"), &[OlderLogin]),
             ("access_token=a", Some("refresh_token=q client_secret=s"), &[]),
-            ("refresh_token=r grant_token=NULL", Some("refresh_token=r client_secret=s"), &[Placeholders]),
             ("refresh_token=r", Some("refresh_token=r"), &[NoClientSecret]),
             // The program has the secret already if there is nothing to refresh with.
             ("access_token=a", Some("access_token=a"), &[]),
@@ -309,7 +305,6 @@ mod tests {
             ("access_token=a expiry_time=2026-11-28", Some("access_token=a"), &[UnreadableExpiry]),
             ("access_token=a expiry_time=1795848490409.0", Some("access_token=a"), &[UnreadableExpiry]),
             ("access_token=a expiry_time=nan", Some("access_token=a"), &[UnreadableExpiry]),
-            ("grant_token=g expiry_time=nan", Some("grant_token=g"), &[Placeholders]),
         ];
         for (source, row, expected) in table {
             assert_eq!(remarks(token(source), row.map(token)).collect::<Vec<_>>(), expected, "{source}");
@@ -319,7 +314,8 @@ mod tests {
     #[test]
     fn only_the_form_of_a_value_shows_that_it_is_complete() {
         let table = [
-            (Field::ApiDomain, "https://www.zohoapis.com", true),
+            (Field::ApiDomain, "https://www.zohoapis.eu", true),
+            (Field::ApiDomain, "https://www.zohoapis.com", false), // or it was cut from `.com.au`
             (Field::ApiDomain, "https://sandbox.zohoapis.com.au", true),
             (Field::ApiDomain, "https://www.zohoapis.e", false),
             (Field::ApiDomain, "https://www.zohoapis.", false),

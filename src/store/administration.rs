@@ -148,7 +148,7 @@ fn import_row(
     now: i64,
     remark: impl FnMut(Remark),
 ) -> Result<RowImport> {
-    let source = import::without_placeholders(incoming.token());
+    let source = incoming.token();
     let token = source.with(Field::Id, None);
     let saved_at = incoming.saved_at.unwrap_or(now);
     if !merge::is_storable(token) {

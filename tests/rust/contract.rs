@@ -255,7 +255,7 @@ macro_rules! suite {
                     a_purge_deletes_exactly_the_purgeable_rows
                     an_import_ignores_foreign_ids_and_a_second_import_changes_nothing
                     a_second_import_does_not_mix_the_rows_of_a_user
-                    an_import_takes_placeholders_for_absent_values_and_reports_each_row_that_it_does_not_take
+                    an_import_reports_each_row_that_it_does_not_take
                     an_imported_login_is_not_merged_into_another_one_with_the_same_text_in_place_of_a_token
                     an_imported_row_keeps_the_time_of_its_last_save
                     a_restore_copies_rows_exactly_and_no_id_is_used_again

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::sqlite::open;
-use common::{Folder, NOW, lines, token};
+use common::{Folder, NOW, deadline, lines, token};
 use rusqlite::Connection;
 use zoho_token_store::backends::DATABASE_FORMATS;
 use zoho_token_store::domain::import::Remark;
@@ -261,6 +261,28 @@ fn additions_of_editors_and_newer_sdks_are_ignored() {
 }
 
 #[test]
+fn a_placeholder_in_a_csv_file_is_an_absent_value_and_elsewhere_a_value() {
+    let folder = Folder::new();
+    let text = format!("{HEADER},api_domain\n1,NULL,c,s,r,a,\\N,20,null,https://www.zohoapis.eu\n2,u,c,s,q,b,,20,,\n");
+    let source = read(&folder.with("oauthtoken.csv", &text)).unwrap();
+    let rows = [
+        "id=1 client_id=c client_secret=s refresh_token=r access_token=a expiry_time=20 api_domain=https://www.zohoapis.eu",
+        "id=2 user_name=u client_id=c client_secret=s refresh_token=q access_token=b expiry_time=20",
+    ];
+    assert_eq!(lines(&source.rows), rows);
+    assert_eq!(source.remarks, [(0, Remark::Placeholders)]);
+    // An export and a database have a way to say that a value is absent.
+    let named = Row::new(token("id=1 user_name=NULL refresh_token=r redirect_url=-"), 1, None);
+    let (export, database) = (folder.path("export"), folder.path("database"));
+    write(&export, std::slice::from_ref(&named), Existing::Keep).unwrap();
+    (DATABASE_FORMATS[0].write)(std::slice::from_ref(&named), 1, &database, deadline()).unwrap();
+    for path in [export, database] {
+        let source = read(&path).unwrap();
+        assert_eq!((lines(&source.rows), source.remarks), (lines(std::slice::from_ref(&named)), vec![]));
+    }
+}
+
+#[test]
 fn a_file_that_is_cut_anywhere_never_gives_a_wrong_value_silently() {
     let folder = Folder::new();
     let row =
@@ -277,10 +299,8 @@ fn a_file_that_is_cut_anywhere_never_gives_a_wrong_value_silently() {
     for length in 1..text.len() {
         let Ok(source) = read(&folder.with("cut", &text[..length])) else { continue };
         let rows = lines(&source.rows);
-        // `.com` can be the beginning of `.com.au`: the remark says that the line has no end.
         let last_is_marked = source.remarks == [(rows.len().saturating_sub(1), Remark::NoLineBreak)];
-        let sure = rows.len() - usize::from(last_is_marked);
-        assert_eq!(rows[..sure], whole[..sure], "{length}");
+        assert_eq!(rows, whole[..rows.len()], "{length}");
         assert!(last_is_marked || text[..length].ends_with(['\r', '\n']) || rows.is_empty(), "{length}");
     }
     let text = fs::read(&export).unwrap();

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use super::super::error::{Code, Error, Result};
 use super::{RowsOfText, invalid_line};
-use crate::domain::import::{Remark, is_complete};
+use crate::domain::import::{Remark, is_complete, without_placeholders};
 use crate::domain::{Field, Row, Token};
 
 pub(super) fn read(path: &Path, text: &str) -> Result<RowsOfText> {
@@ -49,7 +49,11 @@ pub(super) fn read(path: &Path, text: &str) -> Result<RowsOfText> {
             let column = columns.iter().position(|column| *column == Some(field))?;
             record.get(column)
         });
-        found.rows.push(Row::new(token, 0, None));
+        let row = without_placeholders(token);
+        if row != token {
+            found.remarks.push((found.rows.len(), Remark::Placeholders));
+        }
+        found.rows.push(Row::new(row, 0, None));
         found.lines.push(line);
         let last_field = columns.get(record.len() - 1).copied().unwrap_or(Some(Field::ApiDomain));
         last_is_complete =

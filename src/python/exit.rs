@@ -19,9 +19,9 @@ use super::clock::now;
 
 /// How long the hook waits for calls of other threads. Their waits for a refresh do not count ([`away`]).
 const CALLS_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long after the hook other threads wait for the end of the process. It ends far sooner. But a program may call the
-/// hooks of `atexit` itself, and go on.
-const END_TIMEOUT_MS: i64 = 10_000;
+/// How long after the hook other threads wait for the end of the process. It usually ends sooner. But a hook that was
+/// registered before ours runs after it, and may wait for such a thread.
+const END_TIMEOUT_MS: i64 = 2_000;
 const POLL: Duration = Duration::from_millis(1);
 
 /// The calls that are running in all threads.

@@ -41,20 +41,19 @@ pub fn is_placeholder(text: &str) -> bool {
 }
 
 /// Returns the token without its placeholders. For a CSV file, which has no other way to say that a value is absent.
-///
-/// The expiry of an access token keeps its text: it counts as unreadable, so the next request refreshes the access
-/// token. Without any expiry the SDK would use the access token for ever.
 #[must_use]
 pub fn without_placeholders(token: Token<'_>) -> Token<'_> {
-    let is_absent = |field, text| {
-        let dates_access_token = field == Field::ExpiryTime && token.get(Field::AccessToken).is_some_and(is_value);
-        is_placeholder(text) && !dates_access_token
-    };
-    Token::from_fn(|field| token.get(field).filter(|text| !is_absent(field, text)))
+    Token::from_fn(|field| token.get(field).filter(|text| !is_placeholder(text)))
 }
 
-fn is_value(text: &str) -> bool {
-    !is_placeholder(text)
+/// Returns the token without an access token of an unknown age, if there is a refresh token.
+///
+/// The SDK would use such an access token for ever, and Zoho refuses it after an hour. Without it, the next request
+/// refreshes.
+#[must_use]
+pub fn without_undated_access_token(token: Token<'_>) -> Token<'_> {
+    let is_undated = token.has(Field::RefreshToken) && !token.has(Field::ExpiryTime);
+    if is_undated { token.with(Field::AccessToken, None) } else { token }
 }
 
 /// Something about an imported row that its user should know. It repeats no value.
@@ -66,7 +65,7 @@ pub enum Remark {
     OlderLogin,
     /// Placeholders count as absent values.
     Placeholders,
-    /// The expiry is not a whole number.
+    /// The expiry of an access token is missing, or is not a whole number.
     UnreadableExpiry,
     /// Neither the file nor the row here has a client secret.
     NoClientSecret,
@@ -86,8 +85,8 @@ impl Remark {
             }
             Self::Placeholders => "a placeholder such as NULL or \\N counts as an absent value.",
             Self::UnreadableExpiry => {
-                "the expiry is not a whole number of milliseconds. Beside a refresh token it counts as expired, and the \
-                 next request refreshes the access token."
+                "the expiry is missing, or is not a whole number of milliseconds. Beside a refresh token the access token \
+                 counts as expired, and the next request refreshes it."
             }
             Self::NoClientSecret => {
                 "there is no client secret, and a refresh needs one. Give client id and client secret in the program: \
@@ -279,13 +278,20 @@ mod tests {
         }
         let row = r"id=NULL user_name=\N client_id=c refresh_token=r grant_token=null expiry_time=nan api_domain=-";
         assert_eq!(without_placeholders(token(row)), token("client_id=c refresh_token=r"));
+    }
+
+    #[test]
+    fn an_access_token_of_unknown_age_is_not_imported_if_it_can_be_refreshed() {
         let table = [
-            // An access token of an unknown age counts as expired.
-            ("access_token=a expiry_time=nan", "access_token=a expiry_time=nan"),
-            ("access_token=NULL expiry_time=nan", ""),
+            ("refresh_token=r access_token=a", "refresh_token=r"),
+            ("refresh_token=r access_token=a expiry_time=soon", "refresh_token=r access_token=a expiry_time=soon"),
+            ("refresh_token=r access_token=a expiry_time=1", "refresh_token=r access_token=a expiry_time=1"),
+            ("grant_token=g access_token=a", "grant_token=g access_token=a"),
+            ("access_token=a", "access_token=a"),
+            ("refresh_token=r", "refresh_token=r"),
         ];
         for (row, expected) in table {
-            assert_eq!(without_placeholders(token(row)), token(expected), "{row}");
+            assert_eq!(without_undated_access_token(token(row)), token(expected), "{row}");
         }
     }
 

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use super::super::error::{Code, Error, Result};
 use super::{RowsOfText, invalid_line};
-use crate::domain::import::{Remark, is_complete, without_placeholders};
+use crate::domain::import::{Remark, is_complete, without_placeholders, without_undated_access_token};
 use crate::domain::{Field, Row, Token};
 
 pub(super) fn read(path: &Path, text: &str) -> Result<RowsOfText> {
@@ -49,10 +49,10 @@ pub(super) fn read(path: &Path, text: &str) -> Result<RowsOfText> {
             let column = columns.iter().position(|column| *column == Some(field))?;
             record.get(column)
         });
-        let row = without_placeholders(token);
-        if row != token {
-            found.remarks.push((found.rows.len(), Remark::Placeholders));
-        }
+        let without = without_placeholders(token);
+        let row = without_undated_access_token(without);
+        let changes = [(without != token, Remark::Placeholders), (row != without, Remark::UnreadableExpiry)];
+        found.remarks.extend(changes.iter().filter(|(changes, _)| *changes).map(|(_, why)| (found.rows.len(), *why)));
         found.rows.push(Row::new(row, 0, None));
         found.lines.push(line);
         let last_field = columns.get(record.len() - 1).copied().unwrap_or(Some(Field::ApiDomain));

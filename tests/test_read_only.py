@@ -212,3 +212,39 @@ def test_a_file_that_has_to_be_migrated_is_not_changed(medium):
     code, message = run_in_fork(open_and_list, path)
     assert code == "read-only"
     assert "it has to be migrated first" in message
+
+
+def read_without_a_trace(path):
+    drop_privileges()
+    with CustomStoreSQLite(path) as store:
+        return [names(store), [finding.code for finding in store.check()], files(path.parent)]
+
+
+def test_a_reader_who_may_write_the_folder_leaves_nothing_that_stops_the_owner(tmp_path):
+    """A `-wal` and a `-shm` of the reader would stay, and the owner of the database could not write them."""
+    path = tmp_path / "tokens.db"
+    with CustomStoreSQLite(path) as store:
+        store.save_token(login("ada@example.com", 1))
+    path.chmod(0o444)
+    tmp_path.chmod(0o777)
+    assert run_in_fork(read_without_a_trace, path) == [["ada"], ["permissions"], ["tokens.db"]]
+
+
+@pytest.mark.parametrize("ending", ["-wal", "-shm", "-journal"])
+def test_no_store_has_the_name_of_a_file_that_sqlite_keeps_beside_a_database(tmp_path, ending):
+    """SQLite would remove it, or replay it, with the database that has the rest of the name."""
+    assert code_of(lambda: CustomStoreSQLite(tmp_path / f"tokens.db{ending}")) == "reserved-name"
+    assert files(tmp_path) == []
+
+
+def open_unreadable(path):
+    drop_privileges()
+    return code_of(lambda: CustomStoreSQLite(path))
+
+
+def test_a_file_that_this_user_may_not_read_is_a_matter_of_permissions(tmp_path):
+    """Often the first run was made as root."""
+    path = tmp_path / "tokens.db"
+    CustomStoreSQLite(path).close()
+    path.chmod(0o200)
+    assert run_in_fork(open_unreadable, path) == "permission-denied"

@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::process;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tempfile::TempPath;
 
@@ -72,25 +72,51 @@ impl FileVersion {
         let file = fs::metadata(path).ok()?;
         Some(Self { id: FileId::of(path), length: file.len(), modified: file.modified().ok() })
     }
+
+    /// Was the file changed so short a time before `now` that another change could have the same time? Some file systems
+    /// count in steps of two seconds.
+    #[must_use]
+    pub fn is_young(&self, now: SystemTime) -> bool {
+        const STEP: Duration = Duration::from_secs(3);
+        self.modified.is_none_or(|modified| now.duration_since(modified).is_ok_and(|age| age < STEP))
+    }
 }
 
-/// Can this user not write the file or folder at `path`, or can nobody, because the medium is read-only?
-///
-/// Asks the system (`access(2)`), because permission bits do not bind root, and a mount can be read-only.
-#[cfg(target_os = "linux")]
+/// Can this user not write the file at `path`, or can nobody, because the medium is read-only?
 #[must_use]
 pub fn is_read_only(path: &Path) -> bool {
+    is_refused(path, Permission::Write)
+}
+
+/// Does the file at `path` exist, and can this user not read it?
+#[must_use]
+pub fn is_unreadable(path: &Path) -> bool {
+    is_refused(path, Permission::Read)
+}
+
+#[derive(Clone, Copy)]
+enum Permission {
+    Read,
+    Write,
+}
+
+/// Asks the system (`access(2)`), because permission bits do not bind root, and a mount can be read-only.
+#[cfg(target_os = "linux")]
+fn is_refused(path: &Path, permission: Permission) -> bool {
     use nix::errno::Errno;
     use nix::fcntl::{AT_FDCWD, AtFlags};
     use nix::unistd::{AccessFlags, faccessat};
-    let found = faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS);
+    let wanted = match permission {
+        Permission::Read => AccessFlags::R_OK,
+        Permission::Write => AccessFlags::W_OK,
+    };
+    let found = faccessat(AT_FDCWD, path, wanted, AtFlags::AT_EACCESS);
     matches!(found, Err(Errno::EACCES | Errno::EPERM | Errno::EROFS))
 }
 
 /// Not known here.
 #[cfg(not(target_os = "linux"))]
-#[must_use]
-pub fn is_read_only(_: &Path) -> bool {
+fn is_refused(_: &Path, _: Permission) -> bool {
     false
 }
 
@@ -442,6 +468,20 @@ mod tests {
         let name = temporary.path().file_name().unwrap().to_str().unwrap();
         assert!(name.contains(&format!("-{}-", process::id())), "{name}");
         assert!(name.len() <= MAX_TEMPORARY_NAME_LENGTH && name.len() + 7 > MAX_TEMPORARY_NAME_LENGTH, "{name}");
+    }
+
+    #[test]
+    fn a_version_is_young_for_three_seconds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "").unwrap();
+        let version = FileVersion::of(&path).unwrap();
+        let changed = version.modified.unwrap();
+        let table = [(0, true), (2_999, true), (3_000, false), (60_000, false)];
+        for (milliseconds, expected) in table {
+            assert_eq!(version.is_young(changed + Duration::from_millis(milliseconds)), expected, "{milliseconds}");
+        }
+        assert!(!version.is_young(changed - Duration::from_mins(1)), "by a clock that was set back");
     }
 
     // Elsewhere a file is identified by its path.

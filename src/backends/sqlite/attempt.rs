@@ -129,13 +129,17 @@ impl Sqlite {
             self.require_slow_work(deadline)?;
             *slot = Some(database.open(role, self.journal)?);
         }
-        match slot.as_ref().filter(|open| database.is_usable(open)) {
+        let attempt = match slot.as_ref().filter(|open| database.is_usable(open)) {
             Some(open) => {
                 let done = work(database, open)?;
-                Ok(if database.was_not_torn(open) { done } else { AttemptOutcome::Reopen })
+                if database.was_not_torn(open) { done } else { AttemptOutcome::Reopen }
             }
-            None => Ok(AttemptOutcome::Reopen),
+            None => AttemptOutcome::Reopen,
+        };
+        if let Some(young) = slot.take_if(|open| open.is_young()) {
+            young.disconnect();
         }
+        Ok(attempt)
     }
 
     /// Decides what a failed attempt means. See the table at [`AttemptOutcome`].

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 use std::{mem, process};
 
 use rusqlite::config::DbConfig;
@@ -72,6 +73,11 @@ impl OpenConnection {
             is_durable: Cell::new(true),
             read_cache: RefCell::default(),
         }
+    }
+
+    /// Is it frozen at a version that may not be the only one of its time? Then it is used once.
+    pub(super) fn is_young(&self) -> bool {
+        self.frozen.is_some_and(|version| version.is_young(SystemTime::now()))
     }
 
     /// The same connection, which is frozen at a version of the file.

@@ -135,7 +135,7 @@ impl Sqlite {
     fn by_key_at_once(&self, key: Key, value: &str) -> Option<Vec<Row>> {
         let database = Arc::clone(self.current.try_lock()?.as_ref()?);
         let slot = database.slot(Role::Reader).try_lock()?;
-        let open = slot.as_ref().filter(|_| FileId::of(&self.path) == Some(database.id))?;
+        let open = slot.as_ref().filter(|open| FileId::of(&self.path) == Some(database.id) && !open.is_young())?;
         match self.by_key_on(&database, open, key, value, Deadline::now()) {
             Ok(AttemptOutcome::Done(rows)) if database.was_not_torn(open) => Some(rows),
             _ => None,

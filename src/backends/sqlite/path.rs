@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::store::error::{Code, Error, Result};
 use crate::store::files::{
-    Existing, FileId, MAX_TEMPORARY_NAME_LENGTH, create_private, length, out_of_handles, require_regular_file,
+    self, Existing, FileId, MAX_TEMPORARY_NAME_LENGTH, create_private, length, out_of_handles, require_regular_file,
     write_atomically,
 };
 
@@ -111,7 +111,10 @@ pub(super) fn why_not_opened(path: &Path) -> Option<Error> {
         return Some(Error::from_io(path, &error));
     }
     // Opens nothing: closing a handle would drop SQLite's POSIX locks.
-    fs::metadata(path).err().map(|error| Error::from_io(path, &error))
+    match fs::metadata(path) {
+        Err(error) => Some(Error::from_io(path, &error)),
+        Ok(_) => files::is_unreadable(path).then(|| Error::at(Code::PermissionDenied, path)),
+    }
 }
 
 /// The smallest page size of SQLite, and so the length of the shortest database, in bytes
@@ -137,6 +140,9 @@ pub(super) fn is_of_whole_pages(path: &Path) -> bool {
 /// The file is not created in place: other code of this process does not see our locks, so it would take a journal that
 /// SQLite writes there for one that a crash has left.
 pub(super) fn ensure(path: &Path, create: impl Fn(&Path) -> Result<()>) -> Result<()> {
+    if super::FORMAT.reserves(path) {
+        return Err(Error::at(Code::ReservedName, path));
+    }
     loop {
         match require_regular_file(path) {
             Err(error) if error.code() == Code::PathTooLong => {

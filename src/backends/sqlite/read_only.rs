@@ -1,15 +1,16 @@
-//! A database that cannot be written: on a read-only medium, or without write permission on the file and on its folder.
+//! A database that cannot be written: on a read-only medium, or without write permission on the file.
 //!
 //! SQLite reads a file in WAL mode only with a `-wal` and a `-shm` beside it, and creates them
 //! (<https://www.sqlite.org/wal.html>, section 5). Where it cannot, a file that was closed normally is complete without
 //! them. It is opened as *frozen*: with `immutable=1`, SQLite neither locks nor looks for a WAL
-//! (<https://www.sqlite.org/uri.html>).
+//! (<https://www.sqlite.org/uri.html>). Also where the folder can be written: a `-wal` and a `-shm` of this user would stay
+//! there, and the owner of the database could not write them.
 //!
 //! Another user, or another mount of the medium, may still write. So a frozen connection is valid for one
 //! [`FileVersion`], and while there is no WAL with saves. Both are checked before and after each read: a read that is torn
 //! by a writer does not count. A writer creates its WAL before it changes the database, and each change sets the time of
-//! the file. What remains is a writer that opens, saves and closes the file during one read, within the resolution of
-//! that time (some milliseconds) after an earlier change, or on another machine.
+//! the file. A version that is younger than the steps of that time is read once. What remains is a writer that opens,
+//! saves and closes the file during one read, within one such step after an earlier change, or on another machine.
 
 use std::path::Path;
 
@@ -33,7 +34,7 @@ pub(super) enum Access {
 /// What decides the access to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Surroundings {
-    /// Neither the file nor its folder can be written.
+    /// The file cannot be written.
     is_read_only: bool,
     /// The header says WAL mode.
     is_wal: bool,
@@ -57,12 +58,31 @@ impl Surroundings {
 
 /// Returns how the file at `path` has to be opened. `is_wal` tells whether its header says WAL mode.
 pub(super) fn access(path: &Path, is_wal: impl FnOnce() -> bool) -> Access {
-    let is_read_only = [path, path.parent().unwrap_or(path)].into_iter().all(files::is_read_only);
+    let is_read_only = files::is_read_only(path);
     if !is_read_only {
         return Access::Normal;
     }
     let wal = std::fs::metadata(beside(path, "-wal")).ok().map(|file| file.len());
     Surroundings { is_read_only, is_wal: is_wal(), wal, has_shm: beside(path, "-shm").exists() }.access()
+}
+
+/// What a file that cannot be written looks like from outside. `None`: it can be written.
+#[derive(PartialEq, Eq)]
+pub(super) struct Look {
+    file: Option<FileVersion>,
+    wal: Option<u64>,
+    has_shm: bool,
+}
+
+impl Look {
+    /// The look of the file at `path`.
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        files::is_read_only(path).then(|| Self {
+            file: FileVersion::of(path),
+            wal: std::fs::metadata(beside(path, "-wal")).ok().map(|file| file.len()),
+            has_shm: beside(path, "-shm").exists(),
+        })
+    }
 }
 
 /// The version of the file at `path` that a frozen connection can read. `None`: there are saves in its WAL.

@@ -50,6 +50,16 @@ fn row_has_better_pair(token: Token<'_>, row: Token<'_>) -> bool {
     row.has(Field::AccessToken) && (!token.has(Field::AccessToken) || token_expires_first)
 }
 
+/// Returns the row after Zoho has refused its access token: the pair is gone, so the next `get_token` refreshes.
+///
+/// `None`: the row stays as it is. It has another access token by now, or nothing to refresh it with.
+#[must_use]
+pub fn without_refused<'a>(row: Token<'a>, refused: &str) -> Option<Token<'a>> {
+    let can_refresh = row.has(Field::RefreshToken) || row.has(Field::GrantToken);
+    (can_refresh && row.get(Field::AccessToken) == Some(refused))
+        .then(|| row.with(Field::AccessToken, None).with(Field::ExpiryTime, None))
+}
+
 /// Returns the row after `token` was saved into it: a present value replaces the row's value, an absent one keeps it.
 #[must_use]
 pub fn update<'a>(token: Token<'a>, row: Token<'a>) -> Token<'a> {
@@ -75,4 +85,32 @@ pub fn replaces_long_lived_secret(before: Token<'_>, after: Token<'_>) -> bool {
     [Field::ClientSecret, Field::RefreshToken, Field::GrantToken]
         .into_iter()
         .any(|field| before.has(field) && before.get(field) != after.get(field))
+}
+
+// The rules of the contract have their truth tables in `tests/data/rules.json`.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_access_token_is_removed_only_from_a_row_that_has_it_and_can_be_refreshed() {
+        let row = |more: &[(Field, &'static str)]| {
+            let pair = [(Field::AccessToken, "a"), (Field::ExpiryTime, "5")];
+            pair.iter().chain(more).fold(Token::default(), |row, &(field, value)| row.with(field, Some(value)))
+        };
+        let without = |row: Token<'static>| row.with(Field::AccessToken, None).with(Field::ExpiryTime, None);
+        let (refresh, grant) = (row(&[(Field::RefreshToken, "r")]), row(&[(Field::GrantToken, "g")]));
+        let table = [
+            ("a refresh token", refresh, "a", Some(without(refresh))),
+            ("a grant token", grant, "a", Some(without(grant))),
+            ("nothing to refresh with", row(&[]), "a", None),
+            ("another access token", refresh, "b", None),
+            ("no access token", without(refresh), "a", None),
+            ("the refresh token", refresh, "r", None),
+            ("an empty text", refresh, "", None),
+        ];
+        for (case, row, refused, expected) in table {
+            assert_eq!(without_refused(row, refused), expected, "{case}");
+        }
+    }
 }

@@ -233,6 +233,23 @@ impl Store {
         Ok(ids)
     }
 
+    /// Removes an access token that Zoho has refused, from the row that still holds exactly this one
+    /// ([`merge::without_refused`]). Returns whether there was such a row.
+    pub fn refuse(&self, access_token: &str, now: i64) -> Result<bool> {
+        // Kept for a second attempt, which does not find what the first one has removed.
+        let mut removed = false;
+        self.write(|transaction| {
+            for row in transaction.by_key(Key::AccessToken, access_token)? {
+                if let Some(without) = merge::without_refused(row.token(), access_token) {
+                    transaction.update(&row, without, now)?;
+                    removed = true;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(removed)
+    }
+
     /// Deletes the row with this id, and returns whether there was one.
     pub fn delete(&self, id: Option<&str>) -> Result<bool> {
         // Kept for a second attempt, which does not see a row that the first one has deleted.

@@ -164,6 +164,26 @@ mod operations {
         assert_eq!(store.count().unwrap(), 0);
     }
 
+    pub(super) fn a_refused_access_token_is_removed_from_the_row_that_still_has_it(store: &Store) {
+        save(store, "user_name=u refresh_token=r access_token=a expiry_time=5");
+        save(store, "user_name=v refresh_token=s access_token=b expiry_time=5");
+        save(store, "access_token=only expiry_time=5");
+        let refuse = |access_token| store.refuse(access_token, NOW).unwrap();
+        assert!(!refuse("of no row") && !refuse("only"), "nothing can be refreshed");
+        assert!(refuse("a") && !refuse("a"), "once");
+        assert_eq!(
+            rows(store),
+            [
+                "id=1 user_name=u refresh_token=r",
+                "id=2 user_name=v refresh_token=s access_token=b expiry_time=5",
+                "id=3 access_token=only expiry_time=5"
+            ]
+        );
+        save(store, "id=1 access_token=new expiry_time=9");
+        assert!(!refuse("a"), "it was replaced meanwhile");
+        assert_eq!(found(store, "access_token=new"), Some("1".to_owned()));
+    }
+
     pub(super) fn values_are_stored_and_found_exactly(store: &Store) {
         let megabyte = "m".repeat(1 << 20);
         for value in ["O'Brien", "\"", "a\nb\r\n", "a\0b", "\0", "🦀 e\u{301}", "' or 1=1 --", "%", " ", &megabyte] {
@@ -244,6 +264,7 @@ macro_rules! suite {
                     an_import_saves_all_tokens_or_none
                     a_row_is_found_by_its_exact_id_and_an_absent_id_finds_nothing
                     a_delete_removes_one_row_and_a_missing_id_is_no_error
+                    a_refused_access_token_is_removed_from_the_row_that_still_has_it
                     values_are_stored_and_found_exactly
                     a_closed_store_fails_with_closed
                     threads_that_save_at_the_same_time_lose_nothing_and_share_no_id

@@ -7,6 +7,7 @@ Importing this package does not import the SDK, because that takes most of a sec
 """
 
 from . import _interpreter  # noqa: F401 - before the native layer, which must not be loaded if it raises
+from ._environment import data_centre_from_environment, token_from_environment
 from ._native import (
     CustomStoreInMemory,
     CustomStoreList,
@@ -16,6 +17,8 @@ from ._native import (
     StoreError,
     TokenStoreBase,
     __version__,
+    token_from_dict,
+    token_to_dict,
 )
 
 # The name of this class in the vendor's sample.
@@ -31,4 +34,8 @@ __all__ = [
     "StoreError",
     "TokenStoreBase",
     "__version__",
+    "data_centre_from_environment",
+    "token_from_dict",
+    "token_from_environment",
+    "token_to_dict",
 ]

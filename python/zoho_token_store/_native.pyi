@@ -7,7 +7,7 @@ In the examples, `store` is an open store with one row. Its id is `"1"`, and its
 `OAuthToken`, `UserSignature` and `SDKException` are the SDK's. A test runs every example.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from os import PathLike
 from typing import Final, Literal, NoReturn, SupportsFloat, SupportsIndex, TypeAlias, final
@@ -94,6 +94,49 @@ class StoreError(Exception):
 
     hint: str
     """What to do about the failure. The message ends with it."""
+
+def token_to_dict(token: OAuthToken) -> dict[str, str]:
+    """Return the values of a token as a dictionary. It holds secrets.
+
+    Args:
+        token: The token. It is not changed.
+
+    Returns:
+        The values that are present. The keys are the columns: `id`, `user_name`, `client_id`, `client_secret`,
+        `refresh_token`, `access_token`, `grant_token`, `expiry_time` (milliseconds since the epoch), `redirect_url` and
+        `api_domain`.
+
+    Raises:
+        ImportError: no Zoho CRM SDK is installed.
+        StoreError: `"invalid-argument"`: the object is not an `OAuthToken`, or one of its values is not text.
+
+    Example:
+        >>> token = OAuthToken("1000.CLIENT", "made-up", refresh_token="1000.made.up")
+        >>> token_to_dict(token)
+        {'client_id': '1000.CLIENT', 'client_secret': 'made-up', 'refresh_token': '1000.made.up'}
+    """
+
+def token_from_dict(values: Mapping[str, str | int | None]) -> OAuthToken:
+    """Make a token from a dictionary.
+
+    Args:
+        values: The columns that `token_to_dict` returns, in any order. `None` and a missing key are the same. The
+            `expiry_time` may be an `int`.
+
+    Returns:
+        A new token. It is not saved.
+
+    Raises:
+        ImportError: no Zoho CRM SDK is installed.
+        ValueError: a key is not one of the columns.
+        TypeError: `values` is not a mapping, or a value has another type. The message names the column, and shows no
+            value.
+        SDKException: the SDK's constructor needs an id, a refresh token, a grant token, an access token or a user name.
+
+    Example:
+        >>> token_from_dict({"id": "1", "expiry_time": 1795300001000}).get_expires_in()
+        '1795300001000'
+    """
 
 def error_codes() -> dict[str, str]:
     """Return every code that a `StoreError` can have, with its hint.
@@ -306,6 +349,37 @@ class TokenStoreBase:
         Example:
             >>> store.find_token_by_id("1").get_user_signature().get_name()
             'ada@example.com'
+        """
+
+    def refused(self, token: OAuthToken | str) -> bool:
+        """Remove an access token that Zoho has refused, so that the next `get_token` refreshes.
+
+        Zoho can refuse an access token before it expires: the session was revoked, the password was changed, or too
+        many newer ones exist. The SDK does not notice, and goes on using it. Call this when Zoho has answered
+        `INVALID_TOKEN`, and try again (lease, rule 14).
+
+        Only a row that still holds exactly this access token is changed, in one transaction. So any number of threads
+        and processes can report the same token, and it is refreshed once. A row that can never be refreshed stays as it
+        is.
+
+        Args:
+            token: The token whose access token was refused, or the access token itself. An `OAuthToken` loses its
+                access token and expiry, so that it is not used again.
+
+        Returns:
+            Whether a row was changed. `False`: the access token has been replaced meanwhile, or no row has it.
+
+        Raises:
+            SDKException: as described at the class. `"invalid-argument"`: the argument is neither a token nor text.
+
+        Example:
+            >>> token = store.find_token_by_id("1")
+            >>> token.set_access_token("1000.made.up.access")
+            >>> store.save_token(token)
+            >>> store.refused(token)
+            True
+            >>> store.refused("1000.made.up.access")
+            False
         """
 
     def get_tokens(self) -> list[OAuthToken]:

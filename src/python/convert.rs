@@ -346,6 +346,13 @@ fn field_text<'py>(field: Field, value: &Bound<'py, PyAny>) -> Result<Option<Bou
     Ok(Some(text))
 }
 
+/// Returns the access token that a caller passes as text. `None`: it is not a `str`.
+pub(super) fn refused_text<'py>(value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyString>>, Failure> {
+    let Ok(text) = value.cast::<PyString>() else { return Ok(None) };
+    require_utf8(text, || "the access token".to_owned())?;
+    Ok(Some(text.clone()))
+}
+
 /// Returns the id that a caller passes to a method: a `str`, or `None` for an absent id.
 pub(super) fn id<'py>(value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyString>>, Failure> {
     if value.is_none() {

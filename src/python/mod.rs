@@ -15,6 +15,7 @@ mod administration;
 mod arguments;
 mod clock;
 mod convert;
+mod dictionaries;
 mod error;
 mod exit;
 mod fork;
@@ -32,6 +33,8 @@ mod _native {
     use super::administration::{
         Administration, Imported, PyFinding, PySource, Record, check, read_source, read_stdin,
     };
+    #[pymodule_export]
+    use super::dictionaries::{token_from_dict, token_to_dict};
     #[pymodule_export]
     use super::error::error_codes;
     #[pymodule_export]

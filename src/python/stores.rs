@@ -30,8 +30,8 @@ use crate::backends::BACKUP_FORMAT;
 use crate::backends::list::List;
 #[cfg(feature = "sqlite")]
 use crate::backends::sqlite::{Memory, Sqlite};
-use crate::domain::Token;
 use crate::domain::lease::DUE_SOON_MS;
+use crate::domain::{Field, Token};
 use crate::store::backend::Backend;
 use crate::store::deadline::Deadline;
 use crate::store::error::describe_id;
@@ -230,6 +230,28 @@ impl TokenStoreBase {
                     }
                 }
             }
+        })
+    }
+
+    /// Remove an access token that Zoho has refused, so that the next `get_token` refreshes.
+    fn refused(&self, py: Python<'_>, token: &Bound<'_, PyAny>) -> PyResult<bool> {
+        self.run(py, "refused", |opened| {
+            let text = convert::refused_text(token)?;
+            let read = if text.is_none() { Some(opened.sdk.read(token)?) } else { None };
+            let access_token = match (&text, &read) {
+                (Some(text), _) => Some(text.to_str()?),
+                (None, Some(read)) => read.token().get(Field::AccessToken),
+                (None, None) => None,
+            };
+            let Some(access_token) = access_token.filter(|text| !text.is_empty()) else { return Ok(false) };
+            let removed = py.detach(|| opened.store.refuse(access_token, now()))?;
+            if let Some(read) = &read {
+                // The object itself must not be used again with this access token.
+                let before = read.token();
+                let without = before.with(Field::AccessToken, None).with(Field::ExpiryTime, None);
+                read.complete(opened.sdk, before, without)?;
+            }
+            Ok(removed)
         })
     }
 

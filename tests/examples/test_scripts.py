@@ -5,6 +5,7 @@ import re
 import shutil
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,25 @@ def test_multiprocessing_job(workspace, zoho, ada, start_method):
         assert len({task[2] for task in tasks}) > 1
         assert zoho.token_calls == number
         workspace.let_an_hour_pass()
+
+
+def test_refused_token(workspace, zoho, ada):
+    """Sixteen threads of four processes have a refused access token: one refresh, and sixteen answers."""
+    settings = {"ZOHO_REFRESH_TOKEN": zoho.refresh_token(ada)}
+    answers = ["organisation 1001"] * 4
+    assert workspace.run(EXAMPLES / "refused_token.py", **settings) == answers
+    # Another program gets an access token, and the one that is stored is one too many.
+    zoho.live_tokens = 1
+    refresh = {"grant_type": "refresh_token", "client_id": zoho.client_id, "client_secret": zoho.client_secret}
+    data = {**refresh, "refresh_token": settings["ZOHO_REFRESH_TOKEN"]}
+    assert "access_token" in requests.post(zoho.accounts_url, data=data, timeout=10).json()
+    zoho.live_tokens = 15
+    zoho.clear_calls()
+    zoho.latency = 0.2
+    with ThreadPoolExecutor(4) as programs:
+        runs = programs.map(lambda _: workspace.run(EXAMPLES / "refused_token.py", **settings), range(4))
+        assert list(runs) == [answers] * 4
+    assert zoho.refreshes == 1
 
 
 def test_notify_on_save(workspace, zoho, ada):

@@ -10,7 +10,7 @@ import pytest
 import zoho_token_store
 from support import login
 from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
-from zoho_token_store._native import Administration, error_codes
+from zoho_token_store._native import Administration, error_codes, token_from_dict, token_to_dict
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.api.authenticator.store.file_store import FileStore
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
@@ -28,6 +28,8 @@ NAMES = {
     "SDKException": SDKException,
     "UserSignature": UserSignature,
     "error_codes": error_codes,
+    "token_from_dict": token_from_dict,
+    "token_to_dict": token_to_dict,
 }
 
 

@@ -53,13 +53,14 @@ impl DatabaseVersion {
 /// `UNIX_SHM_DMS` of `src/os_unix.c`, the "dead man's switch". While it is locked, SQLite does not truncate the `-shm`.
 pub(super) const DEAD_MANS_SWITCH: ByteRange = (128, 1);
 
-/// A handle of a `-shm`. It is not closed while other code of this process has the file open.
+/// A handle of a `-shm`. It is not closed while other code of this process may have the file open.
 ///
 /// Other code of this process, such as Python's own `sqlite3`, may have the file open, too. Its lock on the dead man's
 /// switch is a POSIX lock. This process loses it as soon as our SQLite, or this library, closes any handle of the file
 /// ([`super::file_locks`]). Then the next SQLite of another process would truncate the memory that `sqlite3` still reads
-/// here: a bus error. So if other code of this process has the file open when a handle is no longer needed, the handle is
-/// kept, with the switch and the owner lock ([`lock_owner`]), until that code has closed the file.
+/// here: a bus error. So a handle that is no longer needed is kept until the file is deleted: other code could open the
+/// file at the moment in which it is closed. If other code has the file open already, the switch and the owner lock
+/// ([`lock_owner`]) stay locked, too. [`MAX_KEPT`] limits the number of such handles.
 pub(super) struct ShmHandle {
     file: Arc<File>,
     process: u32,
@@ -73,6 +74,8 @@ struct Open {
     id: Option<FileId>,
     process: u32,
     is_used: bool,
+    /// Kept with the dead man's switch locked.
+    keeps_switch: bool,
 }
 
 static HANDLES: Ordered<Vec<Open>> = Ordered::new(Rank::ShmHandles, Vec::new());
@@ -84,7 +87,7 @@ impl ShmHandle {
     fn new(file: File) -> Self {
         let (id, process, file) = (FileId::of_handle(&file), process::id(), Arc::new(file));
         if let Some(mut handles) = HANDLES.lock(Deadline::after(HANDLES_TIMEOUT)) {
-            handles.push(Open { file: Arc::clone(&file), id, process, is_used: true });
+            handles.push(Open { file: Arc::clone(&file), id, process, is_used: true, keeps_switch: false });
         }
         Self { file, process, was_kept: false }
     }
@@ -134,7 +137,7 @@ impl ShmHandle {
         let is_wanted = |open: &&mut Open| !open.is_used && open.process == process::id() && open.id == Some(wanted);
         let open = handles.iter_mut().find(is_wanted)?;
         open.is_used = true;
-        Some(Self { file: Arc::clone(&open.file), process: open.process, was_kept: true })
+        Some(Self { file: Arc::clone(&open.file), process: open.process, was_kept: open.keeps_switch })
     }
 
     /// Does other code of this process have the file open?
@@ -144,21 +147,27 @@ impl ShmHandle {
     }
 }
 
-/// Closes the handles that no code of this process needs any more.
+/// How many handles are kept. More of them would use up the descriptors of a program that opens and closes many files
+/// which other processes have open.
+const MAX_KEPT: usize = 32;
+
+/// Closes the handles that no code of this process needs.
 pub(super) fn close_unneeded(deadline: Deadline) {
     if let Some(mut handles) = HANDLES.lock(deadline) {
-        retain_needed(&mut handles);
+        keep_at_most(&mut handles, 0);
     }
 }
 
-fn retain_needed(handles: &mut Vec<Open>) {
-    let is_needed = |open: &Open| {
-        open.is_used || (!files::is_deleted(&open.file) && is_open_elsewhere(&open.file, handles.as_slice()))
-    };
-    let needed: Vec<_> = handles.iter().map(is_needed).collect();
-    let mut needed = needed.into_iter();
-    // Closing a handle releases its locks.
-    handles.retain(|_| needed.next() == Some(true));
+/// Closes the handles of deleted files, and the oldest ones that are neither in use nor open elsewhere, until `count` of
+/// them are left. Closing a handle releases its locks.
+fn keep_at_most(handles: &mut Vec<Open>, count: usize) {
+    handles.retain(|open| open.is_used || !files::is_deleted(&open.file));
+    let kept = handles.iter().filter(|open| !open.is_used).count();
+    for _ in count..kept {
+        let is_unneeded = |open: &Open| !open.is_used && !is_open_elsewhere(&open.file, handles.as_slice());
+        let Some(oldest) = handles.iter().position(is_unneeded) else { return };
+        handles.remove(oldest);
+    }
 }
 
 /// Closes the handles that this process has inherited from its parent. It has no locks yet that this could drop.
@@ -175,16 +184,15 @@ impl Drop for ShmHandle {
             // The parent process works with this handle. It is closed after the fork (`close_inherited`).
             return;
         }
-        for open in handles.iter_mut().filter(|open| Arc::ptr_eq(&open.file, &self.file)) {
-            open.is_used = false;
-        }
-        let is_kept = is_open_elsewhere(&self.file, &handles)
+        let keeps_switch = is_open_elsewhere(&self.file, &handles)
             && file_lock::lock(Some(&self.file), Operation::Share, DEAD_MANS_SWITCH) == LockResult::Done;
-        if !is_kept {
-            // Also if a child has inherited the handle.
+        if !keeps_switch {
             file_lock::lock(Some(&self.file), Operation::Release, WHOLE_FILE);
         }
-        retain_needed(&mut handles);
+        for open in handles.iter_mut().filter(|open| Arc::ptr_eq(&open.file, &self.file)) {
+            (open.is_used, open.keeps_switch) = (false, keeps_switch);
+        }
+        keep_at_most(&mut handles, MAX_KEPT);
     }
 }
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from support import run_forked, run_program
+from zoho_token_store import CustomStoreSQLite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +70,22 @@ def drop_privileges() -> None:
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
+
+
+class Unprivileged:
+    """A process without root's privileges that has a store. `children.Helper` calls its methods by their names."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store: CustomStoreSQLite | None = None
+
+    def __call__(self, method: str) -> object:
+        return getattr(self, method)()
+
+    def open(self) -> None:
+        """Lose the privileges, and open the store."""
+        drop_privileges()
+        self.store = CustomStoreSQLite(self.path, busy_timeout=20)
 
 
 def call(module: str, name: str, pickled: str) -> None:

@@ -7,13 +7,15 @@ Permission bits stand for the medium, because a container cannot mount one. So t
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
+import time
 from typing import TYPE_CHECKING
 
 import children
 import pytest
-from own_process import drop_privileges, run_in_fork
+from own_process import Unprivileged, drop_privileges, run_in_fork
 from support import DATA, login, token, values
 from zoho_token_store import CustomStoreSQLite
 from zoho_token_store._native import Administration, StoreError, check, read_source
@@ -115,19 +117,8 @@ def test_a_database_that_was_closed_is_read_where_it_cannot_be_written(medium, t
     assert (path.read_bytes(), files(medium)) == (before, ["tokens.db"])
 
 
-class Reader:
-    """A process without privileges that has the database open."""
-
-    def __init__(self, path):
-        self.path = path
-        self.store = None
-
-    def __call__(self, method):
-        return getattr(self, method)()
-
-    def open(self):
-        drop_privileges()
-        self.store = CustomStoreSQLite(self.path, busy_timeout=20)
+class Reader(Unprivileged):
+    """A process that has the database open."""
 
     def names(self):
         return [names(self.store), values(self.store.find_token(token("ada@example.com")))["access_token"]]
@@ -212,6 +203,39 @@ def test_a_file_that_has_to_be_migrated_is_not_changed(medium):
     code, message = run_in_fork(open_and_list, path)
     assert code == "read-only"
     assert "it has to be migrated first" in message
+
+
+def read_beside_a_writer(folder, count):
+    path = folder / "tokens.db"
+    gate, ended = os.pipe()
+    os.set_blocking(gate, False)
+
+    def write():
+        os.close(ended)
+        deadline = time.monotonic() + children.TIMEOUT
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                return os.read(gate, 1)  # the other end is closed
+            with CustomStoreSQLite(path) as store:
+                store.save_token(login("ada@example.com", 1))
+        return None
+
+    writer = children.fork(write)
+    drop_privileges()
+    found = [code_of(lambda: open_and_find(path)) for _ in range(count)]
+    os.close(ended)
+    children.join([writer])
+    return [code for code in found if code is not None]
+
+
+def open_and_find(path):
+    with CustomStoreSQLite(path) as store:
+        assert store.find_token_by_id("1")
+
+
+def test_a_reader_does_not_fail_because_a_writer_adds_or_removes_a_wal(medium, extent):
+    """Each store of the writer adds a `-wal` and a `-shm`, and removes them when it is closed."""
+    assert run_in_fork(read_beside_a_writer, medium, extent.of(100, 2_000)) == []
 
 
 def read_without_a_trace(path):

@@ -86,7 +86,7 @@ class StoreError(Exception):
         ...     print(error.cause.code)
         ...     print(error.cause.hint)
         missing-id
-        Check that it is the right store, and list its tokens. A user who has logged out has to log in again.
+        Check that it is the right store, and list its tokens. After a logout, the user has to log in again.
     """
 
     code: _ErrorCode
@@ -128,9 +128,8 @@ def token_from_dict(values: Mapping[str, str | int | None]) -> OAuthToken:
 
     Raises:
         ImportError: no Zoho CRM SDK is installed.
-        ValueError: a key is not one of the columns.
-        TypeError: `values` is not a mapping, or a value has another type. The message names the column, and shows no
-            value.
+        StoreError: `"invalid-argument"`: `values` is not a mapping, a key is not one of the columns, or a value has
+            another type. The message shows no key and no value.
         SDKException: the SDK's constructor needs an id, a refresh token, a grant token, an access token or a user name.
 
     Example:

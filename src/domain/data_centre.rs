@@ -58,7 +58,8 @@ pub fn name(api_domain: &str) -> Option<String> {
     })
 }
 
-/// Is this the API domain of a data centre, and not the beginning of another one's? `.com` is both: it begins `.com.au`.
+/// Is this the API domain of a data centre, and not the beginning of another one's? `.com` is both: it begins
+/// `.com.au`.
 #[must_use]
 pub fn is_whole(api_domain: &str) -> bool {
     let url = normalize(api_domain);

@@ -119,7 +119,7 @@ fn find_with<E>(
 /// Ids of another store mean nothing here. So if several rows of a user match an imported token, the row with one of
 /// its credentials is the row that an earlier import wrote: [`choose_for_import`] is asked for it first. A grant token
 /// and an access token belong to one login, so a row that they find is not the token's if it has another refresh token.
-/// Without this, a text that stands in many rows in place of a token would merge the rows of many users.
+/// Otherwise one placeholder text in many rows, where a token should be, would merge the rows of many users.
 #[must_use]
 pub fn choose_same_login(key: Key, token: Token<'_>, mut found: Vec<Row>) -> Option<Row> {
     if key != Key::UserName {

@@ -17,9 +17,9 @@ pub enum LookAlike {
 /// its own paths are no surprise.
 ///
 /// Nothing expands these texts, so a file or folder with this literal name would be made, and nothing would be found in
-/// it. A file that has such a name can still be named: `./~x/tokens.db`, `./file:x`. Texts that only resemble these stay
-/// usable: `a~b`, `~tokens.db` (no user's folder, because no slash follows), `tokens:1.db`, and `C:tokens.db` outside
-/// Windows.
+/// it. A file that has such a name can still be named: `./~x/tokens.db`, `./file:x`. Texts that only resemble these
+/// stay usable: `a~b`, `~tokens.db` (no user's folder, because no slash follows), `tokens:1.db`, and `C:tokens.db`
+/// outside Windows.
 #[must_use]
 pub fn look_alike(given: &str, on_windows: bool) -> Option<LookAlike> {
     let is_separator = |byte: u8| byte == b'/' || (on_windows && byte == b'\\');

@@ -20,9 +20,10 @@ use crate::backends::{self, BACKUP_FORMAT, DATABASE_FORMATS};
 use crate::domain::check as findings;
 use crate::domain::{Field, Row, data_centre, expiry, import};
 use crate::store::administration::{ImportCounts, ImportReport};
+use crate::store::atomic_write::Existing;
 use crate::store::deadline::Deadline;
 use crate::store::error::{Code, describe_id};
-use crate::store::files::{Existing, FileId, is_same_file};
+use crate::store::files::{FileId, is_same_file};
 use crate::store::transfer::{self, SourceKind};
 use crate::store::{Error, Store};
 

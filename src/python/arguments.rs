@@ -88,8 +88,8 @@ fn duration(name: &str, value: &Bound<'_, PyAny>) -> Result<Duration, Failure> {
     Duration::try_from_secs_f64(seconds).map_err(|_| invalid())
 }
 
-/// The `idle_for` of a purge, in milliseconds. Every row has been idle for 0 ms, so 0 would delete every login without a
-/// word. That has a method of its own.
+/// The `idle_for` of a purge, in milliseconds. Every row has been idle for 0 ms, so 0 would delete every login without
+/// a word. That has a method of its own.
 pub(super) fn idle_for(value: Option<&Bound<'_, PyAny>>) -> Result<Option<i64>, Failure> {
     let Some(value) = value else { return Ok(None) };
     match duration("idle_for", value)?.as_millis() {

@@ -38,24 +38,25 @@ impl SdkClock {
         })
     }
 
-    /// Returns how far the SDK's clock was moved, in milliseconds: 0 unless a test has done so. An exception of the
-    /// replacement counts as a clock that was not moved, unless it ends a program.
-    pub(super) fn offset(&self, py: Python<'_>) -> PyResult<i64> {
-        match self.try_offset(py) {
-            Err(error) if error.is_instance_of::<PyException>(py) => Ok(0),
-            offset => offset,
+    /// Returns the time of our clock, and how far the SDK's clock was moved, in milliseconds: 0 unless a test has done
+    /// so. An exception of the replacement counts as a clock that was not moved, unless it ends a program.
+    pub(super) fn now_and_offset(&self, py: Python<'_>) -> PyResult<(i64, i64)> {
+        let before = now();
+        match self.try_offset(py, before) {
+            Err(error) if error.is_instance_of::<PyException>(py) => Ok((before, 0)),
+            offset => Ok((before, offset?)),
         }
     }
 
     /// Returns the same clock as a function that does not call Python, so it can run while a lock is held.
     pub(super) fn read(&self, py: Python<'_>) -> PyResult<impl Fn() -> i64 + Sync + use<>> {
-        let offset = self.try_offset(py)?;
+        let offset = self.try_offset(py, now())?;
         Ok(move || now().saturating_add(offset))
     }
 
-    fn try_offset(&self, py: Python<'_>) -> PyResult<i64> {
+    /// `before` is a reading of our clock, just now.
+    fn try_offset(&self, py: Python<'_>, before: i64) -> PyResult<i64> {
         let Some(time) = self.module.bind(py).get_item(&self.name)? else { return Ok(0) };
-        let before = now();
         // A call takes a tenth of a find. So the original is called once in a millisecond: time-machine changes what it
         // does.
         let is_original = time.is(&self.original);

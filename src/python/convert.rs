@@ -59,8 +59,8 @@ static SDK: OnceLock<Sdk> = OnceLock::new();
 impl Sdk {
     /// Imports the SDK, once. Raises `ImportError`, with the names of the packages, if none is installed.
     ///
-    /// Two threads may import it at the same time. Neither waits for the other, because a child that is forked meanwhile
-    /// would wait for ever.
+    /// Two threads may import it at the same time. Neither waits for the other, because a child that is forked
+    /// meanwhile would wait for ever.
     pub(super) fn get(py: Python<'_>) -> PyResult<&'static Self> {
         if let Some(sdk) = SDK.get() {
             return Ok(sdk);
@@ -325,7 +325,10 @@ impl Drop for GcPause<'_> {
 }
 
 /// Returns the value of a field as text. Only an expiry may be a number (contract, section 6).
-fn field_text<'py>(field: Field, value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyString>>, Failure> {
+pub(super) fn field_text<'py>(
+    field: Field,
+    value: &Bound<'py, PyAny>,
+) -> Result<Option<Bound<'py, PyString>>, Failure> {
     if value.is_none() {
         return Ok(None);
     }
@@ -347,7 +350,7 @@ fn field_text<'py>(field: Field, value: &Bound<'py, PyAny>) -> Result<Option<Bou
 }
 
 /// Returns the access token that a caller passes as text. `None`: it is not a `str`.
-pub(super) fn refused_text<'py>(value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyString>>, Failure> {
+pub(super) fn access_token<'py>(value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyString>>, Failure> {
     let Ok(text) = value.cast::<PyString>() else { return Ok(None) };
     require_utf8(text, || "the access token".to_owned())?;
     Ok(Some(text.clone()))

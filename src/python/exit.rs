@@ -1,9 +1,10 @@
 //! Keeps the end of the interpreter and daemon threads apart.
 //!
 //! Before Python 3.14 a daemon thread that asks for the GIL while the interpreter ends is terminated by `pthread_exit`
-//! (python/cpython#87135). That must not unwind frames of Rust: the process aborts with "FATAL: exception not rethrown".
-//! PyO3 makes a thread hang instead if it is Rust that asks for the GIL (PyO3/pyo3#6085). But a thread whose call of a
-//! store is running Python code, such as a getter of a token or a handler of the log, is terminated in that code.
+//! (python/cpython#87135). That must not unwind frames of Rust: the process aborts with "FATAL: exception not
+//! rethrown". PyO3 makes a thread hang instead if it is Rust that asks for the GIL (PyO3/pyo3#6085). But a thread whose
+//! call of a store is running Python code, such as a getter of a token or a handler of the log, is terminated in that
+//! code.
 //!
 //! So the `atexit` hook waits until such calls have ended, and a thread that begins one later waits for the end of the
 //! process. At that time all threads except the one that ends the interpreter are daemon threads.

@@ -132,7 +132,7 @@ impl TokenStoreBase {
 
 impl Opened {
     /// Finds a row. If a refresh is due, waits for another requester that is refreshing it. If no refresh was due, the
-    /// second value is the offset of the SDK's clock, for [`Opened::is_due_soon`].
+    /// second value is the offset of the SDK's clock, for [`Opened::has_become_due`].
     ///
     /// A find keeps the GIL, unless it has to wait or the backend does not answer at once.
     fn find(&self, py: Python<'_>, lookup: Lookup<'_>) -> Result<(Option<Found>, Option<i64>), Failure> {
@@ -146,17 +146,24 @@ impl Opened {
             Some(found) => found,
             None => py.detach(|| find(Wait::Yes)),
         }?;
-        let offset = if self.store.refresh_lease().is_zero() { 0 } else { self.sdk.clock.offset(py)? };
-        if self.is_due_soon(lookup, found.as_ref(), offset) {
+        let (now, offset) =
+            if self.store.refresh_lease().is_zero() { (0, 0) } else { self.sdk.clock.now_and_offset(py)? };
+        if self.is_due_soon(lookup, found.as_ref(), || now.saturating_add(offset)) {
             return Ok((wait_for_row(py, &self.store, self.sdk, lookup, found)?, None));
         }
         Ok((found, Some(offset)))
     }
 
     /// Is a refresh due within [`DUE_SOON_MS`]? The SDK reads the clock a little later, so a token that is fresh now
-    /// may be due then. `offset` is how far the SDK's clock was moved.
-    fn is_due_soon(&self, lookup: Lookup<'_>, found: Option<&Found>, offset: i64) -> bool {
-        self.store.is_due(lookup, found, || now().saturating_add(offset).saturating_add(DUE_SOON_MS))
+    /// may be due then. `sdk_now` returns the time of the SDK's clock.
+    fn is_due_soon(&self, lookup: Lookup<'_>, found: Option<&Found>, sdk_now: impl FnOnce() -> i64) -> bool {
+        self.store.is_due(lookup, found, || sdk_now().saturating_add(DUE_SOON_MS))
+    }
+
+    /// Has the token become due while its object was made? That is Python code, so other threads may have held the GIL
+    /// for seconds meanwhile. `fresh` is the second value of [`Opened::find`].
+    fn has_become_due(&self, lookup: Lookup<'_>, found: &Found, fresh: Option<i64>) -> bool {
+        fresh.is_some_and(|offset| self.is_due_soon(lookup, Some(found), || now().saturating_add(offset)))
     }
 
     /// Saves a token, and releases the leases that this thread holds.
@@ -183,8 +190,7 @@ impl TokenStoreBase {
                 let (found, fresh) = opened.find(py, Lookup::Token(before))?;
                 let Some(found) = found else { return Ok(None) };
                 let completed = read.complete(opened.sdk, before, found.complete(before))?;
-                // The setters are Python code, so other threads may have held the GIL for seconds meanwhile.
-                if !fresh.is_some_and(|offset| opened.is_due_soon(Lookup::Token(before), Some(&found), offset)) {
+                if !opened.has_become_due(Lookup::Token(before), &found, fresh) {
                     return Ok(Some(completed));
                 }
             }
@@ -216,8 +222,7 @@ impl TokenStoreBase {
                 match opened.find(py, Lookup::Id(id))? {
                     (Some(found), fresh) => {
                         let made = opened.sdk.make(py, found.row())?;
-                        // The constructor is Python code: see `find_token`.
-                        if !fresh.is_some_and(|offset| opened.is_due_soon(Lookup::Id(id), Some(&found), offset)) {
+                        if !opened.has_become_due(Lookup::Id(id), &found, fresh) {
                             return Ok(Some(made));
                         }
                     }
@@ -236,21 +241,16 @@ impl TokenStoreBase {
     /// Remove an access token that Zoho has refused, so that the next `get_token` refreshes.
     fn refused(&self, py: Python<'_>, token: &Bound<'_, PyAny>) -> PyResult<bool> {
         self.run(py, "refused", |opened| {
-            let text = convert::refused_text(token)?;
-            let read = if text.is_none() { Some(opened.sdk.read(token)?) } else { None };
-            let access_token = match (&text, &read) {
-                (Some(text), _) => Some(text.to_str()?),
-                (None, Some(read)) => read.token().get(Field::AccessToken),
-                (None, None) => None,
-            };
-            let Some(access_token) = access_token.filter(|text| !text.is_empty()) else { return Ok(false) };
-            let removed = py.detach(|| opened.store.refuse(access_token, now()))?;
-            if let Some(read) = &read {
-                // The object itself must not be used again with this access token.
-                let before = read.token();
-                let without = before.with(Field::AccessToken, None).with(Field::ExpiryTime, None);
-                read.complete(opened.sdk, before, without)?;
+            let refuse = |access_token: &str| py.detach(|| opened.store.refuse(access_token, now()));
+            if let Some(text) = convert::access_token(token)? {
+                return Ok(refuse(text.to_str()?)?);
             }
+            let read = opened.sdk.read(token)?;
+            let before = read.token();
+            let removed = before.get(Field::AccessToken).map_or(Ok(false), refuse)?;
+            // The object itself must not be used again with this access token.
+            let without = before.with(Field::AccessToken, None).with(Field::ExpiryTime, None);
+            read.complete(opened.sdk, before, without)?;
             Ok(removed)
         })
     }

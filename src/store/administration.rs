@@ -64,7 +64,8 @@ impl Store {
         self.delete_where(|row| ids.contains(row.id()) && purge::may_purge(row, now, idle_for))
     }
 
-    /// Deletes the rows with these ids, whatever their age. Rows that were saved since a user has confirmed the ids stay.
+    /// Deletes the rows with these ids, whatever their age. Rows that were saved since a user has confirmed the ids
+    /// stay.
     pub fn delete_confirmed(&self, ids: &BTreeSet<String>) -> Result<usize> {
         self.delete_where(|row| ids.contains(row.id()))
     }

@@ -93,7 +93,7 @@ catalogue! {
         "Correct the argument, and call again."
     MissingId "missing-id"
         "has no token with {}" Unchanged
-        "Check that it is the right store, and list its tokens. A user who has logged out has to log in again."
+        "Check that it is the right store, and list its tokens. After a logout, the user has to log in again."
     EmptyToken "empty-token"
         "has no row for the token, and the token has no refresh token, grant token or access token" Unchanged
         "Save a token that has at least one of the three."

@@ -4,6 +4,7 @@
 //! backend and no Python. Read [`backend`] first.
 
 pub mod administration;
+pub mod atomic_write;
 pub mod backend;
 pub mod deadline;
 pub mod error;

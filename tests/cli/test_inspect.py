@@ -181,7 +181,7 @@ def test_an_unreadable_expiry(run, path):
 def test_an_unknown_id(run, command):
     """An unknown ID or user is an error. The hint says how to see the IDs and users."""
     failed = run(*command, status=1)
-    hint = "Check that it is the right store, and list its tokens. A user who has logged out has to log in again."
+    hint = "Check that it is the right store, and list its tokens. After a logout, the user has to log in again."
     if command[1]:
         hint = 'Run "zoho-token-store list" to see the ids and the users.'
     assert failed.stderr.endswith(f"\nFix: {hint}\n")

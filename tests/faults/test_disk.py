@@ -16,7 +16,7 @@ import children
 import pytest
 from faults import injection
 from lease_program import Program
-from own_process import drop_privileges, run_in_fork
+from own_process import Unprivileged, run_in_fork
 from support import login, token, values
 from zoho_token_store import CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
@@ -197,19 +197,8 @@ def test_a_limit_of_the_file_size_loses_no_acknowledged_save(path, extent, endin
     assert run_in_fork(save_with_a_size_limit, path, ending, extent.of(5_003, 499)) == int(status)
 
 
-class Unprivileged:
-    """A process without root's privileges that uses a store. `children.Helper` calls its methods by their names."""
-
-    def __init__(self, path):
-        self.path = path
-        self.store = self.other = None
-
-    def __call__(self, method):
-        return getattr(self, method)()
-
-    def open(self):
-        drop_privileges()
-        self.store = CustomStoreSQLite(self.path, busy_timeout=20)
+class Saver(Unprivileged):
+    """A process that uses a store, or two."""
 
     def open_twice(self):
         self.open()
@@ -258,7 +247,7 @@ def take_permission_away(folder, what):
     path = folder / "tokens.db"
     wal = path.with_name("tokens.db-wal")
     paths = {"file": [path], "folder": [folder], "both": [path, folder], "wal": [wal]}[what]
-    helper = children.Helper(Unprivileged(path))
+    helper = children.Helper(Saver(path))
     call(helper, "open_twice")
     modes = {one: one.stat().st_mode for one in paths}
     for one in paths:
@@ -281,7 +270,7 @@ def test_permission_that_is_taken_away_and_given_back(tmp_path, what):
 def use_a_read_only_file(folder):
     path = folder / "tokens.db"
     path.chmod(0o444)
-    helper = children.Helper(Unprivileged(path))
+    helper = children.Helper(Saver(path))
     call(helper, "open")
     call(helper, "write_to_a_read_only_file")
     path.chmod(0o666)

@@ -15,8 +15,8 @@ use rusqlite::Connection;
 use zoho_token_store::backends::DATABASE_FORMATS;
 use zoho_token_store::domain::import::Remark;
 use zoho_token_store::domain::{Field, Row, Token};
+use zoho_token_store::store::atomic_write::Existing;
 use zoho_token_store::store::error::{Code, Result};
-use zoho_token_store::store::files::Existing;
 use zoho_token_store::store::transfer::{self, Source, SourceKind};
 
 /// What the SDK's `FileStore` has written: 41 rows.

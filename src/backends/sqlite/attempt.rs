@@ -5,8 +5,8 @@ use super::connection::OpenConnection;
 use super::database::{Database, Role};
 use super::waiting::{LOCK_POLL, with_deadline};
 use crate::store::deadline::Deadline;
-use crate::store::error::{Error, Result};
-use crate::store::files::FileId;
+use crate::store::error::{Code, Error, Result};
+use crate::store::files::{self, FileId};
 use crate::store::fork_state;
 
 /// The outcome of one attempt at an operation.
@@ -19,12 +19,15 @@ use crate::store::fork_state;
 /// | The operation succeeded, but the path named another file by the end. | `Reopen` |
 /// | It read a frozen file ([`super::read_only`]), which was changed meanwhile. | `Reopen` |
 /// | It failed, and the path or the WAL was replaced meanwhile, so the failure says nothing. | `Reopen` |
+/// | It read a file that cannot be written, and failed in one of the first attempts (2). | `Reopen` |
 /// | It failed with `Busy`, but there is time left (1). | `Reopen` |
 /// | It failed with `Busy`, and the deadline is over or a thread waits to fork. | `Fail` |
 /// | It failed in any other way. | `Fail` |
 ///
 /// (1) SQLite does not call the busy handler where two connections would wait for each other
 /// (<https://www.sqlite.org/c3ref/busy_handler.html>).
+///
+/// (2) A writer of another user may add or remove the WAL just then ([`Sqlite::may_be_a_writer`]).
 ///
 /// When the deadline is over and [`MIN_ATTEMPTS`] were made, `Retry` and `Reopen` become `Fail`. So `Busy` is returned
 /// before the deadline only while [`fork_state::is_fork_awaited`].
@@ -51,7 +54,7 @@ impl<T> AttemptOutcome<T> {
     }
 }
 
-/// How often an operation is attempted when files are replaced under it, even if its deadline is over.
+/// How often an operation is attempted when files are replaced or added under it, even if its deadline is over.
 const MIN_ATTEMPTS: usize = 8;
 
 impl Sqlite {
@@ -69,7 +72,7 @@ impl Sqlite {
             loop {
                 attempts += 1;
                 let is_last = attempts >= MIN_ATTEMPTS && deadline.left().is_none();
-                match self.attempt(role, deadline, is_last, &mut work) {
+                match self.attempt(role, deadline, attempts, is_last, &mut work) {
                     AttemptOutcome::Done(done) => return Ok(done),
                     AttemptOutcome::Fail(error) => return Err(error),
                     AttemptOutcome::Reopen if is_last => return Err(deadline.busy(&self.location)),
@@ -87,6 +90,7 @@ impl Sqlite {
         &self,
         role: Role,
         deadline: Deadline,
+        attempts: usize,
         is_last: bool,
         work: &mut impl FnMut(&Database, &OpenConnection) -> Result<AttemptOutcome<T>>,
     ) -> AttemptOutcome<T> {
@@ -98,9 +102,12 @@ impl Sqlite {
         let Some(mut slot) = database.slot(role).lock(deadline) else {
             return AttemptOutcome::Fail(deadline.busy(&self.location));
         };
-        let attempt = self
-            .attempt_on(&database, role, deadline, &mut slot, work)
-            .unwrap_or_else(|error| self.judge(error, &database, slot.as_ref(), deadline, is_last));
+        let reads = role == Role::Reader || slot.is_none();
+        let attempt = match self.attempt_on(&database, role, deadline, &mut slot, work) {
+            Ok(attempt) => attempt,
+            Err(error) if reads && attempts < MIN_ATTEMPTS && self.may_be_a_writer(&error) => AttemptOutcome::Reopen,
+            Err(error) => self.judge(error, &database, slot.as_ref(), deadline, is_last),
+        };
         let close = match &attempt {
             AttemptOutcome::Reopen => !is_last,
             // If the file becomes writable later, only a new connection can write it.
@@ -142,6 +149,13 @@ impl Sqlite {
         Ok(attempt)
     }
 
+    /// Can a writer have caused this failure of a read? A file that this process cannot write is read with the WAL and
+    /// `-shm` of a writer, or as frozen if there is none. Between the look at them and the read, both may come or go.
+    fn may_be_a_writer(&self, error: &Error) -> bool {
+        matches!(error.code(), Code::ReadOnly | Code::CannotOpen | Code::NeedsRecovery)
+            && files::is_read_only(&self.path)
+    }
+
     /// Decides what a failed attempt means. See the table at [`AttemptOutcome`].
     fn judge<T>(
         &self,
@@ -180,7 +194,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::error::Code;
 
     const TIMEOUT: Duration = Duration::from_secs(20);
 

@@ -12,9 +12,10 @@ use super::error::from_sqlite;
 use super::path::beside;
 use super::schema::{self, Contents};
 use super::waiting::{LOCK_POLL, current_deadline};
+use crate::store::atomic_write::{Existing, write_atomically};
 use crate::store::backend::Location;
 use crate::store::error::{Code, Error, Result};
-use crate::store::files::{Existing, is_same_file, require_writable_target, write_atomically};
+use crate::store::files::{is_same_file, require_writable_target};
 
 /// Copies all of `source` into the file `target`, which may be an older backup or nothing yet.
 pub(super) fn write(source: &Connection, location: &Location, target: &Path) -> Result<()> {

@@ -19,10 +19,11 @@ use super::schema::{self, Contents};
 use super::shared_memory::DatabaseVersion;
 use super::sql;
 use super::waiting::{LOCK_POLL, current_deadline, wait_for_lock, with_deadline};
+use crate::store::atomic_write::TemporaryFile;
 use crate::store::backend::Location;
 use crate::store::deadline::Deadline;
 use crate::store::error::{Error, Result};
-use crate::store::files::{FileId, FileVersion, TemporaryFile, out_of_handles};
+use crate::store::files::{FileId, FileVersion, out_of_handles};
 
 /// How a change is made atomic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -318,8 +319,8 @@ fn leave_wal(connection: &Connection) {
     }
 }
 
-/// The number of handles that [`shared_memory_works`] needs: the temporary file, and SQLite's of the file, its WAL and its
-/// `-shm`, and one more of the folder.
+/// The number of handles that [`shared_memory_works`] needs: the temporary file, and SQLite's of the file, its WAL and
+/// its `-shm`, and one more of the folder.
 const HANDLES_OF_PROBE: usize = 5;
 
 /// Can processes share memory through a file in this folder?

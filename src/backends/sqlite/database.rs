@@ -133,14 +133,6 @@ impl Database {
     /// The shared locks are acquired first. Without them, other code could delete or truncate a file while SQLite opens
     /// it.
     pub(super) fn open(&self, role: Role, journal: Journal) -> Result<OpenConnection> {
-        let before = read_only::Look::at(&self.path);
-        self.try_open(role, journal).map_err(|error| {
-            // A writer may have added or removed a WAL just now. The next attempt sees what is there then.
-            if before.is_some() && read_only::Look::at(&self.path) != before { self.busy() } else { error }
-        })
-    }
-
-    fn try_open(&self, role: Role, journal: Journal) -> Result<OpenConnection> {
         let deadline = current_deadline();
         let busy = || self.busy();
         let mut known = self.locks.lock(deadline).ok_or_else(busy)?;

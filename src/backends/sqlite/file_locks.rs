@@ -45,7 +45,7 @@ use super::shared_memory::{self, DEAD_MANS_SWITCH, DatabaseVersion, INDEX_HEADER
 use super::waiting::{LOCK_POLL, TICKET_HOLDER_POLL};
 use crate::store::deadline::Deadline;
 use crate::store::file_lock::{ByteRange, LockResult, Operation, is_locked, lock};
-use crate::store::files::{FileId, is_out_of_handles};
+use crate::store::files::{FileId, is_out_of_handles, open_handle};
 use crate::store::lock_order::{Ordered, OrderedGuard, Rank};
 
 /// `SHARED_FIRST` and `SHARED_SIZE` of `src/os.h`. A connection in WAL mode holds a shared lock on these bytes.
@@ -132,7 +132,7 @@ impl Drop for SoleUse<'_> {
 impl FileLocks {
     /// Opens handles to the file that `path` names. Locks nothing.
     pub(super) fn open(path: &Path) -> Self {
-        let handle = match File::options().read(true).write(true).open(path) {
+        let handle = match open_handle(path) {
             Err(error) if !is_out_of_handles(&error) => File::open(path),
             opened => opened,
         };
@@ -381,7 +381,6 @@ pub(super) mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::store::files::open_handle;
 
     /// A database and the paths of its `-wal` and `-shm`, as far as the locks look at them.
     pub(in super::super) struct LockedFiles {
@@ -429,7 +428,7 @@ pub(super) mod tests {
     }
 
     fn is_range_locked(path: &Path, range: ByteRange) -> bool {
-        lock(open_handle(path).as_ref(), Operation::Exclude, range) == LockResult::Conflict
+        lock(open_handle(path).ok().as_ref(), Operation::Exclude, range) == LockResult::Conflict
     }
 
     #[test]

@@ -69,8 +69,8 @@ pub(super) fn read(path: &Path) -> Result<DatabaseRows> {
     Ok(DatabaseRows { rows, last_id })
 }
 
-/// Returns the rows of the file at `path` if it was written by the sample or an older version. `None`: it is current, or
-/// there is nothing to read. Fails where a store would refuse the file.
+/// Returns the rows of the file at `path` if it was written by the sample or an older version. `None`: it is current,
+/// or there is nothing to read. Fails where a store would refuse the file.
 ///
 /// Precondition: that of [`open_to_inspect`].
 pub(super) fn read_older(path: &Path) -> Result<Option<Vec<Row>>> {

@@ -47,6 +47,7 @@ use self::sql::Sql;
 use self::waiting::{SCRUB_TIMEOUT, with_deadline};
 use crate::domain::check::Finding;
 use crate::domain::{Key, Row};
+use crate::store::atomic_write;
 use crate::store::backend::{Backend, Change, DatabaseFormat, Durability, Location, Reading, Snapshot};
 use crate::store::deadline::Deadline;
 use crate::store::error::{Code, Error, Result};
@@ -83,7 +84,7 @@ impl Sqlite {
             current: Ordered::new(Rank::StoreState, None),
             closed: AtomicBool::new(false),
         };
-        files::remove_stale_temporary_files(path);
+        atomic_write::remove_stale_temporary_files(path);
         // Both connections are opened now, so that the first find does not wait for that.
         sqlite.run(Role::Writer, deadline, |_, _| Ok(AttemptOutcome::Done(())))?;
         sqlite.run(Role::Reader, deadline, |_, _| Ok(AttemptOutcome::Done(())))?;

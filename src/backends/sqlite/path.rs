@@ -7,11 +7,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::store::atomic_write::{Existing, MAX_TEMPORARY_NAME_LENGTH, write_atomically};
 use crate::store::error::{Code, Error, Result};
-use crate::store::files::{
-    self, Existing, FileId, MAX_TEMPORARY_NAME_LENGTH, create_private, length, out_of_handles, require_regular_file,
-    write_atomically,
-};
+use crate::store::files::{self, FileId, create_private, length, out_of_handles, require_regular_file};
 
 /// Keeps the inode number of a file from being reused, without opening the file for reading. Otherwise a file that is
 /// deleted and made again often gets the same number.
@@ -63,8 +61,8 @@ const MAX_NAME_LENGTH: usize = 255;
 const WAL: &str = "-wal";
 const JOURNAL: &str = "-journal";
 
-/// Says by how much SQLite's limits are exceeded by a path of `path` bytes with a name of `name` bytes. `None`: they are
-/// not.
+/// Says by how much SQLite's limits are exceeded by a path of `path` bytes with a name of `name` bytes. `None`: they
+/// are not.
 ///
 /// A file that exists may be in WAL mode, so only the name of its `-wal` counts. A new file is refused if the name of a
 /// `-journal` is too long, and if its temporary name, in the same folder, makes the path too long.
@@ -81,7 +79,8 @@ fn excess((path, name): (usize, usize), is_new: bool) -> Option<String> {
     Some(format!("its folder has {} bytes, {over} too many for a new file", path - name - 1))
 }
 
-/// Fails if SQLite cannot open `path`, which is absolute, because it is too long. `is_new`: a file is to be created there.
+/// Fails if SQLite cannot open `path`, which is absolute, because it is too long. `is_new`: a file is to be created
+/// there.
 #[cfg(unix)]
 pub(super) fn require_short(path: &Path, is_new: bool) -> Result<()> {
     let length = |text: &std::ffi::OsStr| text.as_encoded_bytes().len();
@@ -101,8 +100,8 @@ pub(super) fn require_short(_: &Path, _: bool) -> Result<()> {
 /// folder.
 const HANDLES_OF_CONNECTION: usize = 4;
 
-/// Why SQLite could not open the database at `path`, or a file beside it. SQLite says nothing but "cannot open". `None`:
-/// something else, such as a missing permission on the folder.
+/// Why SQLite could not open the database at `path`, or a file beside it. SQLite says nothing but "cannot open".
+/// `None`: something else, such as a missing permission on the folder.
 pub(super) fn why_not_opened(path: &Path) -> Option<Error> {
     if let Err(error) = require_short(path, false) {
         return Some(error);

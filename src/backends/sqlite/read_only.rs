@@ -3,14 +3,15 @@
 //! SQLite reads a file in WAL mode only with a `-wal` and a `-shm` beside it, and creates them
 //! (<https://www.sqlite.org/wal.html>, section 5). Where it cannot, a file that was closed normally is complete without
 //! them. It is opened as *frozen*: with `immutable=1`, SQLite neither locks nor looks for a WAL
-//! (<https://www.sqlite.org/uri.html>). Also where the folder can be written: a `-wal` and a `-shm` of this user would stay
-//! there, and the owner of the database could not write them.
+//! (<https://www.sqlite.org/uri.html>). Also where the folder can be written: a `-wal` and a `-shm` of this user would
+//! stay there, and the owner of the database could not write them.
 //!
 //! Another user, or another mount of the medium, may still write. So a frozen connection is valid for one
-//! [`FileVersion`], and while there is no WAL with saves. Both are checked before and after each read: a read that is torn
-//! by a writer does not count. A writer creates its WAL before it changes the database, and each change sets the time of
-//! the file. A version that is younger than the steps of that time is read once. What remains is a writer that opens,
-//! saves and closes the file during one read, within one such step after an earlier change, or on another machine.
+//! [`FileVersion`], and while there is no WAL with saves. Both are checked before and after each read: a read that is
+//! torn by a writer does not count. A writer creates its WAL before it changes the database, and each change sets the
+//! time of the file. A version that is younger than the steps of that time is read once. What remains is a writer that
+//! opens, saves and closes the file during one read, within one such step after an earlier change, or on another
+//! machine.
 
 use std::path::Path;
 
@@ -31,11 +32,9 @@ pub(super) enum Access {
     NeedsRecovery,
 }
 
-/// What decides the access to a file.
+/// What decides the access to a file that cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Surroundings {
-    /// The file cannot be written.
-    is_read_only: bool,
     /// The header says WAL mode.
     is_wal: bool,
     /// The length of the `-wal`, if there is one.
@@ -46,8 +45,9 @@ struct Surroundings {
 impl Surroundings {
     const fn access(self) -> Access {
         match self {
-            // SQLite reads both, even if no process keeps the `-shm` up to date (`walBeginShmUnreliable` in `src/wal.c`).
-            Self { is_read_only: false, .. } | Self { wal: Some(_), has_shm: true, .. } => Access::Normal,
+            // SQLite reads both, even if no process keeps the `-shm` up to date (`walBeginShmUnreliable` in
+            // `src/wal.c`).
+            Self { wal: Some(_), has_shm: true, .. } => Access::Normal,
             Self { wal: Some(1..), .. } => Access::NeedsRecovery,
             Self { is_wal: true, .. } => Access::Frozen,
             // Without WAL mode SQLite needs no other file to read.
@@ -58,31 +58,11 @@ impl Surroundings {
 
 /// Returns how the file at `path` has to be opened. `is_wal` tells whether its header says WAL mode.
 pub(super) fn access(path: &Path, is_wal: impl FnOnce() -> bool) -> Access {
-    let is_read_only = files::is_read_only(path);
-    if !is_read_only {
+    if !files::is_read_only(path) {
         return Access::Normal;
     }
     let wal = std::fs::metadata(beside(path, "-wal")).ok().map(|file| file.len());
-    Surroundings { is_read_only, is_wal: is_wal(), wal, has_shm: beside(path, "-shm").exists() }.access()
-}
-
-/// What a file that cannot be written looks like from outside. `None`: it can be written.
-#[derive(PartialEq, Eq)]
-pub(super) struct Look {
-    file: Option<FileVersion>,
-    wal: Option<u64>,
-    has_shm: bool,
-}
-
-impl Look {
-    /// The look of the file at `path`.
-    pub(super) fn at(path: &Path) -> Option<Self> {
-        files::is_read_only(path).then(|| Self {
-            file: FileVersion::of(path),
-            wal: std::fs::metadata(beside(path, "-wal")).ok().map(|file| file.len()),
-            has_shm: beside(path, "-shm").exists(),
-        })
-    }
+    Surroundings { is_wal: is_wal(), wal, has_shm: beside(path, "-shm").exists() }.access()
 }
 
 /// The version of the file at `path` that a frozen connection can read. `None`: there are saves in its WAL.
@@ -94,8 +74,7 @@ pub(super) fn version(path: &Path) -> Option<FileVersion> {
 pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // The path is encoded for a URI. What is not ASCII is encoded byte by byte.
     let encode = |byte: &u8| match byte {
-        b'/' | b'.' | b'-' | b'_' => char::from(*byte).to_string(),
-        byte if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
+        byte if byte.is_ascii_alphanumeric() || b"/.-_".contains(byte) => char::from(*byte).to_string(),
         byte => format!("%{byte:02X}"),
     };
     let encoded: String = path.as_os_str().as_encoded_bytes().iter().map(encode).collect();
@@ -115,27 +94,33 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_written_is_frozen_if_it_is_complete() {
         use Access::{Frozen, NeedsRecovery, Normal};
-        // is_read_only, is_wal, length of the WAL, has_shm
+        // is_wal, length of the WAL, has_shm
         let table = [
-            (false, true, None, false, Normal),
-            (false, true, Some(4096), false, Normal),
-            (false, false, None, false, Normal),
-            (true, true, None, false, Frozen),
-            (true, true, None, true, Frozen),
-            (true, true, Some(0), false, Frozen),
-            (true, true, Some(0), true, Normal),
-            (true, true, Some(4096), true, Normal),
-            (true, true, Some(4096), false, NeedsRecovery),
-            (true, true, Some(1), false, NeedsRecovery),
+            (true, None, false, Frozen),
+            (true, None, true, Frozen),
+            (true, Some(0), false, Frozen),
+            (true, Some(0), true, Normal),
+            (true, Some(4096), true, Normal),
+            (true, Some(4096), false, NeedsRecovery),
+            (true, Some(1), false, NeedsRecovery),
             // Whatever the header says: SQLite uses a WAL that is not empty.
-            (true, false, Some(4096), false, NeedsRecovery),
-            (true, false, None, false, Normal),
-            (true, false, Some(0), false, Normal),
+            (false, Some(4096), false, NeedsRecovery),
+            (false, None, false, Normal),
+            (false, Some(0), false, Normal),
         ];
-        for (is_read_only, is_wal, wal, has_shm, expected) in table {
-            let surroundings = Surroundings { is_read_only, is_wal, wal, has_shm };
+        for (is_wal, wal, has_shm, expected) in table {
+            let surroundings = Surroundings { is_wal, wal, has_shm };
             assert_eq!(surroundings.access(), expected, "{surroundings:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_can_be_written_is_opened_as_usual() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.db");
+        std::fs::write(&path, "").unwrap();
+        std::fs::write(beside(&path, "-wal"), "saved").unwrap();
+        assert_eq!(access(&path, || true), Access::Normal);
     }
 
     #[test]

@@ -138,7 +138,8 @@ pub(super) fn require_usable(connection: &Connection, location: &Location) -> Re
             Some(_) => TableKind::Table,
         };
         let mut columns = connection.prepare(
-            "SELECT lower(name), \"notnull\" AND dflt_value IS NULL AND hidden = 0 FROM pragma_table_xinfo('oauthtoken')",
+            "SELECT lower(name), \"notnull\" AND dflt_value IS NULL AND hidden = 0 \
+             FROM pragma_table_xinfo('oauthtoken')",
         )?;
         let columns = columns.query_map([], |row| Ok(ExtraColumn { name: row.get(0)?, needs_value: row.get(1)? }))?;
         let mut extra = columns.collect::<rusqlite::Result<Vec<_>>>()?;
@@ -163,7 +164,8 @@ const HAS_UNTYPED_IDS: &str = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('o
      WHERE lower(name) = 'id' AND (type = '' OR type LIKE '%BLOB%' OR type = 'ANY' COLLATE NOCASE)) \
      AND EXISTS (SELECT 1 FROM oauthtoken WHERE typeof(id) NOT IN ('text', 'null'))";
 /// A whole number that is stored as one with a fraction gets none.
-const CONVERT_IDS: &str = "UPDATE OR IGNORE oauthtoken SET id = CASE WHEN typeof(id) = 'real' AND id = CAST(id AS INTEGER) \
+const CONVERT_IDS: &str = "UPDATE OR IGNORE oauthtoken SET id = \
+     CASE WHEN typeof(id) = 'real' AND id = CAST(id AS INTEGER) \
      THEN CAST(CAST(id AS INTEGER) AS TEXT) ELSE CAST(id AS TEXT) END WHERE typeof(id) NOT IN ('text', 'null')";
 
 /// Does the file have ids that no lookup finds ([`HAS_UNTYPED_IDS`])? A migration converts them.

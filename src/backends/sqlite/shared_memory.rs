@@ -57,10 +57,10 @@ pub(super) const DEAD_MANS_SWITCH: ByteRange = (128, 1);
 ///
 /// Other code of this process, such as Python's own `sqlite3`, may have the file open, too. Its lock on the dead man's
 /// switch is a POSIX lock. This process loses it as soon as our SQLite, or this library, closes any handle of the file
-/// ([`super::file_locks`]). Then the next SQLite of another process would truncate the memory that `sqlite3` still reads
-/// here: a bus error. So a handle that is no longer needed is kept until the file is deleted: other code could open the
-/// file at the moment in which it is closed. If other code has the file open already, the switch and the owner lock
-/// ([`lock_owner`]) stay locked, too. [`MAX_KEPT`] limits the number of such handles.
+/// ([`super::file_locks`]). Then the next SQLite of another process would truncate the memory that `sqlite3` still
+/// reads here: a bus error. So a handle that is no longer needed is kept until the file is deleted: other code could
+/// open the file at the moment in which it is closed. If other code has the file open already, the switch and the owner
+/// lock ([`lock_owner`]) stay locked, too. [`MAX_KEPT`] limits the number of such handles.
 pub(super) struct ShmHandle {
     file: Arc<File>,
     process: u32,
@@ -94,7 +94,7 @@ impl ShmHandle {
 
     /// Opens the `-shm`, or takes a handle of it that was kept.
     pub(super) fn open(shm: &Path) -> Option<Self> {
-        Self::take_kept(shm).or_else(|| open_handle(shm).map(Self::new))
+        Self::take_kept(shm).or_else(|| open_handle(shm).ok().map(Self::new))
     }
 
     /// Opens the `-shm`, or creates it as SQLite does (`unixOpenSharedMemory` in `src/os_unix.c`): with the owner and
@@ -158,8 +158,8 @@ pub(super) fn close_unneeded(deadline: Deadline) {
     }
 }
 
-/// Closes the handles of deleted files, and the oldest ones that are neither in use nor open elsewhere, until `count` of
-/// them are left. Closing a handle releases its locks.
+/// Closes the handles of deleted files, and the oldest ones that are neither in use nor open elsewhere, until `count`
+/// of them are left. Closing a handle releases its locks.
 fn keep_at_most(handles: &mut Vec<Open>, count: usize) {
     handles.retain(|open| open.is_used || !files::is_deleted(&open.file));
     let kept = handles.iter().filter(|open| !open.is_used).count();
@@ -237,8 +237,8 @@ pub(super) fn has_another_owner(shm: &File, database: &File) -> bool {
     others.into_iter().any(|range| file_lock::is_locked(shm, range))
 }
 
-/// Does another program use the WAL for another database than this one? Its SQLite has the dead man's switch locked, but
-/// its process does not have this database open. If that cannot be told, the answer is no.
+/// Does another program use the WAL for another database than this one? Its SQLite has the dead man's switch locked,
+/// but its process does not have this database open. If that cannot be told, the answer is no.
 ///
 /// A lock on the database itself tells nothing. The process has lost it if any of its code has closed the database, for
 /// example after copying the file.
@@ -290,6 +290,22 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_number_of_kept_handles_is_limited() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..MAX_KEPT + 9 {
+            let path = folder.path().join(format!("{number}-shm"));
+            fs::write(&path, "").unwrap();
+            drop(ShmHandle::open(&path));
+        }
+        let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let names = open.filter_map(|handle| fs::read_link(handle.path()).ok());
+        let kept = names.filter(|path| path.starts_with(folder.path())).count();
+        // The last one is kept. Other tests of this process have handles, too.
+        assert!((1..=MAX_KEPT).contains(&kept), "{kept}");
+    }
 
     #[cfg(target_os = "linux")]
     #[test]

@@ -33,7 +33,8 @@ macro_rules! select_by {
             columns!(),
             ", stored.",
             $column,
-            " = ?1 COLLATE BINARY FROM oauthtoken AS found LEFT JOIN oauthtoken AS stored ON stored.rowid = found.rowid WHERE found.",
+            " = ?1 COLLATE BINARY FROM oauthtoken AS found LEFT JOIN oauthtoken AS stored \
+             ON stored.rowid = found.rowid WHERE found.",
             $column,
             " = ?1 COLLATE BINARY"
         )

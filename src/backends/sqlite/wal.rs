@@ -72,8 +72,8 @@ pub(super) fn remove_stray(locks: &FileLocks, opening: &OpeningLock<'_>, wal: &P
 /// file whose program was killed. SQLite would replay the WAL into it.
 ///
 /// SQLite writes WAL mode into the header before it writes a WAL, and deletes the WAL before it leaves the mode
-/// (<https://www.sqlite.org/wal.html>, section 3.3; `sqlite3PagerCloseWal` in `src/pager.c`). With a hot journal the header
-/// may be one that SQLite still has to roll back.
+/// (<https://www.sqlite.org/wal.html>, section 3.3; `sqlite3PagerCloseWal` in `src/pager.c`). With a hot journal the
+/// header may be one that SQLite still has to roll back.
 pub(super) fn require_own(locks: &FileLocks, path: &Path) -> Result<()> {
     // The WAL comes first: another process may be switching to WAL mode.
     let is_stray = files::length(&beside(path, "-wal")) > 0

@@ -9,9 +9,10 @@ use std::path::Path;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::super::atomic_write::{Existing, write_atomically};
 use super::super::backend::DatabaseFormat;
 use super::super::error::{Code, Error, Result};
-use super::super::files::{Existing, require_writable_target, write_atomically};
+use super::super::files::require_writable_target;
 use super::{RowsOfText, invalid_line, is_database};
 use crate::domain::{Field, Row, Token};
 

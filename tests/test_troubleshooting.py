@@ -28,7 +28,9 @@ NO_MESSAGES = {
         "lambda …: (token := OAuthToken(…), …)[0]",
     },
     "src/python/convert.rs": {"an exception"},  # stands for the name of an exception
-    "src/python/refresh_wait.rs": {"LeaseInfo(taken=…, waited=…, gave_up=…, longest_wait=…, failed_saves=…)"},
+    "src/python/refresh_wait.rs": {
+        "LeaseInfo(taken=…, waited=…, gave_up=…, longest_wait=…, failed_saves=…, failed_refreshes=…, backed_off=…)"
+    },
     "src/python/stores.rs": {"<…, not opened>"},
 }
 LITERAL = re.compile(r'"((?:\\.|[^"\\])*)"', re.DOTALL)

@@ -22,6 +22,7 @@ __profile__: Final[str]
 _ErrorCode: TypeAlias = Literal[
     "busy",
     "closed",
+    "refresh-failing",
     "unsupported",
     "invalid-argument",
     "missing-id",
@@ -154,7 +155,7 @@ class LeaseInfo:
 
     Example:
         >>> store.lease_info()
-        LeaseInfo(taken=0, waited=0, gave_up=0, longest_wait=0.000, failed_saves=0)
+        LeaseInfo(taken=0, waited=0, gave_up=0, longest_wait=0.000, failed_saves=0, failed_refreshes=0, backed_off=0)
     """
 
     @property
@@ -176,6 +177,14 @@ class LeaseInfo:
     @property
     def failed_saves(self) -> int:
         """The calls of `save_token` that failed. The SDK swallows their errors while it refreshes."""
+
+    @property
+    def failed_refreshes(self) -> int:
+        """The refreshes that ended without a fresh token, of those that this store acquired a lease for."""
+
+    @property
+    def backed_off(self) -> int:
+        """The finds that failed at once, because refreshes had failed before (`refresh_backoff`)."""
 
 @final
 class Finding:
@@ -202,7 +211,7 @@ class Finding:
           `"network-file-system"`.
         - A problem of this process, with severity `"warning"`: `"failed-saves"`.
         - Problems of rows, with severity `"warning"`: `"duplicate"`, `"no-expiry"`, `"unreadable-expiry"`,
-          `"far-expiry"`, `"no-refresh-token"`, `"unusable"`, `"empty"`.
+          `"far-expiry"`, `"no-refresh-token"`, `"refresh-failing"`, `"unusable"`, `"empty"`.
         """
 
     @property
@@ -253,6 +262,8 @@ class TokenStoreBase:
       a field that is not a `str`, and text without a UTF-8 form, such as half of a surrogate pair.
     - `"closed"`: the store was closed.
     - `"busy"`: another program or thread used the store for longer than `busy_timeout`.
+    - `"refresh-failing"`, in a find of the SDK's `get_token`: the last refreshes have failed, and the next one may not
+      begin yet (`refresh_backoff`). The stored tokens are not lost.
     - `"disk-full"`, `"read-only"`, `"permission-denied"`, `"io-error"`: the operating system or the disk refused an
       operation.
     - `"damaged"`, `"not-a-database"`: the file was damaged or replaced after it was opened.
@@ -588,6 +599,7 @@ class CustomStoreSQLite(TokenStoreBase):
         path: str | PathLike[str] = "zohooauth.db",
         *,
         refresh_lease: timedelta | SupportsFloat = 10.0,
+        refresh_backoff: timedelta | SupportsFloat = 30.0,
         busy_timeout: timedelta | SupportsFloat = 5.0,
         raise_on_missing_id: bool = True,
     ) -> None:
@@ -600,6 +612,9 @@ class CustomStoreSQLite(TokenStoreBase):
                 requester refreshes a token, the others wait. If the refresh takes longer than the lease, the others
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off. All programs
                 that use one file should use the same value.
+            refresh_backoff: The longest time between two refreshes of one token while they fail: a `timedelta` or a
+                number of seconds, not negative. From the second failure on, `get_token` raises `"refresh-failing"` for
+                1, 2, 4, … seconds at most this long, instead of asking Zoho. `0` turns this off (lease, rule 15).
             busy_timeout: The longest wait for other programs and threads that have locked the file: a `timedelta` or a
                 number of seconds, not negative.
             raise_on_missing_id: Whether `find_token_by_id` raises if no row has the id. Otherwise it returns `None`.
@@ -624,13 +639,22 @@ class CustomStoreInMemory(TokenStoreBase):
         0
     """
 
-    def __init__(self, *, refresh_lease: timedelta | SupportsFloat = 10.0, raise_on_missing_id: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        refresh_lease: timedelta | SupportsFloat = 10.0,
+        refresh_backoff: timedelta | SupportsFloat = 30.0,
+        raise_on_missing_id: bool = True,
+    ) -> None:
         """Make an empty store.
 
         Args:
             refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
                 thread refreshes a token, the others wait. If the refresh takes longer than the lease, the others
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off.
+            refresh_backoff: The longest time between two refreshes of one token while they fail: a `timedelta` or a
+                number of seconds, not negative. From the second failure on, `get_token` raises `"refresh-failing"` for
+                1, 2, 4, … seconds at most this long, instead of asking Zoho. `0` turns this off (lease, rule 15).
             raise_on_missing_id: Whether `find_token_by_id` raises if no row has the id. Otherwise it returns `None`.
 
         Raises:
@@ -650,13 +674,22 @@ class CustomStoreList(TokenStoreBase):
         0
     """
 
-    def __init__(self, *, refresh_lease: timedelta | SupportsFloat = 10.0, raise_on_missing_id: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        refresh_lease: timedelta | SupportsFloat = 10.0,
+        refresh_backoff: timedelta | SupportsFloat = 30.0,
+        raise_on_missing_id: bool = True,
+    ) -> None:
         """Make an empty store.
 
         Args:
             refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
                 thread refreshes a token, the others wait. If the refresh takes longer than the lease, the others
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off.
+            refresh_backoff: The longest time between two refreshes of one token while they fail: a `timedelta` or a
+                number of seconds, not negative. From the second failure on, `get_token` raises `"refresh-failing"` for
+                1, 2, 4, … seconds at most this long, instead of asking Zoho. `0` turns this off (lease, rule 15).
             raise_on_missing_id: Whether `find_token_by_id` raises if no row has the id. Otherwise it returns `None`.
 
         Raises:

@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
 
+use crate::domain::backoff::RefreshFailures;
 use crate::domain::lease::Lease;
 use crate::domain::{Key, Row, Token, id};
 use crate::store::backend::{Backend, Change, Durability, Location, Reading, SeenLease, Snapshot, Transaction};
@@ -26,6 +27,7 @@ struct Records {
     last_id: i64,
     last_order: i64,
     leases: BTreeMap<String, Lease>,
+    failures: BTreeMap<String, RefreshFailures>,
 }
 
 /// The position of a row in the list. It is not reused after the row is deleted.
@@ -138,7 +140,7 @@ impl Snapshot for Records {
     }
 
     fn lease(&self, key: &str) -> Result<SeenLease> {
-        Ok(SeenLease { lease: self.leases.get(key).cloned(), now: None })
+        Ok(SeenLease { lease: self.leases.get(key).cloned(), failures: self.failures.get(key).cloned(), now: None })
     }
 }
 
@@ -258,6 +260,10 @@ impl Transaction for UndoLog<'_> {
         if self.records.leases.get(key).is_some_and(|lease| lease.owner == owner) {
             self.records.leases.remove(key);
         }
+        Ok(())
+    }
+    fn record_failures(&mut self, key: &str, failures: &RefreshFailures) -> Result<()> {
+        self.records.failures.insert(key.to_owned(), failures.clone());
         Ok(())
     }
 }

@@ -138,6 +138,37 @@ fn finding(code: &'static str, ids: Vec<String>) -> Finding {
     Finding { code, severity: Severity::Warning, message: format!("{}: {what}", rows(ids.len())), ids, hint }
 }
 
+/// A row whose refreshes have failed since the last one that succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailingRefresh {
+    /// The id of the row.
+    pub id: String,
+    /// How often.
+    pub count: u32,
+    /// When the first of them failed, in milliseconds since the epoch.
+    pub since: i64,
+}
+
+/// Returns the finding about refreshes that fail, at `now` (milliseconds since the epoch).
+#[must_use]
+pub fn refresh_failing(rows_failing: &[FailingRefresh], now: i64) -> Option<Finding> {
+    let since = rows_failing.iter().map(|row| row.since).min()?;
+    let most = rows_failing.iter().map(|row| row.count).max().unwrap_or_default();
+    let minutes = now.saturating_sub(since).max(0) / 60_000;
+    Some(Finding {
+        code: "refresh-failing",
+        severity: Severity::Warning,
+        ids: rows_failing.iter().map(|row| row.id.clone()).collect(),
+        message: format!(
+            "{}: expired, and every refresh has failed for {minutes} min, up to {most} time{} in a row",
+            rows(rows_failing.len()),
+            if most == 1 { "" } else { "s" }
+        ),
+        hint: "Look for Zoho's answer in the log of the program. The store tries again by itself, and a new login is \
+               never delayed.",
+    })
+}
+
 /// Returns the finding about saves that failed in this process, the last one with the error code `last`.
 #[must_use]
 pub fn failed_saves(count: u64, last: &str) -> Option<Finding> {
@@ -248,6 +279,22 @@ mod tests {
         for (count, expected) in [(0, None), (1, text("1 save")), (2, text("2 saves"))] {
             assert_eq!(message(count), expected);
         }
+    }
+
+    #[test]
+    fn refreshes_that_fail_are_one_finding() {
+        let failing =
+            |id: &str, count, minutes: i64| FailingRefresh { id: id.to_owned(), count, since: NOW - minutes * 60_000 };
+        let found =
+            |rows: &[FailingRefresh]| refresh_failing(rows, NOW).map(|found| (found.ids.join(" "), found.message));
+        let text = |ids: &str, text: &str| Some((ids.to_owned(), format!("{text} in a row")));
+        assert_eq!(found(&[]), None);
+        let one = "1 row: expired, and every refresh has failed for 2 min, up to 1 time";
+        assert_eq!(found(&[failing("7", 1, 2)]), text("7", one));
+        let two = "2 rows: expired, and every refresh has failed for 9 min, up to 5 times";
+        assert_eq!(found(&[failing("7", 5, 2), failing("8", 3, 9)]), text("7 8", two));
+        let ahead = "1 row: expired, and every refresh has failed for 0 min, up to 2 times";
+        assert_eq!(found(&[failing("7", 2, -1)]), text("7", ahead), "the clock was set back");
     }
 
     #[test]

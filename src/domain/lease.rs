@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::backoff::RefreshFailures;
 use super::expiry;
 use super::token::{Field, Token};
 
@@ -184,26 +185,55 @@ pub enum Decision {
     Refresh,
     /// Wait. Another requester holds the lease.
     Wait,
+    /// Fail. The last refreshes have failed, and the next one may begin at this time, in milliseconds since the epoch
+    /// (rule 15).
+    BackOff(i64),
 }
 
-/// Decides what to do for a requester (rules 3, 5, 6, 7).
+/// How leases of a store work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long a lease lasts. Zero: there are no leases.
+    pub length: Duration,
+    /// The longest time between two refreshes that fail. Zero: there is no back-off.
+    pub longest_backoff: Duration,
+}
+
+impl Settings {
+    /// Leases of this length, without back-off.
+    #[must_use]
+    pub const fn new(length: Duration) -> Self {
+        Self { length, longest_backoff: Duration::ZERO }
+    }
+
+    /// How long a lease lasts, in milliseconds.
+    #[must_use]
+    pub fn length_ms(&self) -> i64 {
+        i64::try_from(self.length.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// Decides what to do for a requester (rules 3, 5, 6, 7, 15).
 ///
-/// `token` is the completed token, and `lease` the lease under its key. `now` is the SDK's clock, by which the token
-/// expires. `lease_now` is the clock by which the lease expires: it is the same, unless the backend has a clock of its
-/// own. `length` is how long leases of this store last. All times are in milliseconds.
+/// `token` is the completed token. `lease` and `failures` are what is stored under its key. `now` is the SDK's clock,
+/// by which the token expires. `lease_now` is the clock by which the lease expires: it is the same, unless the backend
+/// has a clock of its own. All times are in milliseconds.
 #[must_use]
 pub fn decide(
     token: Token<'_>,
     lease: Option<&Lease>,
+    failures: Option<&RefreshFailures>,
     requester: &Requester,
     (now, lease_now): (i64, i64),
-    length: i64,
+    settings: Settings,
 ) -> Decision {
     if !is_due(token, now) {
         return Decision::Serve;
     }
-    match lease.filter(|lease| lease.is_valid(lease_now, length)) {
-        None => Decision::Acquire,
+    match lease.filter(|lease| lease.is_valid(lease_now, settings.length_ms())) {
+        None => failures
+            .and_then(|failures| failures.next_attempt(token, now, lease_now, settings.longest_backoff))
+            .map_or(Decision::Acquire, Decision::BackOff),
         Some(lease) if requester.holds(lease) => Decision::Refresh,
         Some(_) => Decision::Wait,
     }
@@ -212,26 +242,28 @@ pub fn decide(
 /// What a waiting requester has seen so far. It decides how long the wait may last (rule 8).
 #[derive(Debug, Default)]
 pub struct WaitProgress {
-    /// The first lease that was seen, and after how long.
-    first: Option<(Lease, Duration)>,
+    /// The lease that was seen last, and after how long it was seen first.
+    current: Option<(Lease, Duration)>,
     failed_after: Option<Duration>,
     busy_after: Option<Duration>,
 }
 
 impl WaitProgress {
-    /// Records that after `waited` the row is not fresh, and `lease` is valid.
+    /// Records that after `waited` the row is not fresh, and `lease` is valid at `lease_now` (milliseconds since the
+    /// epoch).
     ///
-    /// If another lease was seen first, its refresh has failed: its holder released it without a new token, or it
-    /// expired.
-    pub fn see_lease(&mut self, lease: &Lease, waited: Duration) {
+    /// Another lease may have been seen before. If that one has expired, its holder was killed or hangs, and this lease
+    /// is waited for as long as a first one. Otherwise its holder has released it, because its refresh has failed.
+    pub fn see_lease(&mut self, lease: &Lease, lease_now: i64, waited: Duration) {
         self.busy_after = None;
-        match &self.first {
-            None => self.first = Some((lease.clone(), waited)),
-            Some((first, _)) if first != lease => {
+        match &self.current {
+            Some((current, _)) if current == lease => return,
+            Some((current, _)) if lease_now < current.until => {
                 self.failed_after.get_or_insert(waited);
             }
-            Some(_) => {}
+            _ => {}
         }
+        self.current = Some((lease.clone(), waited));
     }
 
     /// Records that after `waited` there is no valid lease, but the store is too busy to acquire one.
@@ -245,8 +277,8 @@ impl WaitProgress {
     #[must_use]
     pub fn limit(&self, length: Duration) -> Duration {
         let since = [self.failed_after, self.busy_after].into_iter().flatten().min();
-        // A lease that was first seen late gets its full length, too.
-        let seen_after = self.first.as_ref().map_or(Duration::ZERO, |(_, after)| *after);
+        // A lease that was seen late gets its full length, too.
+        let seen_after = self.current.as_ref().map_or(Duration::ZERO, |(_, after)| *after);
         since.map_or(seen_after.saturating_add(length), |after| after.saturating_add(WAIT_AFTER_FAILURE.min(length)))
     }
 }
@@ -257,6 +289,7 @@ mod tests {
 
     const NOW: i64 = 1_795_300_000_000;
     const LENGTH: i64 = 10_000;
+    const SETTINGS: Settings = Settings { length: Duration::from_secs(10), longest_backoff: Duration::from_secs(30) };
 
     fn token<'a>(values: &[(Field, &'a str)]) -> Token<'a> {
         values.iter().fold(Token::default(), |token, &(field, value)| token.with(field, Some(value)))
@@ -340,9 +373,30 @@ mod tests {
         let due = token(&[(Field::RefreshToken, "r"), (Field::AccessToken, "a"), (Field::ExpiryTime, "0")]);
         let fresh = token(&[(Field::RefreshToken, "r"), (Field::AccessToken, "a")]);
         for (case, who, lease, decision) in &table {
-            assert_eq!(decide(due, lease.as_ref(), who, (NOW, NOW), LENGTH), *decision, "{case}");
-            assert_eq!(decide(fresh, lease.as_ref(), who, (NOW, NOW), LENGTH), Decision::Serve, "fresh: {case}");
+            assert_eq!(decide(due, lease.as_ref(), None, who, (NOW, NOW), SETTINGS), *decision, "{case}");
+            assert_eq!(
+                decide(fresh, lease.as_ref(), None, who, (NOW, NOW), SETTINGS),
+                Decision::Serve,
+                "fresh: {case}"
+            );
         }
+    }
+
+    #[test]
+    fn after_failures_a_refresh_is_delayed_unless_a_lease_is_held() {
+        let me = Requester::new("1-a", 1, 7, true);
+        let due = token(&[(Field::RefreshToken, "r"), (Field::AccessToken, "a"), (Field::ExpiryTime, "0")]);
+        let fresh = token(&[(Field::RefreshToken, "r"), (Field::AccessToken, "a")]);
+        let fingerprint = super::super::backoff::fingerprint(due);
+        let failures = RefreshFailures { count: 2, since: NOW - 9, last: NOW, fingerprint };
+        let lease = |owner: &str| Lease { owner: owner.to_owned(), until: NOW + 1 };
+        let decide =
+            |token, lease: Option<&Lease>, now| decide(token, lease, Some(&failures), &me, (now, now), SETTINGS);
+        assert_eq!(decide(due, None, NOW), Decision::BackOff(NOW + 1_000));
+        assert_eq!(decide(due, None, NOW + 1_000), Decision::Acquire);
+        assert_eq!(decide(due, Some(&lease("1-a-1-7")), NOW), Decision::Refresh);
+        assert_eq!(decide(due, Some(&lease("2-b-1-7")), NOW), Decision::Wait, "the refresh that may succeed");
+        assert_eq!(decide(fresh, None, NOW), Decision::Serve);
     }
 
     #[test]
@@ -357,8 +411,8 @@ mod tests {
             ("the backend's clock is far behind", NOW - hour, Decision::Acquire),
         ];
         for (case, lease_now, decision) in table {
-            assert_eq!(decide(due, Some(&lease), &me, (NOW, lease_now), LENGTH), decision, "{case}");
-            assert_eq!(decide(due, Some(&lease), &me, (NOW + hour, lease_now), LENGTH), decision, "{case}");
+            assert_eq!(decide(due, Some(&lease), None, &me, (NOW, lease_now), SETTINGS), decision, "{case}");
+            assert_eq!(decide(due, Some(&lease), None, &me, (NOW + hour, lease_now), SETTINGS), decision, "{case}");
         }
     }
 
@@ -407,16 +461,20 @@ mod tests {
     #[test]
     fn a_wait_ends_soon_after_the_refresh_has_failed() {
         let lease = |owner: &str, until| Lease { owner: owner.to_owned(), until };
-        let (first, second, third) = (lease("a", 1), lease("b", 2), lease("b", 3));
+        let (first, second, third) = (lease("a", 100_000), lease("b", 200_000), lease("b", 300_000));
+        let (brief, next) = (lease("a", 1_500), lease("c", 2_500));
         let seconds = Duration::from_secs;
         // The valid lease at each second (none: the store is too busy), and how long the wait may last then.
-        let table: [(&str, &[Option<&Lease>], u64); 12] = [
+        let table: [(&str, &[Option<&Lease>], u64); 15] = [
             ("nothing seen yet", &[], 10),
             ("one holder all the time", &[Some(&first), Some(&first), Some(&first)], 10),
             ("a second after 1 s", &[Some(&first), Some(&second)], 1 + 2),
             ("a third does not prolong it", &[Some(&first), Some(&second), Some(&third)], 1 + 2),
             ("the same owner once more", &[Some(&second), Some(&second), Some(&third)], 2 + 2),
             ("the first again", &[Some(&first), Some(&second), Some(&first)], 1 + 2),
+            ("the lease of the first has expired", &[Some(&brief), Some(&brief), Some(&second)], 2 + 10),
+            ("two have expired", &[Some(&brief), Some(&brief), Some(&next), Some(&second)], 3 + 10),
+            ("a second has failed, and a third has expired", &[Some(&first), Some(&next), None, Some(&third)], 1 + 2),
             ("a busy store", &[None, None], 2),
             ("a busy store, and then a holder", &[None, None, Some(&first)], 2 + 10),
             ("a busy store, and then the same holder", &[None, None, Some(&first), Some(&first)], 2 + 10),
@@ -426,17 +484,17 @@ mod tests {
         ];
         for (case, seen, limit) in table {
             let mut progress = WaitProgress::default();
-            for (at, lease) in (0..).zip(seen) {
+            for (at, lease) in (0_u32..).zip(seen) {
                 match lease {
-                    Some(lease) => progress.see_lease(lease, seconds(at)),
-                    None => progress.see_busy_store(seconds(at)),
+                    Some(lease) => progress.see_lease(lease, i64::from(at) * 1_000, seconds(at.into())),
+                    None => progress.see_busy_store(seconds(at.into())),
                 }
             }
             assert_eq!(progress.limit(seconds(10)), seconds(limit), "{case}");
         }
         let mut progress = WaitProgress::default();
-        progress.see_lease(&first, Duration::ZERO);
-        progress.see_lease(&second, Duration::from_millis(100));
+        progress.see_lease(&first, 0, Duration::ZERO);
+        progress.see_lease(&second, 0, Duration::from_millis(100));
         assert_eq!(progress.limit(Duration::from_millis(500)), Duration::from_millis(600), "a short lease");
     }
 

@@ -5,6 +5,7 @@
 //! and new ids are arguments. So each rule is one function, with its truth table below it or in
 //! `tests/data/rules.json`.
 
+pub mod backoff;
 pub mod check;
 pub mod data_centre;
 pub mod expiry;

@@ -16,8 +16,8 @@ use super::convert::exception_name;
 use super::error::{Failure, log};
 use crate::domain::lease::LeaseKey;
 use crate::store::Store;
-use crate::store::error::describe_id;
 use crate::store::held_leases::Acquired;
+use crate::store::lease::describe_key;
 
 /// Makes the class of the guard. PyO3 would make it at its first use, and a fork at that moment would leave it half
 /// made.
@@ -121,9 +121,4 @@ pub(super) fn log_release_with_save(py: Python<'_>, store: &Store, key: &LeaseKe
 /// Writes a log line about a store.
 pub(super) fn log_for(py: Python<'_>, store: &Store, level: &str, text: &str) -> Result<(), Failure> {
     Ok(log(py, level, &format!("{}: {text}", store.location()))?)
-}
-
-/// Describes what a lease is for, without a secret.
-pub(super) fn describe_key(key: &LeaseKey) -> String {
-    key.id().map_or_else(|| "credentials that have no row yet".to_owned(), describe_id)
 }

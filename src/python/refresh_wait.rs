@@ -17,11 +17,11 @@ use super::convert::Sdk;
 use super::error::Failure;
 use super::exit;
 use super::lease_guard::{
-    LeaseGuard, describe_key, log_for, log_pending_lines, or_no_lease, release_at_exit, released_text, tie_to_frame,
+    LeaseGuard, log_for, log_pending_lines, or_no_lease, release_at_exit, released_text, tie_to_frame,
 };
 use crate::domain::lease::{DUE_SOON_MS, Lease, LeaseKey, Requester, WaitProgress};
 use crate::store::held_leases::{Acquired, Counters, requester};
-use crate::store::lease::{Lookup, Outcome};
+use crate::store::lease::{Lookup, Outcome, describe_key};
 use crate::store::{Found, Store};
 
 /// How often a store acquired refresh leases and waited for them, in this process, since it was opened.
@@ -37,23 +37,34 @@ pub(super) struct LeaseInfo {
     longest_wait: f64,
     /// The calls of `save_token` that failed. The SDK swallows their errors while it refreshes.
     failed_saves: u64,
+    /// The refreshes that ended without a fresh token, of those that this store acquired a lease for.
+    failed_refreshes: u64,
+    /// The finds that failed at once, because refreshes had failed before (`refresh_backoff`).
+    backed_off: u64,
 }
 
 impl LeaseInfo {
     pub(super) fn of(store: &Store) -> Self {
-        let Counters { acquired, waited, gave_up, longest_wait } = store.lease_counters();
-        let (longest_wait, failed_saves) = (longest_wait.as_secs_f64(), store.failed_saves());
-        Self { taken: acquired, waited, gave_up, longest_wait, failed_saves }
+        let Counters { acquired, waited, gave_up, longest_wait, failed, backed_off } = store.lease_counters();
+        Self {
+            taken: acquired,
+            waited,
+            gave_up,
+            longest_wait: longest_wait.as_secs_f64(),
+            failed_saves: store.failed_saves(),
+            failed_refreshes: failed,
+            backed_off,
+        }
     }
 }
 
 #[pymethods]
 impl LeaseInfo {
     fn __repr__(&self) -> String {
-        let Self { taken, waited, gave_up, longest_wait, failed_saves } = self;
+        let Self { taken, waited, gave_up, longest_wait, failed_saves, failed_refreshes, backed_off } = self;
         format!(
             "LeaseInfo(taken={taken}, waited={waited}, gave_up={gave_up}, longest_wait={longest_wait:.3}, \
-             failed_saves={failed_saves})"
+             failed_saves={failed_saves}, failed_refreshes={failed_refreshes}, backed_off={backed_off})"
         )
     }
 }
@@ -109,7 +120,8 @@ pub(super) fn wait_for_row(
             _ => Ok(()),
         };
         or_no_lease(py, store, tied)?;
-        if let (true, Outcome::Refresh(Acquired { key, .. }) | Outcome::Wait(key, _)) = (may_hold_abandoned, &outcome) {
+        if let (true, Outcome::Refresh(Acquired { key, .. }) | Outcome::Wait(key, ..)) = (may_hold_abandoned, &outcome)
+        {
             may_hold_abandoned = false;
             if let Some(outer) = or_no_lease(py, store, calls_of(&frame.getattr("f_back")?))? {
                 let owner = caller.requester.owner();
@@ -126,14 +138,18 @@ pub(super) fn wait_for_row(
                 log_for(py, store, "warning", &format!("continues without a lease: {problem}"))?;
                 wait.end(true).map(|()| false)
             }
-            Outcome::Wait(key, lease)
+            Outcome::BackOff(error) => {
+                wait.end(true)?;
+                return Err(error.clone().into());
+            }
+            Outcome::Wait(key, lease, _)
                 if !caller.has_greenlets
                     && caller.requester.is_same_process(lease)
                     && release_if_abandoned(py, store, key)? =>
             {
                 continue;
             }
-            Outcome::Wait(key, lease) => wait.see_lease(key, lease, attempted_at),
+            Outcome::Wait(key, lease, lease_now) => wait.see_lease(key, lease, *lease_now, attempted_at),
             Outcome::Busy => wait.see_busy_store(attempted_at),
         };
         if !again? {
@@ -210,13 +226,19 @@ struct RefreshWait<'py, 's> {
 
 impl RefreshWait<'_, '_> {
     /// Another requester holds the lease. Returns whether to try again.
-    fn see_lease(&mut self, key: &LeaseKey, lease: &Lease, attempted_at: Instant) -> Result<bool, Failure> {
+    fn see_lease(
+        &mut self,
+        key: &LeaseKey,
+        lease: &Lease,
+        lease_now: i64,
+        attempted_at: Instant,
+    ) -> Result<bool, Failure> {
         if self.begun.is_none() {
             let text = format!("process {} refreshes {}: waiting", lease.process_id(), describe_key(key));
             log_for(self.py, self.store, "debug", &text)?;
         }
         let waited = self.begun.get_or_insert_with(Instant::now).elapsed();
-        self.progress.see_lease(lease, waited);
+        self.progress.see_lease(lease, lease_now, waited);
         self.sleep(attempted_at)
     }
 

@@ -30,7 +30,7 @@ use crate::backends::BACKUP_FORMAT;
 use crate::backends::list::List;
 #[cfg(feature = "sqlite")]
 use crate::backends::sqlite::{Memory, Sqlite};
-use crate::domain::lease::DUE_SOON_MS;
+use crate::domain::lease::{DUE_SOON_MS, Settings};
 use crate::domain::{Field, Token};
 use crate::store::backend::Backend;
 use crate::store::deadline::Deadline;
@@ -76,12 +76,30 @@ pub(super) struct CustomStoreList;
 /// The default of `refresh_lease`.
 const DEFAULT_REFRESH_LEASE: Duration = Duration::from_secs(10);
 
+/// The default of `refresh_backoff`.
+const DEFAULT_REFRESH_BACKOFF: Duration = Duration::from_secs(30);
+
 /// The default of `busy_timeout`.
 #[cfg(feature = "sqlite")]
 const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a store in memory waits for another thread. That is ample: a change takes microseconds.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The arguments about refreshes that every constructor has.
+struct RefreshArguments<'py> {
+    lease: Given<'py>,
+    backoff: Given<'py>,
+}
+
+impl RefreshArguments<'_> {
+    fn settings(&self) -> Result<Settings, Failure> {
+        Ok(Settings {
+            length: duration_or("refresh_lease", &self.lease, DEFAULT_REFRESH_LEASE)?,
+            longest_backoff: duration_or("refresh_backoff", &self.backoff, DEFAULT_REFRESH_BACKOFF)?,
+        })
+    }
+}
 
 impl TokenStoreBase {
     const fn unopened() -> Self {
@@ -91,7 +109,7 @@ impl TokenStoreBase {
     /// Opens the store that `make` returns.
     fn init(
         this: &Bound<'_, Self>,
-        refresh_lease: &Given<'_>,
+        refresh: &RefreshArguments<'_>,
         raise_on_missing_id: &Given<'_>,
         timeout: impl FnOnce() -> Result<Duration, Failure>,
         make: impl FnOnce(Duration) -> Result<Store, Failure>,
@@ -106,8 +124,8 @@ impl TokenStoreBase {
                 return Err(again());
             }
             let raise_on_missing_id = flag("raise_on_missing_id", raise_on_missing_id)?;
-            let refresh_lease = duration_or("refresh_lease", refresh_lease, DEFAULT_REFRESH_LEASE)?;
-            let store = make(timeout()?)?.with_refresh_lease(refresh_lease);
+            let settings = refresh.settings()?;
+            let store = make(timeout()?)?.with_refresh_settings(settings);
             this.get().opened.set(Opened { store: Arc::new(store), sdk, raise_on_missing_id }).map_err(|_| again())
         };
         open().map_err(|failure| {
@@ -386,26 +404,30 @@ impl CustomStoreSQLite {
     #[new]
     #[pyo3(
         signature = (*_args, **_kwargs),
-        text_signature = "(path='zohooauth.db', *, refresh_lease=10.0, busy_timeout=5.0, raise_on_missing_id=True)"
+        text_signature = "(path='zohooauth.db', *, refresh_lease=10.0, refresh_backoff=30.0, busy_timeout=5.0, \
+                          raise_on_missing_id=True)"
     )]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
     }
 
     #[pyo3(signature = (
-        path=Given(None), *, refresh_lease=Given(None), busy_timeout=Given(None), raise_on_missing_id=Given(None)
+        path=Given(None), *, refresh_lease=Given(None), refresh_backoff=Given(None), busy_timeout=Given(None),
+        raise_on_missing_id=Given(None)
     ))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
     fn __init__(
         this: &Bound<'_, Self>,
         path: Given<'_>,
         refresh_lease: Given<'_>,
+        refresh_backoff: Given<'_>,
         busy_timeout: Given<'_>,
         raise_on_missing_id: Given<'_>,
     ) -> PyResult<()> {
         let py = this.py();
         let timeout = || duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT);
-        TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, timeout, |timeout| {
+        let refresh = RefreshArguments { lease: refresh_lease, backoff: refresh_backoff };
+        TokenStoreBase::init(this.as_super(), &refresh, &raise_on_missing_id, timeout, |timeout| {
             let default = PyString::new(py, "zohooauth.db").into_any();
             let path = file_path(path.0.as_ref().unwrap_or(&default))?;
             let mut warnings = Vec::new();
@@ -425,32 +447,50 @@ impl CustomStoreSQLite {
 #[pymethods]
 impl CustomStoreInMemory {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(*, refresh_lease=10.0, raise_on_missing_id=True)")]
+    #[pyo3(
+        signature = (*_args, **_kwargs),
+        text_signature = "(*, refresh_lease=10.0, refresh_backoff=30.0, raise_on_missing_id=True)"
+    )]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
     }
 
-    #[pyo3(signature = (*, refresh_lease=Given(None), raise_on_missing_id=Given(None)))]
+    #[pyo3(signature = (*, refresh_lease=Given(None), refresh_backoff=Given(None), raise_on_missing_id=Given(None)))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
-    fn __init__(this: &Bound<'_, Self>, refresh_lease: Given<'_>, raise_on_missing_id: Given<'_>) -> PyResult<()> {
+    fn __init__(
+        this: &Bound<'_, Self>,
+        refresh_lease: Given<'_>,
+        refresh_backoff: Given<'_>,
+        raise_on_missing_id: Given<'_>,
+    ) -> PyResult<()> {
+        let refresh = RefreshArguments { lease: refresh_lease, backoff: refresh_backoff };
         let make = |timeout| open(this.py(), timeout, |_| Ok(Box::new(Memory::new()?)));
-        TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, || Ok(MEMORY_TIMEOUT), make)
+        TokenStoreBase::init(this.as_super(), &refresh, &raise_on_missing_id, || Ok(MEMORY_TIMEOUT), make)
     }
 }
 
 #[pymethods]
 impl CustomStoreList {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(*, refresh_lease=10.0, raise_on_missing_id=True)")]
+    #[pyo3(
+        signature = (*_args, **_kwargs),
+        text_signature = "(*, refresh_lease=10.0, refresh_backoff=30.0, raise_on_missing_id=True)"
+    )]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
     }
 
-    #[pyo3(signature = (*, refresh_lease=Given(None), raise_on_missing_id=Given(None)))]
+    #[pyo3(signature = (*, refresh_lease=Given(None), refresh_backoff=Given(None), raise_on_missing_id=Given(None)))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
-    fn __init__(this: &Bound<'_, Self>, refresh_lease: Given<'_>, raise_on_missing_id: Given<'_>) -> PyResult<()> {
+    fn __init__(
+        this: &Bound<'_, Self>,
+        refresh_lease: Given<'_>,
+        refresh_backoff: Given<'_>,
+        raise_on_missing_id: Given<'_>,
+    ) -> PyResult<()> {
+        let refresh = RefreshArguments { lease: refresh_lease, backoff: refresh_backoff };
         let make = |timeout| open(this.py(), timeout, |_| Ok(Box::new(List::new())));
-        TokenStoreBase::init(this.as_super(), &refresh_lease, &raise_on_missing_id, || Ok(MEMORY_TIMEOUT), make)
+        TokenStoreBase::init(this.as_super(), &refresh, &raise_on_missing_id, || Ok(MEMORY_TIMEOUT), make)
     }
 }
 

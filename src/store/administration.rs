@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use super::backend::Transaction;
+use super::backend::{Snapshot, Transaction};
 use super::error::{Code, describe_id};
 use super::{Error, Result, Store, Wait, present};
-use crate::domain::check::{self, Finding, RowChecker};
+use crate::domain::backoff::{self, RefreshFailures};
+use crate::domain::check::{self, FailingRefresh, Finding, RowChecker};
 use crate::domain::identity::{self, Key};
 use crate::domain::import::Remark;
-use crate::domain::{Field, Row, import, merge, purge};
+use crate::domain::lease::{self, Lease};
+use crate::domain::{Field, Row, expiry, import, merge, purge};
 
 /// How many rows of an import had which result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,24 +115,76 @@ impl Store {
         Ok(rows.len())
     }
 
+    /// Returns all rows, the oldest first, each with who refreshes it at `now` (milliseconds since the epoch).
+    pub fn all_with_refresh_states(&self, now: i64) -> Result<Vec<(Row, RefreshState)>> {
+        let mut states = Vec::new();
+        self.read(|rows| {
+            states.clear();
+            for row in super::all_rows(rows)? {
+                let state = refresh_state(rows, &row, now);
+                states.push((row, state));
+            }
+            Ok(())
+        })?;
+        Ok(states)
+    }
+
     /// Returns what is wrong with the store at `now` (milliseconds since the epoch). Changes nothing.
     pub fn check(&self, now: i64) -> Result<Vec<Finding>> {
         let mut findings = self.run(self.deadline(Wait::Yes), |backend, deadline| backend.check(deadline))?;
         let mut checker = RowChecker::new(now);
+        let mut failing = Vec::new();
         let result = self.read(|rows| {
             checker = RowChecker::new(now);
+            failing.clear();
+            let mut due = Vec::new();
             rows.each(&mut |row| {
                 checker.add(&row);
+                if lease::is_due(expiry::readable(row.token()), now) {
+                    due.push(row);
+                }
                 Ok(())
-            })
+            })?;
+            for row in &due {
+                failing.extend(refresh_state(rows, row, now).failing);
+            }
+            Ok(())
         });
         match result {
             Ok(()) => findings.extend(checker.findings()),
             Err(error) => findings.push(error.into_finding()?),
         }
+        findings.extend(check::refresh_failing(&failing, now));
         let last = Code::ALL[self.failed_saves.last.load(Ordering::Relaxed)];
         findings.extend(check::failed_saves(self.failed_saves(), last.name()));
         Ok(findings)
+    }
+}
+
+/// Who refreshes a row, and how often that has failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RefreshState {
+    /// The id of the process that holds the lease.
+    pub held_by: Option<String>,
+    /// The refreshes that have failed since the last one that succeeded.
+    pub failing: Option<FailingRefresh>,
+}
+
+/// A problem with the tables of leases and failures is no problem of the row.
+fn refresh_state(rows: &dyn Snapshot, row: &Row, now: i64) -> RefreshState {
+    let token = expiry::readable(row.token());
+    let Some(key) = lease::lease_key(token, Some(row.id())) else { return RefreshState::default() };
+    let Ok(seen) = rows.lease(key.as_str()) else { return RefreshState::default() };
+    let now = seen.now.unwrap_or(now);
+    let is_held = |lease: &Lease| now < lease.until;
+    let fails = |failures: &RefreshFailures| failures.counts(&backoff::fingerprint(token), now);
+    RefreshState {
+        held_by: seen.lease.filter(is_held).map(|lease| lease.process_id().to_owned()),
+        failing: seen.failures.filter(fails).map(|failures| FailingRefresh {
+            id: row.id().to_owned(),
+            count: failures.count,
+            since: failures.since,
+        }),
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use super::deadline::Deadline;
 use super::error::Result;
 pub use super::location::Location;
+use crate::domain::backoff::RefreshFailures;
 use crate::domain::check::Finding;
 use crate::domain::identity::Keys;
 use crate::domain::lease::Lease;
@@ -48,7 +49,7 @@ pub trait Snapshot {
     /// included; 0 if there was none.
     fn last_id(&self) -> Result<i64>;
 
-    /// Returns the lease under this key, whether it is still valid or not.
+    /// Returns the lease under this key, whether it is still valid or not, and the failures that are recorded there.
     fn lease(&self, key: &str) -> Result<SeenLease>;
 }
 
@@ -57,6 +58,8 @@ pub trait Snapshot {
 pub struct SeenLease {
     /// The lease, if there is one.
     pub lease: Option<Lease>,
+    /// The last refreshes, if they have failed.
+    pub failures: Option<RefreshFailures>,
     /// The time of the backend's own clock when it read the lease, in milliseconds since the epoch. `None` if the
     /// backend has no clock: then the clock of the requester's machine counts.
     pub now: Option<i64>,
@@ -88,6 +91,9 @@ pub trait Transaction: Snapshot {
 
     /// Removes the lease under this key if `owner` holds it.
     fn release_lease(&mut self, key: &str, owner: &str) -> Result<()>;
+
+    /// Records under this key that refreshes have failed, and replaces what was recorded before.
+    fn record_failures(&mut self, key: &str, failures: &RefreshFailures) -> Result<()>;
 
     /// Requires that the values which this transaction replaces do not stay readable anywhere. Deleted values never do.
     fn scrub_replaced(&mut self) {}

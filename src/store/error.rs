@@ -83,6 +83,10 @@ catalogue! {
     Closed "closed"
         "was closed: this store object cannot be used any more" Unchanged
         "Open another store."
+    RefreshFailing "refresh-failing"
+        "has a token that cannot be refreshed: {}" Kept
+        "Look for Zoho's answer in the log of the program. The store tries again by itself, and a new login is never \
+         delayed."
     Unsupported "unsupported"
         "{} is not available in this build" Unchanged
         "Install a build of zoho-token-store that has it."
@@ -283,6 +287,17 @@ impl Error {
     #[must_use]
     pub fn busy(location: &Location, waited: Duration) -> Self {
         Self::new(Code::Busy, location).with(waited.as_secs_f64().to_string())
+    }
+
+    /// The last `count` refreshes of a token have failed, the first of them `failing_for` ago. The next one may begin
+    /// after `next`. `what` names the token without a secret.
+    #[must_use]
+    pub fn refresh_failing(location: &Location, what: &str, count: u32, failing_for: Duration, next: Duration) -> Self {
+        let (failing_for, next) = (failing_for.as_secs_f64(), next.as_secs_f64());
+        Self::new(Code::RefreshFailing, location).with(format!(
+            "the last {count} refreshes of {what} have failed, the first one {failing_for:.0} s ago, and the next one \
+             may begin in {next:.1} s"
+        ))
     }
 
     /// No row has this id.

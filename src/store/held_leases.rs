@@ -10,7 +10,8 @@ use super::backend::Durability;
 use super::deadline::Deadline;
 use super::lock_order::{Ordered, Rank};
 use super::{Store, fork};
-use crate::domain::lease::{Lease, LeaseKey, Requester};
+use crate::domain::backoff::RefreshFailures;
+use crate::domain::lease::{Lease, LeaseKey, Requester, Settings};
 
 /// A lease that a requester has acquired. It is to be released if nobody saves a new token.
 #[derive(Clone, Debug)]
@@ -26,10 +27,21 @@ pub struct Acquired {
 pub(super) struct HeldLease {
     pub(super) key: LeaseKey,
     pub(super) lease: Lease,
+    /// Names the credentials that are being refreshed ([`crate::domain::backoff::fingerprint`]).
+    pub(super) fingerprint: String,
     /// Identifies the call that the lease was acquired for.
     pub(super) call: usize,
+    acquired_at: Instant,
     /// Changes when its owner acquires it again. So an earlier [`Acquired`] cannot release it any more.
     number: u64,
+}
+
+impl HeldLease {
+    /// The time now, in milliseconds since the epoch, by the clock that the end of the lease was computed with.
+    fn now(&self, settings: Settings) -> i64 {
+        let elapsed = i64::try_from(self.acquired_at.elapsed().as_millis()).unwrap_or(i64::MAX);
+        self.lease.until.saturating_sub(settings.length_ms()).saturating_add(elapsed)
+    }
 }
 
 #[derive(Default)]
@@ -40,7 +52,7 @@ struct ProcessLeases {
 
 /// The leases of one store that this process holds, and counters.
 pub(super) struct HeldLeases {
-    pub(super) length: Duration,
+    pub(super) settings: Settings,
     list: Ordered<ProcessLeases>,
     /// The number of held leases, to be read without the lock.
     count: AtomicUsize,
@@ -48,6 +60,8 @@ pub(super) struct HeldLeases {
     acquired: AtomicU64,
     waited: AtomicU64,
     gave_up: AtomicU64,
+    failed: AtomicU64,
+    backed_off: AtomicU64,
     longest_wait_ns: AtomicU64,
     /// When a thread last looked for abandoned calls.
     last_look: Mutex<Option<Instant>>,
@@ -55,7 +69,7 @@ pub(super) struct HeldLeases {
 
 impl Default for HeldLeases {
     fn default() -> Self {
-        Self::new(Duration::ZERO)
+        Self::new(Settings::new(Duration::ZERO))
     }
 }
 
@@ -68,6 +82,10 @@ pub struct Counters {
     pub waited: u64,
     /// Waits that ended without a fresh row.
     pub gave_up: u64,
+    /// Leases that were released although no fresh token was saved.
+    pub failed: u64,
+    /// Finds that failed at once, because refreshes had failed before.
+    pub backed_off: u64,
     /// The longest wait.
     pub longest_wait: Duration,
 }
@@ -77,22 +95,20 @@ pub struct Counters {
 const LIST_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl HeldLeases {
-    pub(super) fn new(length: Duration) -> Self {
+    pub(super) fn new(settings: Settings) -> Self {
         Self {
-            length,
+            settings,
             list: Ordered::new(Rank::HeldLeases, ProcessLeases::default()),
             count: AtomicUsize::default(),
             next_number: AtomicU64::default(),
             acquired: AtomicU64::default(),
             waited: AtomicU64::default(),
             gave_up: AtomicU64::default(),
+            failed: AtomicU64::default(),
+            backed_off: AtomicU64::default(),
             longest_wait_ns: AtomicU64::default(),
             last_look: Mutex::new(None),
         }
-    }
-
-    pub(super) fn length_ms(&self) -> i64 {
-        i64::try_from(self.length.as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Runs `work` on the held leases. Returns the default if the lock cannot be acquired.
@@ -110,14 +126,14 @@ impl HeldLeases {
     }
 
     /// Adds a lease that was acquired just now. `now` is the clock by which it expires.
-    pub(super) fn add(&self, key: LeaseKey, lease: Lease, call: usize, now: i64) -> Acquired {
+    pub(super) fn add(&self, key: LeaseKey, lease: Lease, fingerprint: String, call: usize, now: i64) -> Acquired {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         self.acquired.fetch_add(1, Ordering::Relaxed);
         let acquired = Acquired { key: key.clone(), is_new: true, number };
         self.with(|leases| {
             // An expired lease belongs to nobody, whatever became of its refresh.
             leases.retain(|held| held.lease.until > now && held.key != key);
-            leases.push(HeldLease { key, lease, call, number });
+            leases.push(HeldLease { key, lease, fingerprint, call, acquired_at: Instant::now(), number });
         });
         acquired
     }
@@ -131,6 +147,11 @@ impl HeldLeases {
             }
         });
         Acquired { key, is_new: false, number }
+    }
+
+    /// Counts a find that fails because of back-off.
+    pub(super) fn count_backed_off(&self) {
+        self.backed_off.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Removes and returns the leases that match.
@@ -163,6 +184,15 @@ pub fn requester(task: u64, yields: bool) -> Option<Requester> {
     Some(Requester::new(name, THREAD.with(|number| *number), task, yields))
 }
 
+/// What has become of a refresh whose lease is released without a fresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refresh {
+    /// It has failed.
+    Failed,
+    /// The store is closed, or the interpreter ends.
+    Interrupted,
+}
+
 /// How long the release of a lease waits for a busy store. A lease that is not released expires by itself.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -172,7 +202,7 @@ const ABANDONED_CALL_POLL: Duration = Duration::from_millis(20);
 impl Store {
     /// Releases a lease, unless it was released already or its owner acquired it again. Returns whether it did.
     pub fn release_lease(&self, acquired: &Acquired) -> bool {
-        !self.release_leases(|held| held.number == acquired.number).is_empty()
+        !self.release_leases(Refresh::Failed, |held| held.number == acquired.number).is_empty()
     }
 
     /// Releases the leases that `owner` holds for abandoned calls, and returns their keys. It keeps the lease under
@@ -183,22 +213,38 @@ impl Store {
         requested: &LeaseKey,
         is_abandoned: impl Fn(usize) -> bool,
     ) -> Vec<LeaseKey> {
-        self.release_leases(|held| held.lease.owner == owner && held.key != *requested && is_abandoned(held.call))
+        self.release_leases(Refresh::Failed, |held| {
+            held.lease.owner == owner && held.key != *requested && is_abandoned(held.call)
+        })
     }
 
     /// Releases all leases that this process holds, and returns their keys.
     pub fn release_all_leases(&self) -> Vec<LeaseKey> {
-        self.release_leases(|_| true)
+        self.release_leases(Refresh::Interrupted, |_| true)
     }
 
-    fn release_leases(&self, matches: impl FnMut(&HeldLease) -> bool) -> Vec<LeaseKey> {
+    fn release_leases(&self, refresh: Refresh, matches: impl FnMut(&HeldLease) -> bool) -> Vec<LeaseKey> {
         let held = self.leases.remove(matches);
         if held.is_empty() {
             return Vec::new();
         }
+        // Kept for a second attempt. If only the answer of the first one was lost, the second finds its records.
+        let mut records: Vec<Option<RefreshFailures>> = vec![None; held.len()];
+        let counts_failures = refresh == Refresh::Failed && !self.leases.settings.longest_backoff.is_zero();
         let released = self.run(Deadline::after(RELEASE_TIMEOUT), |backend, deadline| {
             backend.write(deadline, Durability::Relaxed, &mut |transaction| {
-                held.iter().try_for_each(|held| transaction.release_lease(held.key.as_str(), &held.lease.owner))
+                for (held, record) in held.iter().zip(&mut records) {
+                    transaction.release_lease(held.key.as_str(), &held.lease.owner)?;
+                    if counts_failures && record.is_none() {
+                        let seen = transaction.lease(held.key.as_str())?;
+                        let now = seen.now.unwrap_or_else(|| held.now(self.leases.settings));
+                        *record = Some(RefreshFailures::after_another(seen.failures.as_ref(), &held.fingerprint, now));
+                    }
+                    if let Some(record) = record {
+                        transaction.record_failures(held.key.as_str(), record)?;
+                    }
+                }
+                Ok(())
             })
         });
         if released.is_err() {
@@ -211,6 +257,9 @@ impl Store {
                 }
             });
             return Vec::new();
+        }
+        if refresh == Refresh::Failed {
+            self.leases.failed.fetch_add(held.len() as u64, Ordering::Relaxed);
         }
         held.into_iter().map(|held| held.key).collect()
     }
@@ -243,6 +292,8 @@ impl Store {
             acquired: leases.acquired.load(Ordering::Relaxed),
             waited: leases.waited.load(Ordering::Relaxed),
             gave_up: leases.gave_up.load(Ordering::Relaxed),
+            failed: leases.failed.load(Ordering::Relaxed),
+            backed_off: leases.backed_off.load(Ordering::Relaxed),
             longest_wait: Duration::from_nanos(leases.longest_wait_ns.load(Ordering::Relaxed)),
         }
     }

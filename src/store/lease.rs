@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use super::backend::{Durability, Snapshot};
 use super::deadline::Deadline;
-use super::error::Result;
+use super::error::{Error, Result, describe_id};
 use super::held_leases::{Acquired, HeldLease, HeldLeases};
 use super::{Found, KeyedLease, Store, present};
-use crate::domain::lease::{self, Decision, Lease, LeaseKey, Requester};
+use crate::domain::backoff::{self, RefreshFailures};
+use crate::domain::lease::{self, Decision, Lease, LeaseKey, Requester, Settings};
 use crate::domain::{Key, Row, Token, identity};
 
 /// What a requester looks for.
@@ -59,8 +60,10 @@ pub enum Outcome {
     Serve,
     /// Return the row, so that the SDK refreshes it. The lease is to be released if nobody saves a new token.
     Refresh(Acquired),
-    /// Another requester refreshes. Try again later.
-    Wait(LeaseKey, Lease),
+    /// Another requester refreshes. Try again later. The last value is the time by the clock that the lease expires by.
+    Wait(LeaseKey, Lease, i64),
+    /// Fail with this error: the last refreshes have failed, and the next one may not begin yet.
+    BackOff(Error),
     /// The store is too busy to acquire the lease. Try again later.
     Busy,
     /// Return the row. There is a problem with the lease, described without secrets.
@@ -73,29 +76,31 @@ struct View {
     found: Option<Found>,
     decision: Option<(Decision, LeaseKey)>,
     lease: Option<Lease>,
+    failures: Option<RefreshFailures>,
+    fingerprint: String,
     /// The time by the clock that leases expire by.
     lease_now: i64,
     problem: Option<String>,
 }
 
 impl Store {
-    /// The same store with leases of this length. Zero turns leases off.
+    /// The same store with refresh leases.
     #[must_use]
-    pub fn with_refresh_lease(mut self, length: Duration) -> Self {
-        self.leases = HeldLeases::new(length);
+    pub fn with_refresh_settings(mut self, settings: Settings) -> Self {
+        self.leases = HeldLeases::new(settings);
         self
     }
 
     /// How long a lease lasts. A requester waits for one lease at most as long.
     #[must_use]
     pub const fn refresh_lease(&self) -> Duration {
-        self.leases.length
+        self.leases.settings.length
     }
 
     /// Would the SDK refresh the result at `now` (milliseconds since the epoch)? Always false if leases are off.
     #[must_use]
     pub fn is_due(&self, lookup: Lookup<'_>, found: Option<&Found>, now: impl FnOnce() -> i64) -> bool {
-        !self.leases.length.is_zero() && lease::is_due(lookup.completed(found), now())
+        !self.leases.settings.length.is_zero() && lease::is_due(lookup.completed(found), now())
     }
 
     /// Reads row and lease, and acquires the lease if the decision says so (rule 5).
@@ -129,7 +134,7 @@ impl Store {
                     return Ok(());
                 }
                 if let (Some((Decision::Acquire, key)), None) = (&locked.decision, &locked.problem) {
-                    let until = locked.lease_now.saturating_add(self.leases.length_ms());
+                    let until = locked.lease_now.saturating_add(self.leases.settings.length_ms());
                     let lease = Lease { owner: requester.owner().to_owned(), until };
                     transaction.acquire_lease(key.as_str(), &lease)?;
                     written = Some(lease.clone());
@@ -160,31 +165,43 @@ impl Store {
         match rows.lease(key.as_str()) {
             Ok(seen) => {
                 let counts = |lease: &Lease| self.backend.is_shared() || requester.is_same_process(lease);
-                (view.lease, backend_now) = (seen.lease.filter(counts), seen.now);
+                (view.lease, view.failures, backend_now) = (seen.lease.filter(counts), seen.failures, seen.now);
             }
             Err(error) => view.problem = Some(error.to_string()),
         }
         // Read after the lease. Otherwise a lease that was acquired in between could seem to start in the future.
         let now = clock();
         view.lease_now = backend_now.unwrap_or(now);
-        let length = self.leases.length_ms();
-        view.decision =
-            Some((lease::decide(token, view.lease.as_ref(), requester, (now, view.lease_now), length), key));
+        let times = (now, view.lease_now);
+        let (lease, failures) = (view.lease.as_ref(), view.failures.as_ref());
+        let decision = lease::decide(token, lease, failures, requester, times, self.leases.settings);
+        if decision != Decision::Serve {
+            view.fingerprint = backoff::fingerprint(token);
+        }
+        view.decision = Some((decision, key));
         Ok(view)
     }
 
     fn attempt(&self, view: View, call: usize) -> Attempt {
-        let outcome = match (view.decision, view.problem, view.lease) {
+        let View { found, decision, lease, failures, fingerprint, lease_now, problem } = view;
+        let outcome = match (decision, problem, lease) {
             (None | Some((Decision::Serve, _)), ..) => Outcome::Serve,
             (_, Some(problem), _) => Outcome::NoLease(problem),
+            (Some((Decision::BackOff(next), key)), ..) => failures.map_or(Outcome::Serve, |failures| {
+                let until = |from: i64, to: i64| Duration::from_millis(to.saturating_sub(from).try_into().unwrap_or(0));
+                let (failing_for, left) = (until(failures.since, lease_now), until(lease_now, next));
+                self.leases.count_backed_off();
+                let what = describe_key(&key);
+                Outcome::BackOff(Error::refresh_failing(self.location(), &what, failures.count, failing_for, left))
+            }),
             (Some((Decision::Acquire, key)), _, Some(lease)) => {
-                Outcome::Refresh(self.leases.add(key, lease, call, view.lease_now))
+                Outcome::Refresh(self.leases.add(key, lease, fingerprint, call, lease_now))
             }
             (Some((Decision::Refresh, key)), ..) => Outcome::Refresh(self.leases.reassign(key, call)),
-            (Some((Decision::Wait, key)), _, Some(lease)) => Outcome::Wait(key, lease),
+            (Some((Decision::Wait, key)), _, Some(lease)) => Outcome::Wait(key, lease, lease_now),
             (Some((Decision::Acquire | Decision::Wait, _)), _, None) => Outcome::Serve,
         };
-        Attempt { found: view.found, outcome }
+        Attempt { found, outcome }
     }
 
     /// Saves like [`Store::save`]. If the token has a new access token, the same transaction releases the leases of
@@ -213,4 +230,11 @@ impl Store {
         self.leases.remove(|one| held.iter().any(|(_, lease)| *lease == one.lease));
         Ok((saved.id, held.into_iter().map(|(key, _)| key).collect()))
     }
+}
+
+/// Describes what a lease is for, without a secret.
+#[must_use]
+pub fn describe_key(key: &LeaseKey) -> String {
+    key.id()
+        .map_or_else(|| "credentials that have no row yet".to_owned(), |id| format!("the row with {}", describe_id(id)))
 }

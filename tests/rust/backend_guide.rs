@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::{Clock, Folder, Miniature, NOW, TIMEOUT, token};
 use zoho_token_store::domain::Row;
-use zoho_token_store::domain::lease::Requester;
+use zoho_token_store::domain::lease::{Requester, Settings};
 use zoho_token_store::store::administration::ImportCounts;
 use zoho_token_store::store::backend::{Backend, Durability};
 use zoho_token_store::store::deadline::Deadline;
@@ -31,7 +31,7 @@ mod a_backend_on_a_server {
     fn store() -> (Store, Arc<AtomicUsize>) {
         let server = Miniature::new(Clock::new());
         let round_trips = Arc::clone(&server.network.round_trips);
-        let store = Store::new(Box::new(server), TIMEOUT).with_refresh_lease(Duration::from_secs(10));
+        let store = Store::new(Box::new(server), TIMEOUT).with_refresh_settings(Settings::new(Duration::from_secs(10)));
         store.save(token(EXPIRED), NOW).unwrap();
         (store, round_trips)
     }
@@ -99,7 +99,7 @@ mod a_backend_on_a_server {
     fn a_lease_expires_by_the_servers_clock() {
         let clock = Clock::new();
         let server = Miniature::new(clock.clone());
-        let store = Store::new(Box::new(server), TIMEOUT).with_refresh_lease(Duration::from_secs(10));
+        let store = Store::new(Box::new(server), TIMEOUT).with_refresh_settings(Settings::new(Duration::from_secs(10)));
         store.save(token(EXPIRED), NOW).unwrap();
         assert!(matches!(outcome(&store, "1-a", NOW), Outcome::Refresh(_)));
         clock.set(NOW + 9_999);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use common::{Clock, NOW, Setup, TIMEOUT, token};
 use zoho_token_store::backends::list::List;
 use zoho_token_store::domain::Field;
-use zoho_token_store::domain::lease::Requester;
+use zoho_token_store::domain::lease::{Requester, Settings};
 use zoho_token_store::store::Store;
 use zoho_token_store::store::backend::Backend;
 use zoho_token_store::store::error::Code;
@@ -52,7 +52,8 @@ fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Serve => "serve".to_owned(),
         Outcome::Refresh(acquired) => format!("refresh {}", acquired.key.as_str()),
-        Outcome::Wait(key, _) => format!("wait {}", key.as_str()),
+        Outcome::Wait(key, ..) => format!("wait {}", key.as_str()),
+        Outcome::BackOff(error) => error.code().name().to_owned(),
         Outcome::Busy => "busy".to_owned(),
         Outcome::NoLease(_) => "no lease".to_owned(),
     }
@@ -79,7 +80,9 @@ impl Case {
         let setup = Setup::new();
         let backend = make(&setup);
         let is_shared = backend.is_shared();
-        let store = Store::new(Box::new(backend), TIMEOUT).with_refresh_lease(LENGTH);
+        let store = Store::new(Box::new(backend), TIMEOUT);
+        let settings = Settings { length: LENGTH, longest_backoff: Duration::from_secs(30) };
+        let store = store.with_refresh_settings(settings);
         assert_eq!(store.save(token(EXPIRED), NOW).unwrap(), "1");
         Self { store, is_shared, clock: setup.clock.clone(), _setup: setup }
     }
@@ -264,6 +267,66 @@ mod rules {
         assert!(case.store.release_lease(&held));
     }
 
+    /// Lets the refresh of the row with the id 1 fail.
+    fn fail(case: &Case) {
+        let held = acquired(case.try_acquire_id("1", &me()));
+        assert!(case.store.release_lease(&held));
+    }
+
+    /// The ids of the rows whose refreshes fail, as a check finds them.
+    fn failing(case: &Case) -> Vec<String> {
+        let mut findings = case.store.check(NOW).unwrap();
+        findings.retain(|finding| finding.code == "refresh-failing");
+        findings.into_iter().flat_map(|finding| finding.ids).collect()
+    }
+
+    pub(super) fn after_two_failures_a_requester_backs_off_until_the_next_attempt(case: &Case) {
+        fail(case);
+        // At once.
+        fail(case);
+        let outcomes = || [case.outcome(&task(1)), case.outcome(&another_process(1)), case.outcome(&me())];
+        assert_eq!(outcomes(), ["refresh-failing"; 3]);
+        let error = match case.try_acquire(&me()) {
+            Outcome::BackOff(error) => error.to_string(),
+            other => panic!("{}", describe(&other)),
+        };
+        assert!(error.contains("the last 2 refreshes of the row with the id \"1\" have failed"), "{error}");
+        assert_eq!(failing(case), ["1"]);
+        // The record of a failure has the real time that has passed since the lease was acquired.
+        case.clock.set(NOW + 900);
+        assert_eq!(case.outcome(&me()), "refresh-failing");
+        case.clock.set(NOW + 9_000);
+        assert_eq!(case.outcome(&me()), "refresh id:1");
+        assert_eq!(case.outcome(&task(1)), "wait id:1", "one attempt at a time");
+        let counters = case.store.lease_counters();
+        assert_eq!((counters.acquired, counters.failed, counters.backed_off), (3, 2, 5));
+    }
+
+    pub(super) fn a_new_login_or_a_fresh_token_ends_the_back_off(case: &Case) {
+        let fail_twice = || {
+            fail(case);
+            fail(case);
+            assert_eq!(describe(&case.try_acquire_id("1", &me())), "refresh-failing");
+        };
+        fail_twice();
+        case.store.save(token("user_name=ada client_id=c refresh_token=r2"), NOW).unwrap();
+        assert_eq!(describe(&case.try_acquire_id("1", &me())), "refresh id:1");
+        assert!(case.save_and_release("id=1 access_token=newer expiry_time=2", &me()).1 == 1);
+        fail_twice();
+        // A program that knows no leases has refreshed.
+        case.store.save(token("id=1 access_token=newest expiry_time=2"), NOW).unwrap();
+        assert_eq!(failing(case), [""; 0]);
+        assert_eq!(describe(&case.try_acquire_id("1", &me())), "refresh id:1");
+    }
+
+    pub(super) fn a_store_that_is_closed_during_a_refresh_records_no_failure(case: &Case) {
+        for _ in 0..3 {
+            acquired(case.try_acquire(&me()));
+            assert_eq!(case.store.release_all_leases().len(), 1);
+        }
+        assert_eq!((case.outcome(&me()).as_str(), case.store.lease_counters().failed), ("refresh id:1", 0));
+    }
+
     pub(super) fn one_of_many_simultaneous_requesters_acquires_the_lease(case: &Case) {
         let acquires = |number| matches!(case.try_acquire(&task(number)), Outcome::Refresh(_));
         let refreshing: usize = thread::scope(|scope| {
@@ -304,6 +367,9 @@ macro_rules! suite {
                 a_closed_store_holds_no_lease
                 a_lease_of_another_process_counts_if_the_backend_is_shared
                 a_failed_save_releases_nothing
+                after_two_failures_a_requester_backs_off_until_the_next_attempt
+                a_new_login_or_a_fresh_token_ends_the_back_off
+                a_store_that_is_closed_during_a_refresh_records_no_failure
                 one_of_many_simultaneous_requesters_acquires_the_lease
             ]
             with_second_row: [
@@ -319,7 +385,7 @@ common::for_each_backend!(suite);
 
 #[test]
 fn searches_for_abandoned_calls_are_at_least_20_ms_apart() {
-    let store = Store::new(Box::new(List::new()), TIMEOUT).with_refresh_lease(LENGTH);
+    let store = Store::new(Box::new(List::new()), TIMEOUT).with_refresh_settings(Settings::new(LENGTH));
     let start = Instant::now();
     let searches = (0..1_000).filter(|_| store.calls_with_leases().is_some()).count();
     let most = 1 + start.elapsed().as_millis() / 20;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use zoho_token_store::backends::list::List;
-use zoho_token_store::domain::lease::{Lease, Requester};
+use zoho_token_store::domain::backoff::RefreshFailures;
+use zoho_token_store::domain::lease::{Lease, Requester, Settings};
 use zoho_token_store::domain::{Field, Key, Row, Token};
 use zoho_token_store::store::backend::{
     Backend, Change, Durability, Location, Reading, SeenLease, Snapshot, Transaction,
@@ -27,6 +28,7 @@ struct Faulty {
     on_read_in_transaction: Option<Code>,
     on_acquire: Option<Code>,
     on_release: Option<Code>,
+    on_record: Option<Code>,
     /// How often a lease was read.
     reads: Arc<AtomicUsize>,
     /// If true, nothing fails any more.
@@ -134,6 +136,11 @@ impl Transaction for FaultyTransaction<'_> {
         self.faulty.fail(self.faulty.on_release)?;
         self.transaction.release_lease(key, owner)
     }
+
+    fn record_failures(&mut self, key: &str, failures: &RefreshFailures) -> Result<()> {
+        self.faulty.fail(self.faulty.on_record)?;
+        self.transaction.record_failures(key, failures)
+    }
 }
 
 impl Backend for Faulty {
@@ -168,7 +175,7 @@ impl Backend for Faulty {
 }
 
 fn store_over(faulty: Faulty) -> Store {
-    let store = Store::new(Box::new(faulty), TIMEOUT).with_refresh_lease(LENGTH);
+    let store = Store::new(Box::new(faulty), TIMEOUT).with_refresh_settings(Settings::new(LENGTH));
     store.save(token(EXPIRED), NOW).unwrap();
     store
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use zoho_token_store::backends::sqlite::Sqlite;
 use zoho_token_store::domain::Field;
-use zoho_token_store::domain::lease::Requester;
+use zoho_token_store::domain::lease::{Requester, Settings};
 use zoho_token_store::store::Store;
 use zoho_token_store::store::lease::{Lookup, Outcome};
 
@@ -15,7 +15,7 @@ use super::{EXPIRED, FRESH, LENGTH, acquired, another_process, describe, me};
 
 fn with_expired_row(path: &Path) -> Store {
     let sqlite = Sqlite::open(path, deadline()).unwrap();
-    let store = Store::new(Box::new(sqlite), TIMEOUT).with_refresh_lease(LENGTH);
+    let store = Store::new(Box::new(sqlite), TIMEOUT).with_refresh_settings(Settings::new(LENGTH));
     store.save(token(EXPIRED), NOW).unwrap();
     store
 }

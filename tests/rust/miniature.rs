@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use zoho_token_store::domain::{Key, Row, Token, id, identity::Keys, lease::Lease};
+use zoho_token_store::domain::{Key, Row, Token, backoff::RefreshFailures, id, identity::Keys, lease::Lease};
 use zoho_token_store::store::{backend::*, deadline::Deadline, error::Result, lock_order::*};
 
 use super::Clock;
@@ -20,6 +20,7 @@ struct Table {
     /// The oldest row first.
     rows: Vec<Row>,
     leases: BTreeMap<String, Lease>,
+    failures: BTreeMap<String, RefreshFailures>,
     last_id: i64,
     last_order: i64,
 }
@@ -103,7 +104,8 @@ impl Snapshot for Session<'_> {
     fn lease(&self, key: &str) -> Result<SeenLease> {
         self.connection.request()?;
         let now = Some(self.clock.now() + CLOCK_AHEAD_MS);
-        Ok(SeenLease { lease: self.table.leases.get(key).cloned(), now })
+        let (lease, failures) = (self.table.leases.get(key).cloned(), self.table.failures.get(key).cloned());
+        Ok(SeenLease { lease, failures, now })
     }
 }
 
@@ -149,6 +151,10 @@ impl Transaction for Session<'_> {
 
     fn release_lease(&mut self, key: &str, owner: &str) -> Result<()> {
         self.table.leases.retain(|stored, lease| stored != key || lease.owner != owner);
+        self.connection.request()
+    }
+    fn record_failures(&mut self, key: &str, failures: &RefreshFailures) -> Result<()> {
+        self.table.failures.insert(key.to_owned(), failures.clone());
         self.connection.request()
     }
 }

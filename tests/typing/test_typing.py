@@ -133,4 +133,4 @@ def test_an_editor_shows_the_constructors_arguments():
     code = "from zoho_token_store import CustomStoreSQLite\n\nCustomStoreSQLite("
     [signature] = jedi.Script(code, path=ROOT / "user.py").get_signatures(3, len("CustomStoreSQLite("))
     names = [parameter.name for parameter in signature.params]
-    assert names == ["path", "refresh_lease", "busy_timeout", "raise_on_missing_id"]
+    assert names == ["path", "refresh_lease", "refresh_backoff", "busy_timeout", "raise_on_missing_id"]

@@ -8,6 +8,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params_from_iter}
 
 use super::error::{damaged, from_sqlite};
 use super::schema::Contents;
+use crate::domain::backoff::RefreshFailures;
 use crate::domain::lease::Lease;
 use crate::domain::{Field, Key, Row, Token};
 use crate::store::backend::{Location, SeenLease, Snapshot, Transaction};
@@ -79,21 +80,28 @@ const REFRESH: &str = "UPDATE oauthtoken SET access_token = ?2, expiry_time = ?3
 const DELETE: &str = "DELETE FROM oauthtoken WHERE id = ?1 COLLATE BINARY";
 const DELETE_ALL: &str = "DELETE FROM oauthtoken";
 
-// Leases have a table of their own. It is created with the first lease, and may be dropped at any time.
+// Leases and failed refreshes have tables of their own. They are created with the first lease, and may be dropped at
+// any time. Version 0.1.0 creates the first one alone, and does not know the second one.
 const LEASE: &str = "SELECT owner, until FROM zoho_token_lease WHERE key = ?1";
-const HAS_LEASES: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'zoho_token_lease'";
-const CREATE_LEASES: &str = "CREATE TABLE IF NOT EXISTS zoho_token_lease \
-     (key TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID";
+const FAILURES: &str = "SELECT count, since, last, fingerprint FROM zoho_token_failure WHERE key = ?1";
+const HAS_TABLE: &str = "SELECT count(*) FROM sqlite_schema WHERE name = ?1";
+const CREATE_LEASE_TABLES: &str = "CREATE TABLE IF NOT EXISTS zoho_token_lease \
+     (key TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID; \
+     CREATE TABLE IF NOT EXISTS zoho_token_failure (key TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL, \
+     since INTEGER NOT NULL, last INTEGER NOT NULL, fingerprint TEXT NOT NULL) WITHOUT ROWID";
 const ACQUIRE_LEASE: &str = "INSERT OR REPLACE INTO zoho_token_lease (key, owner, until) VALUES (?1, ?2, ?3)";
 const RELEASE_LEASE: &str = "DELETE FROM zoho_token_lease WHERE key = ?1 AND owner = ?2";
+const RECORD_FAILURES: &str = "INSERT OR REPLACE INTO zoho_token_failure (key, count, since, last, fingerprint) \
+     VALUES (?1, ?2, ?3, ?4, ?5)";
+const SWEEP_FAILURES: &str = "DELETE FROM zoho_token_failure WHERE last < ?1";
 /// Removes leases that were never released, long after their end: by the clock of another machine they may still be
 /// valid.
 const SWEEP_LEASES: &str = "DELETE FROM zoho_token_lease WHERE until < ?1";
-/// How long after its end a lease is removed: a day, in milliseconds.
+/// How long after its end a lease is removed, and how long after the last failure its record: a day, in milliseconds.
 const LEASE_SWEEP_DELAY_MS: i64 = 86_400_000;
 
 /// The size of the statement cache. It holds every statement above, so each is compiled once per connection.
-pub(super) const STATEMENT_CACHE_SIZE: usize = 24;
+pub(super) const STATEMENT_CACHE_SIZE: usize = 27;
 
 /// The rows that a connection sees. Within a transaction they are a snapshot.
 pub(super) struct Sql<'c> {
@@ -174,6 +182,18 @@ impl<'c> Sql<'c> {
             self.leaves_residue.set(true);
         }
         Ok(deleted > 0)
+    }
+
+    /// Looks into a table that may be missing.
+    fn in_table<T>(&self, table: &str, look: impl FnOnce() -> rusqlite::Result<Option<T>>) -> Result<Option<T>> {
+        let failed = |error| from_sqlite(self.location, &error);
+        match look() {
+            Ok(found) => Ok(found),
+            Err(error) => {
+                let tables: i64 = self.prepare(HAS_TABLE)?.query_row([table], |row| row.get(0)).map_err(failed)?;
+                if tables == 0 { Ok(None) } else { Err(failed(error)) }
+            }
+        }
     }
 
     /// Is there a table of tokens?
@@ -284,15 +304,19 @@ impl Snapshot for Sql<'_> {
     }
 
     fn lease(&self, key: &str) -> Result<SeenLease> {
-        let look = || -> rusqlite::Result<Option<Lease>> {
+        let lease = self.in_table("zoho_token_lease", || {
             let mut statement = self.connection.prepare_cached(LEASE)?;
             statement.query_row([key], |row| Ok(Lease { owner: row.get(0)?, until: row.get(1)? })).optional()
-        };
-        match look() {
-            Ok(lease) => Ok(SeenLease { lease, now: None }),
-            Err(_) if self.number(HAS_LEASES)? == 0 => Ok(SeenLease::default()),
-            Err(error) => Err(from_sqlite(self.location, &error)),
-        }
+        })?;
+        let failures = self.in_table("zoho_token_failure", || {
+            let mut statement = self.connection.prepare_cached(FAILURES)?;
+            let read = |row: &rusqlite::Row<'_>| {
+                let (count, since, last, fingerprint) = row.try_into()?;
+                Ok(RefreshFailures { count, since, last, fingerprint })
+            };
+            statement.query_row([key], read).optional()
+        })?;
+        Ok(SeenLease { lease, failures, now: None })
     }
 }
 
@@ -336,7 +360,7 @@ impl Transaction for Sql<'_> {
 
     fn acquire_lease(&mut self, key: &str, lease: &Lease) -> Result<()> {
         let acquire = || -> rusqlite::Result<()> {
-            self.connection.execute_batch(CREATE_LEASES)?;
+            self.connection.execute_batch(CREATE_LEASE_TABLES)?;
             self.connection
                 .prepare_cached(SWEEP_LEASES)?
                 .execute([lease.until.saturating_sub(LEASE_SWEEP_DELAY_MS)])?;
@@ -350,6 +374,17 @@ impl Transaction for Sql<'_> {
         let mut statement = self.prepare(RELEASE_LEASE)?;
         statement.execute([key, owner]).map_err(|error| from_sqlite(self.location, &error))?;
         Ok(())
+    }
+
+    fn record_failures(&mut self, key: &str, failures: &RefreshFailures) -> Result<()> {
+        let RefreshFailures { count, since, last, fingerprint } = failures;
+        let record = || -> rusqlite::Result<()> {
+            self.connection.execute_batch(CREATE_LEASE_TABLES)?;
+            self.connection.prepare_cached(SWEEP_FAILURES)?.execute([last.saturating_sub(LEASE_SWEEP_DELAY_MS)])?;
+            self.connection.prepare_cached(RECORD_FAILURES)?.execute((key, count, since, last, fingerprint))?;
+            Ok(())
+        };
+        record().map_err(|error| from_sqlite(self.location, &error))
     }
 
     fn scrub_replaced(&mut self) {

@@ -295,7 +295,7 @@ impl Error {
     pub fn refresh_failing(location: &Location, what: &str, count: u32, failing_for: Duration, next: Duration) -> Self {
         let (failing_for, next) = (failing_for.as_secs_f64(), next.as_secs_f64());
         Self::new(Code::RefreshFailing, location).with(format!(
-            "the last {count} refreshes of {what} have failed, the first one {failing_for:.0} s ago, and the next one \
+            "the last {count} refreshes for {what} have failed, the first one {failing_for:.0} s ago, and the next one \
              may begin in {next:.1} s"
         ))
     }

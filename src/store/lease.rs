@@ -235,6 +235,5 @@ impl Store {
 /// Describes what a lease is for, without a secret.
 #[must_use]
 pub fn describe_key(key: &LeaseKey) -> String {
-    key.id()
-        .map_or_else(|| "credentials that have no row yet".to_owned(), |id| format!("the row with {}", describe_id(id)))
+    key.id().map_or_else(|| "credentials that have no row yet".to_owned(), describe_id)
 }

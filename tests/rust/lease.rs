@@ -290,7 +290,7 @@ mod rules {
             Outcome::BackOff(error) => error.to_string(),
             other => panic!("{}", describe(&other)),
         };
-        assert!(error.contains("the last 2 refreshes of the row with the id \"1\" have failed"), "{error}");
+        assert!(error.contains("the last 2 refreshes for the id \"1\" have failed"), "{error}");
         assert_eq!(failing(case), ["1"]);
         // The record of a failure has the real time that has passed since the lease was acquired.
         case.clock.set(NOW + 900);

@@ -27,7 +27,7 @@ from zohocrmsdk.src.com.zoho.crm.api.util.constants import Constants
 
 STALE = "planted-stale-access-token"  # the beginning of each access token that a test has made expired
 TIMEOUT = 30  # seconds: far more than any step needs
-COUNTERS = ("taken", "waited", "gave_up", "longest_wait")
+COUNTERS = ("taken", "waited", "gave_up", "longest_wait", "failed_refreshes", "backed_off")
 
 
 # Reading this file takes 0.1 s. The SDK reads it at its initialization, if it is not there. Forked processes share it.
@@ -123,6 +123,23 @@ class Member:
             thread.start()
         for thread in threads:
             thread.join(TIMEOUT)
+        self._say_lease(store)
+
+    def keep_asking(self, token, threads, pause):
+        """Request the token in each thread, every `pause` seconds, until there is an answer."""
+        store = self._begin()
+        deadline = time.monotonic() + TIMEOUT
+
+        def work():
+            while not self._answer(store, token):
+                assert time.monotonic() < deadline
+                time.sleep(pause)
+
+        workers = [threading.Thread(target=work, daemon=True) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(TIMEOUT)
         self._say_lease(store)
 
     def poll(self, by_id, by_token):
@@ -230,14 +247,16 @@ class Member:
 
     def _answer(self, store, fields):
         """Call `get_token`, as each request of the SDK does. Send the result, and the row that has it."""
-        access = error = code = None
+        access = error = code = text = None
         try:
             access = fresh_token(fields).get_token()
         except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001 - the test checks it
             error, code = type(raised).__name__, getattr(raised, "code", None)
+            text = str(getattr(raised, "cause", None) or "") if code == "TOKEN_STORE" else None
         rows = [row.get_id() for row in store.get_tokens() if row.get_access_token() == access]
         row = rows[0] if rows and access and not is_stale(access) else None
-        self.say("answer", error=error, code=code, row=row, logged=self.errors.logged)
+        self.say("answer", error=error, code=code, row=row, logged=self.errors.logged, text=text)
+        return access
 
     def _say_lease(self, store):
         info = store.lease_info()

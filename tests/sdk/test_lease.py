@@ -5,6 +5,8 @@ has Zoho's limits. SDK 5 to 7 run one of these tests, SDK 8 runs all (see `conft
 """
 
 import contextlib
+import itertools
+import re
 import sqlite3
 import sys
 import time
@@ -38,8 +40,9 @@ def start(zoho, tmp_path):
     """A function that starts a program. The program runs one method of `Member`, with the file or a store in memory."""
     crowds = []
 
-    def start_one(method, store="CustomStoreSQLite", refresh_lease=None, **arguments):
-        options = {} if refresh_lease is None else {"refresh_lease": refresh_lease}
+    def start_one(method, store="CustomStoreSQLite", refresh_lease=None, refresh_backoff=None, **arguments):
+        given = {"refresh_lease": refresh_lease, "refresh_backoff": refresh_backoff}
+        options = {name: value for name, value in given.items() if value is not None}
         if store not in STORES[1:]:
             options["path"] = str(tmp_path / "tokens.db")
         setting = {
@@ -217,12 +220,34 @@ def test_a_refresh_that_fails_once(start, zoho, row, by, failure):
 
 
 def test_a_refresh_that_always_fails(start, zoho, row, by):
-    """If Zoho answers each call with an error, each requester makes one call and gets the SDK's error."""
+    """Rule 15: two requesters get the SDK's error. The others get an error of the store at once, without a call."""
     zoho.fail_next(100)
-    outcome = start("processes", refresh_lease=LONGER_THAN_ANY_TEST, tokens=[row[by]] * 8).ends()
-    assert zoho.token_calls == 8
+    outcome = start(
+        "processes", refresh_lease=LONGER_THAN_ANY_TEST, refresh_backoff=LONGER_THAN_ANY_TEST, tokens=[row[by]] * 8
+    ).ends()
     assert len(outcome.answers) == 8
-    assert_failed_by_the_sdk(outcome.answers)
+    asked = [answer for answer in outcome.answers if answer["code"] != "TOKEN_STORE"]
+    assert_failed_by_the_sdk(asked)
+    # After the second failure the next attempt may begin a second later. Slow processes may ask as late as that.
+    assert len(asked) == zoho.token_calls == outcome.total("failed_refreshes") >= 2
+    assert outcome.total("backed_off") == 8 - len(asked)
+
+
+def test_many_requests_while_zoho_denies(start, zoho, row, by):
+    """Rule 15: one attempt per interval. Each error says when the next one is, and the first that succeeds ends it."""
+    zoho.fail_next(4, **FAILURES["denied"])
+    outcome = start("keep_asking", refresh_backoff=1, token=row[by], threads=8, pause=0.2).ends()
+    assert zoho.token_calls == 5
+    assert outcome.total("failed_refreshes") == 4
+    first, *later = (call.at for call in zoho.calls if call.kind == "refresh")
+    intervals = [after - before for before, after in itertools.pairwise(later)]
+    assert later[0] - first < 1 <= min(intervals)
+    backed_off = [answer for answer in outcome.answers if answer["code"] == "TOKEN_STORE"]
+    assert all(re.search(r"have failed, .* the next one may begin in \d\.\d s", one["text"]) for one in backed_off)
+    assert outcome.total("backed_off") == len(backed_off) > 8
+    served = [answer for answer in outcome.answers if not answer["error"]]
+    assert {answer["row"] for answer in served} == {"1"}
+    assert len(served) == 8
 
 
 def test_a_script_that_looks_the_row_up(start, zoho, row, by):

@@ -196,12 +196,18 @@ def test_the_signature_of_each_class_names_its_options():
     assert list(inspect.signature(CustomStoreSQLite).parameters) == [
         "path",
         "refresh_lease",
+        "refresh_ahead",
         "refresh_backoff",
         "busy_timeout",
         "raise_on_missing_id",
     ]
     for kind in (CustomStoreInMemory, CustomStoreList):
-        assert list(inspect.signature(kind).parameters) == ["refresh_lease", "refresh_backoff", "raise_on_missing_id"]
+        assert list(inspect.signature(kind).parameters) == [
+            "refresh_lease",
+            "refresh_ahead",
+            "refresh_backoff",
+            "raise_on_missing_id",
+        ]
 
 
 def test_purge_takes_a_timedelta_or_seconds(store):

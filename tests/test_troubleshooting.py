@@ -28,8 +28,12 @@ NO_MESSAGES = {
         "lambda …: (token := OAuthToken(…), …)[0]",
     },
     "src/python/convert.rs": {"an exception"},  # stands for the name of an exception
+    "src/python/refresh_ahead.rs": {"Refreshed(refreshed=…, skipped=…, failed=…)"},
     "src/python/refresh_wait.rs": {
-        "LeaseInfo(taken=…, waited=…, gave_up=…, longest_wait=…, failed_saves=…, failed_refreshes=…, backed_off=…)"
+        (
+            "LeaseInfo(taken=…, waited=…, gave_up=…, longest_wait=…, failed_saves=…, failed_refreshes=…, "
+            "backed_off=…, taken_ahead=…)"
+        ),
     },
     "src/python/stores.rs": {"<…, not opened>"},
 }

@@ -6,7 +6,10 @@
 Importing this package does not import the SDK, because that takes most of a second. Opening a store does.
 """
 
-from . import _interpreter  # noqa: F401 - before the native layer, which must not be loaded if it raises
+from . import (
+    _interpreter,  # noqa: F401 - before the native layer, which must not be loaded if it raises
+    _refresh,  # noqa: F401 - it adds the method `refresh` to every store
+)
 from ._environment import data_centre_from_environment, token_from_environment
 from ._native import (
     CustomStoreInMemory,
@@ -14,6 +17,7 @@ from ._native import (
     CustomStoreSQLite,
     Finding,
     LeaseInfo,
+    Refreshed,
     StoreError,
     TokenStoreBase,
     __version__,
@@ -31,6 +35,7 @@ __all__ = [
     "CustomStoreSQLite",
     "Finding",
     "LeaseInfo",
+    "Refreshed",
     "StoreError",
     "TokenStoreBase",
     "__version__",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-from typing import TYPE_CHECKING
 
 from ._native import token_from_dict
 
+TYPE_CHECKING = False  # type checkers take it as true; `typing` would make the import of this package slower
 if TYPE_CHECKING:
     from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
     from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter
@@ -120,6 +119,7 @@ def data_centre_from_environment(prefix: str = "ZOHO_") -> DataCenter.Environmen
         >>> data_centre_from_environment().url
         'https://sandbox.zohoapis.eu'
     """
+    import importlib  # noqa: PLC0415 - only here
     import pkgutil  # noqa: PLC0415 - only here
 
     package = importlib.import_module(_DATA_CENTRES)

@@ -154,8 +154,9 @@ class LeaseInfo:
     do not change later.
 
     Example:
-        >>> store.lease_info()
-        LeaseInfo(taken=0, waited=0, gave_up=0, longest_wait=0.000, failed_saves=0, failed_refreshes=0, backed_off=0)
+        >>> info = store.lease_info()
+        >>> info.taken, info.waited, info.failed_refreshes
+        (0, 0, 0)
     """
 
     @property
@@ -185,6 +186,37 @@ class LeaseInfo:
     @property
     def backed_off(self) -> int:
         """The finds that failed at once, because refreshes had failed before (`refresh_backoff`)."""
+
+    @property
+    def taken_ahead(self) -> int:
+        """Those of the acquired leases that were for a refresh ahead of expiry.
+
+        They are those of `refresh_ahead` and of `refresh`.
+        """
+
+@final
+class Refreshed:
+    """What `refresh` did with the rows.
+
+    Example:
+        >>> bob = OAuthToken(refresh_token="1000.r.made.up", access_token="1000.made.up")
+        >>> bob.set_expires_in("9999999999999")
+        >>> store.save_token(bob)
+        >>> store.refresh(within=600, ids=["2"])
+        Refreshed(refreshed=[], skipped=['2'], failed={})
+    """
+
+    @property
+    def refreshed(self) -> list[str]:
+        """The ids of the rows that have a new access token."""
+
+    @property
+    def skipped(self) -> list[str]:
+        """The ids of the rows that are valid for long enough, or that another thread or process is refreshing."""
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The ids of the rows that could not be refreshed, each with the reason, which contains no secret."""
 
 @final
 class Finding:
@@ -359,6 +391,38 @@ class TokenStoreBase:
         Example:
             >>> store.find_token_by_id("1").get_user_signature().get_name()
             'ada@example.com'
+        """
+
+    def refresh(self, within: timedelta | SupportsFloat, *, ids: Iterable[str] | None = None) -> Refreshed:
+        """Refresh the rows that expire soon, and return what was done with each row.
+
+        It is for a job that runs every few minutes, such as cron or Celery beat. The SDK asks Zoho, for one row after
+        the other. Each refresh holds the lease of its row, so no other thread or process makes the same one. A row that
+        is being refreshed elsewhere is skipped, not waited for (lease, rule 17).
+
+        The SDK takes the accounts URL from the API domain of the row. For a domain that it does not know, such as that
+        of a test server, it takes the environment of `Initializer.initialize`.
+
+        Args:
+            within: Refresh the rows with less than this left: a `timedelta` or a number of seconds, not negative. Rows
+                that have expired already are among them.
+            ids: The ids of the rows. `None`: all rows.
+
+        Returns:
+            The ids of the rows that were refreshed, skipped, and that failed. A row without a refresh token fails once
+            it has expired. So does an id that no row has.
+
+        Raises:
+            SDKException: as described at the class. `"refresh-failing"` means that every refresh that was tried has
+                failed. The message has the first reason.
+
+        Example:
+            >>> from datetime import timedelta
+            >>> bob = OAuthToken(refresh_token="1000.r.made.up", access_token="1000.made.up")
+            >>> bob.set_expires_in("9999999999999")
+            >>> store.save_token(bob)
+            >>> store.refresh(within=timedelta(minutes=10), ids=["2"]).skipped
+            ['2']
         """
 
     def refused(self, token: OAuthToken | str) -> bool:
@@ -599,6 +663,7 @@ class CustomStoreSQLite(TokenStoreBase):
         path: str | PathLike[str] = "zohooauth.db",
         *,
         refresh_lease: timedelta | SupportsFloat = 10.0,
+        refresh_ahead: timedelta | SupportsFloat = 0.0,
         refresh_backoff: timedelta | SupportsFloat = 30.0,
         busy_timeout: timedelta | SupportsFloat = 5.0,
         raise_on_missing_id: bool = True,
@@ -612,6 +677,11 @@ class CustomStoreSQLite(TokenStoreBase):
                 requester refreshes a token, the others wait. If the refresh takes longer than the lease, the others
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off. All programs
                 that use one file should use the same value.
+            refresh_ahead: How much of a token's life is left when it is refreshed ahead of its expiry: a `timedelta` or
+                a number of seconds, not negative. `0`: there are no such refreshes. If a request of the SDK finds a
+                valid token with less than this left, it gets the token at once, and a background thread refreshes the
+                row. The SDK itself refreshes in the last 5 seconds, so a value up to 5 changes nothing (lease, rule
+                17).
             refresh_backoff: The longest time between two refreshes of one token while they fail: a `timedelta` or a
                 number of seconds, not negative. From the second failure on, `get_token` raises `"refresh-failing"` for
                 1, 2, 4, … seconds at most this long, instead of asking Zoho. `0` turns this off (lease, rule 15).
@@ -643,6 +713,7 @@ class CustomStoreInMemory(TokenStoreBase):
         self,
         *,
         refresh_lease: timedelta | SupportsFloat = 10.0,
+        refresh_ahead: timedelta | SupportsFloat = 0.0,
         refresh_backoff: timedelta | SupportsFloat = 30.0,
         raise_on_missing_id: bool = True,
     ) -> None:
@@ -652,6 +723,11 @@ class CustomStoreInMemory(TokenStoreBase):
             refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
                 thread refreshes a token, the others wait. If the refresh takes longer than the lease, the others
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off.
+            refresh_ahead: How much of a token's life is left when it is refreshed ahead of its expiry: a `timedelta` or
+                a number of seconds, not negative. `0`: there are no such refreshes. If a request of the SDK finds a
+                valid token with less than this left, it gets the token at once, and a background thread refreshes the
+                row. The SDK itself refreshes in the last 5 seconds, so a value up to 5 changes nothing (lease, rule
+                17).
             refresh_backoff: The longest time between two refreshes of one token while they fail: a `timedelta` or a
                 number of seconds, not negative. From the second failure on, `get_token` raises `"refresh-failing"` for
                 1, 2, 4, … seconds at most this long, instead of asking Zoho. `0` turns this off (lease, rule 15).
@@ -678,6 +754,7 @@ class CustomStoreList(TokenStoreBase):
         self,
         *,
         refresh_lease: timedelta | SupportsFloat = 10.0,
+        refresh_ahead: timedelta | SupportsFloat = 0.0,
         refresh_backoff: timedelta | SupportsFloat = 30.0,
         raise_on_missing_id: bool = True,
     ) -> None:
@@ -687,6 +764,11 @@ class CustomStoreList(TokenStoreBase):
             refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
                 thread refreshes a token, the others wait. If the refresh takes longer than the lease, the others
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off.
+            refresh_ahead: How much of a token's life is left when it is refreshed ahead of its expiry: a `timedelta` or
+                a number of seconds, not negative. `0`: there are no such refreshes. If a request of the SDK finds a
+                valid token with less than this left, it gets the token at once, and a background thread refreshes the
+                row. The SDK itself refreshes in the last 5 seconds, so a value up to 5 changes nothing (lease, rule
+                17).
             refresh_backoff: The longest time between two refreshes of one token while they fail: a `timedelta` or a
                 number of seconds, not negative. From the second failure on, `get_token` raises `"refresh-failing"` for
                 1, 2, 4, … seconds at most this long, instead of asking Zoho. `0` turns this off (lease, rule 15).
@@ -794,6 +876,40 @@ class Source:
 
     def __len__(self) -> int:
         """Return the number of rows."""
+
+def find_to_refresh(
+    store: TokenStoreBase, row_id: str, within: timedelta | SupportsFloat
+) -> tuple[OAuthToken | None, str | None]:
+    """Acquire the lease of a row with less than `within` left, and return its token as an expired one.
+
+    A part of `TokenStoreBase.refresh`, to be called within the SDK's `get_token` alone.
+
+    Returns:
+        The token, or `None` and the reason. The reason is `None` if no refresh is needed.
+    """
+
+def select_to_refresh(
+    store: TokenStoreBase, within: timedelta | SupportsFloat, ids: Iterable[str] | None
+) -> tuple[list[str], list[str], list[tuple[str, str]]]:
+    """Select the rows with less than `within` left, of `ids` or of all.
+
+    A part of `TokenStoreBase.refresh`.
+
+    Returns:
+        The ids of the rows to refresh, of those that are valid for long enough, and of those that cannot be refreshed,
+        each with the reason.
+    """
+
+def report_refresh(
+    store: TokenStoreBase, refreshed: list[str], skipped: list[str], failed: dict[str, str]
+) -> Refreshed:
+    """Make the result of `refresh`. If all that was tried has failed, raise instead.
+
+    A part of `TokenStoreBase.refresh`.
+    """
+
+def log_refresh_ahead(store: TokenStoreBase, row_id: str, reason: str | None) -> None:
+    """Write what became of a refresh in the background. `reason` is given if it failed."""
 
 @final
 class Administration:

@@ -14,7 +14,7 @@ use super::token::{Field, Token};
 
 /// The SDK (5 to 8) refreshes an access token that expires in less than this, in milliseconds
 /// (`OAuthToken.get_token`; `tests/sdk/test_flows.py` shows it).
-const SDK_REFRESH_MARGIN_MS: i64 = 5_000;
+pub const SDK_REFRESH_MARGIN_MS: i64 = 5_000;
 
 /// A find waits if the refresh will be due within this time, in milliseconds. The SDK reads the clock after the store
 /// does. Without the wait, it would refresh without a lease a token that was fresh a moment before.
@@ -197,13 +197,15 @@ pub struct Settings {
     pub length: Duration,
     /// The longest time between two refreshes that fail. Zero: there is no back-off.
     pub longest_backoff: Duration,
+    /// How much of a token's life is left when a refresh ahead of its expiry begins. Zero: there are none.
+    pub ahead: Duration,
 }
 
 impl Settings {
-    /// Leases of this length, without back-off.
+    /// Leases of this length, without back-off and without refreshes ahead of expiry.
     #[must_use]
     pub const fn new(length: Duration) -> Self {
-        Self { length, longest_backoff: Duration::ZERO }
+        Self { length, longest_backoff: Duration::ZERO, ahead: Duration::ZERO }
     }
 
     /// How long a lease lasts, in milliseconds.
@@ -216,7 +218,7 @@ impl Settings {
 /// Decides what to do for a requester (rules 3, 5, 6, 7, 15).
 ///
 /// `token` is the completed token. `lease` and `failures` are what is stored under its key. `now` is the SDK's clock,
-/// by which the token expires. `lease_now` is the clock by which the lease expires: it is the same, unless the backend
+/// by which the token expires. For a refresh ahead of expiry it is as much later (rule 17). `lease_now` is the clock by which the lease expires: it is the same, unless the backend
 /// has a clock of its own. All times are in milliseconds.
 #[must_use]
 pub fn decide(
@@ -289,7 +291,8 @@ mod tests {
 
     const NOW: i64 = 1_795_300_000_000;
     const LENGTH: i64 = 10_000;
-    const SETTINGS: Settings = Settings { length: Duration::from_secs(10), longest_backoff: Duration::from_secs(30) };
+    const SETTINGS: Settings =
+        Settings { length: Duration::from_secs(10), longest_backoff: Duration::from_secs(30), ahead: Duration::ZERO };
 
     fn token<'a>(values: &[(Field, &'a str)]) -> Token<'a> {
         values.iter().fold(Token::default(), |token, &(field, value)| token.with(field, Some(value)))

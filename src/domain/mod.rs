@@ -16,6 +16,7 @@ pub mod lease;
 pub mod look_alike;
 pub mod merge;
 pub mod purge;
+pub mod refresh_ahead;
 pub mod token;
 
 pub use identity::Key;

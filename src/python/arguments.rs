@@ -77,7 +77,7 @@ pub(super) fn duration_or(name: &str, value: &Given<'_>, default: Duration) -> R
 }
 
 /// A duration: a `timedelta`, or a number of seconds.
-fn duration(name: &str, value: &Bound<'_, PyAny>) -> Result<Duration, Failure> {
+pub(super) fn duration(name: &str, value: &Bound<'_, PyAny>) -> Result<Duration, Failure> {
     let invalid = || invalid_argument(format!("{name} is a timedelta or a number of seconds, and not negative"));
     let seconds = match value.cast::<PyDelta>() {
         Ok(delta) => delta.call_method0("total_seconds")?,

@@ -94,8 +94,8 @@ impl Failure {
             Self::Store(error) => error,
         };
         let message = format!("{method}: {error}");
-        // A missing id is an everyday event: a user has logged out.
-        let level = if error.code() == Code::MissingId { "warning" } else { "error" };
+        // A missing id is an everyday event: a user has logged out. The failures that back-off follows were logged.
+        let level = if matches!(error.code(), Code::MissingId | Code::RefreshFailing) { "warning" } else { "error" };
         if let Err(error) = log(py, level, &message) {
             return error;
         }

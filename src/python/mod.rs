@@ -20,6 +20,7 @@ mod error;
 mod exit;
 mod fork;
 mod lease_guard;
+mod refresh_ahead;
 mod refresh_wait;
 mod stores;
 mod token_functions;
@@ -37,6 +38,8 @@ mod _native {
     use super::dictionaries::{token_from_dict, token_to_dict};
     #[pymodule_export]
     use super::error::error_codes;
+    #[pymodule_export]
+    use super::refresh_ahead::{Refreshed, find_to_refresh, log_refresh_ahead, report_refresh, select_to_refresh};
     #[pymodule_export]
     use super::refresh_wait::LeaseInfo;
     #[cfg(feature = "sqlite")]

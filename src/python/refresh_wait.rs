@@ -41,11 +41,14 @@ pub(super) struct LeaseInfo {
     failed_refreshes: u64,
     /// The finds that failed at once, because refreshes had failed before (`refresh_backoff`).
     backed_off: u64,
+    /// Those of the acquired leases that were for a refresh ahead of expiry.
+    taken_ahead: u64,
 }
 
 impl LeaseInfo {
     pub(super) fn of(store: &Store) -> Self {
-        let Counters { acquired, waited, gave_up, longest_wait, failed, backed_off } = store.lease_counters();
+        let Counters { acquired, waited, gave_up, longest_wait, failed, backed_off, acquired_ahead } =
+            store.lease_counters();
         Self {
             taken: acquired,
             waited,
@@ -54,6 +57,7 @@ impl LeaseInfo {
             failed_saves: store.failed_saves(),
             failed_refreshes: failed,
             backed_off,
+            taken_ahead: acquired_ahead,
         }
     }
 }
@@ -61,10 +65,12 @@ impl LeaseInfo {
 #[pymethods]
 impl LeaseInfo {
     fn __repr__(&self) -> String {
-        let Self { taken, waited, gave_up, longest_wait, failed_saves, failed_refreshes, backed_off } = self;
+        let Self { taken, waited, gave_up, longest_wait, failed_saves, failed_refreshes, backed_off, taken_ahead } =
+            self;
         format!(
             "LeaseInfo(taken={taken}, waited={waited}, gave_up={gave_up}, longest_wait={longest_wait:.3}, \
-             failed_saves={failed_saves}, failed_refreshes={failed_refreshes}, backed_off={backed_off})"
+             failed_saves={failed_saves}, failed_refreshes={failed_refreshes}, backed_off={backed_off}, \
+             taken_ahead={taken_ahead})"
         )
     }
 }
@@ -110,7 +116,7 @@ pub(super) fn wait_for_row(
                 found = attempt.found;
                 attempt.outcome
             }
-            Err(error) => Outcome::NoLease(error.to_string()),
+            Err(error) => Outcome::NoLease(error),
         };
         // Before anything that can fail: from here on the lease is released whatever happens.
         let tied = match &outcome {
@@ -296,7 +302,7 @@ fn sleep(py: Python<'_>, time: Duration) -> PyResult<()> {
     py.check_signals()
 }
 
-fn log_acquired(py: Python<'_>, store: &Arc<Store>, acquired: &Acquired) -> Result<(), Failure> {
+pub(super) fn log_acquired(py: Python<'_>, store: &Arc<Store>, acquired: &Acquired) -> Result<(), Failure> {
     let (what, seconds) = (describe_key(&acquired.key), store.refresh_lease().as_secs_f64());
     if !acquired.is_new {
         return log_for(py, store, "debug", &format!("still holds the lease to refresh {what}"));
@@ -306,13 +312,13 @@ fn log_acquired(py: Python<'_>, store: &Arc<Store>, acquired: &Acquired) -> Resu
 }
 
 /// The thread or greenlet that calls.
-struct Caller {
-    requester: Requester,
+pub(super) struct Caller {
+    pub(super) requester: Requester,
     /// The process uses greenlets, whose stacks `sys._current_frames` does not show.
     has_greenlets: bool,
 }
 
-fn caller(py: Python<'_>) -> PyResult<Option<Caller>> {
+pub(super) fn caller(py: Python<'_>) -> PyResult<Option<Caller>> {
     let modules = py.import("sys")?.getattr("modules")?;
     let greenlet = modules.call_method1("get", ("greenlet",))?;
     let has_greenlets = !greenlet.is_none();

@@ -25,6 +25,7 @@ use super::exit::Call;
 #[cfg(feature = "sqlite")]
 use super::lease_guard::lock;
 use super::lease_guard::{log_for, log_pending_lines, log_release_with_save};
+use super::refresh_ahead;
 use super::refresh_wait::{LeaseInfo, saver, wait_for_row};
 use crate::backends::BACKUP_FORMAT;
 use crate::backends::list::List;
@@ -47,9 +48,9 @@ pub(super) struct TokenStoreBase {
     opened: OnceLock<Opened>,
 }
 
-struct Opened {
-    store: Arc<Store>,
-    sdk: &'static Sdk,
+pub(super) struct Opened {
+    pub(super) store: Arc<Store>,
+    pub(super) sdk: &'static Sdk,
     raise_on_missing_id: bool,
 }
 
@@ -89,15 +90,21 @@ const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The arguments about refreshes that every constructor has.
 struct RefreshArguments<'py> {
     lease: Given<'py>,
+    ahead: Given<'py>,
     backoff: Given<'py>,
 }
 
 impl RefreshArguments<'_> {
     fn settings(&self) -> Result<Settings, Failure> {
-        Ok(Settings {
+        let settings = Settings {
             length: duration_or("refresh_lease", &self.lease, DEFAULT_REFRESH_LEASE)?,
+            ahead: duration_or("refresh_ahead", &self.ahead, Duration::ZERO)?,
             longest_backoff: duration_or("refresh_backoff", &self.backoff, DEFAULT_REFRESH_BACKOFF)?,
-        })
+        };
+        if settings.length.is_zero() && !settings.ahead.is_zero() {
+            return Err(invalid_argument("refresh_ahead needs a refresh_lease above 0"));
+        }
+        Ok(settings)
     }
 }
 
@@ -140,7 +147,12 @@ impl TokenStoreBase {
     }
 
     /// Runs the work of a method, and raises its failure.
-    fn run<T>(&self, py: Python<'_>, method: &str, work: impl FnOnce(&Opened) -> Result<T, Failure>) -> PyResult<T> {
+    pub(super) fn run<T>(
+        &self,
+        py: Python<'_>,
+        method: &str,
+        work: impl FnOnce(&Opened) -> Result<T, Failure>,
+    ) -> PyResult<T> {
         let opened = self.opened()?;
         let _call = Call::begin(py);
         work(opened)
@@ -150,10 +162,16 @@ impl TokenStoreBase {
 
 impl Opened {
     /// Finds a row. If a refresh is due, waits for another requester that is refreshing it. If no refresh was due, the
-    /// second value is the offset of the SDK's clock, for [`Opened::has_become_due`].
+    /// second value is the offset of the SDK's clock, for [`Opened::has_become_due`]. `store` is the object whose method
+    /// was called.
     ///
     /// A find keeps the GIL, unless it has to wait or the backend does not answer at once.
-    fn find(&self, py: Python<'_>, lookup: Lookup<'_>) -> Result<(Option<Found>, Option<i64>), Failure> {
+    fn find(
+        &self,
+        store: &Bound<'_, TokenStoreBase>,
+        lookup: Lookup<'_>,
+    ) -> Result<(Option<Found>, Option<i64>), Failure> {
+        let py = store.py();
         let find = |wait| match lookup {
             Lookup::Token(token) => self.store.find(token, wait),
             Lookup::Id(id) => self.store.find_by_id(id, wait),
@@ -166,22 +184,26 @@ impl Opened {
         }?;
         let (now, offset) =
             if self.store.refresh_lease().is_zero() { (0, 0) } else { self.sdk.clock.now_and_offset(py)? };
-        if self.is_due_soon(lookup, found.as_ref(), || now.saturating_add(offset)) {
-            return Ok((wait_for_row(py, &self.store, self.sdk, lookup, found)?, None));
+        // One look covers all cases in which more is to be done than to return the row.
+        let is_due_within =
+            |ahead: i64| self.store.is_due(lookup, found.as_ref(), || now.saturating_add(offset).saturating_add(ahead));
+        if is_due_within(self.store.look_ahead()) {
+            if is_due_within(DUE_SOON_MS) {
+                return Ok((wait_for_row(py, &self.store, self.sdk, lookup, found)?, None));
+            }
+            if let Some(found) = &found {
+                refresh_ahead::schedule(store, self, found)?;
+            }
         }
         Ok((found, Some(offset)))
-    }
-
-    /// Is a refresh due within [`DUE_SOON_MS`]? The SDK reads the clock a little later, so a token that is fresh now
-    /// may be due then. `sdk_now` returns the time of the SDK's clock.
-    fn is_due_soon(&self, lookup: Lookup<'_>, found: Option<&Found>, sdk_now: impl FnOnce() -> i64) -> bool {
-        self.store.is_due(lookup, found, || sdk_now().saturating_add(DUE_SOON_MS))
     }
 
     /// Has the token become due while its object was made? That is Python code, so other threads may have held the GIL
     /// for seconds meanwhile. `fresh` is the second value of [`Opened::find`].
     fn has_become_due(&self, lookup: Lookup<'_>, found: &Found, fresh: Option<i64>) -> bool {
-        fresh.is_some_and(|offset| self.is_due_soon(lookup, Some(found), || now().saturating_add(offset)))
+        // The SDK reads the clock a little later, so a token that is fresh now may be due then.
+        let sdk_now = |offset: i64| now().saturating_add(offset).saturating_add(DUE_SOON_MS);
+        fresh.is_some_and(|offset| self.store.is_due(lookup, Some(found), || sdk_now(offset)))
     }
 
     /// Saves a token, and releases the leases that this thread holds.
@@ -200,12 +222,12 @@ impl Opened {
 #[pymethods]
 impl TokenStoreBase {
     /// Complete a token from its row.
-    fn find_token<'py>(&self, py: Python<'py>, token: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.run(py, "find_token", |opened| {
+    fn find_token<'py>(this: &Bound<'py, Self>, token: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        this.get().run(this.py(), "find_token", |opened| {
             loop {
                 let read = opened.sdk.read(token)?;
                 let before = read.token();
-                let (found, fresh) = opened.find(py, Lookup::Token(before))?;
+                let (found, fresh) = opened.find(this, Lookup::Token(before))?;
                 let Some(found) = found else { return Ok(None) };
                 let completed = read.complete(opened.sdk, before, found.complete(before))?;
                 if !opened.has_become_due(Lookup::Token(before), &found, fresh) {
@@ -232,12 +254,13 @@ impl TokenStoreBase {
     }
 
     /// Make a new token from the row with this id.
-    fn find_token_by_id<'py>(&self, py: Python<'py>, id: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.run(py, "find_token_by_id", |opened| {
+    fn find_token_by_id<'py>(this: &Bound<'py, Self>, id: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = this.py();
+        this.get().run(py, "find_token_by_id", |opened| {
             let id = convert::id(id)?;
             let id = id.as_ref().map(|id| id.to_str()).transpose()?;
             loop {
-                match opened.find(py, Lookup::Id(id))? {
+                match opened.find(this, Lookup::Id(id))? {
                     (Some(found), fresh) => {
                         let made = opened.sdk.make(py, found.row())?;
                         if !opened.has_become_due(Lookup::Id(id), &found, fresh) {
@@ -404,7 +427,7 @@ impl CustomStoreSQLite {
     #[new]
     #[pyo3(
         signature = (*_args, **_kwargs),
-        text_signature = "(path='zohooauth.db', *, refresh_lease=10.0, refresh_backoff=30.0, busy_timeout=5.0, \
+        text_signature = "(path='zohooauth.db', *, refresh_lease=10.0, refresh_ahead=0.0, refresh_backoff=30.0, busy_timeout=5.0, \
                           raise_on_missing_id=True)"
     )]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
@@ -412,7 +435,7 @@ impl CustomStoreSQLite {
     }
 
     #[pyo3(signature = (
-        path=Given(None), *, refresh_lease=Given(None), refresh_backoff=Given(None), busy_timeout=Given(None),
+        path=Given(None), *, refresh_lease=Given(None), refresh_ahead=Given(None), refresh_backoff=Given(None), busy_timeout=Given(None),
         raise_on_missing_id=Given(None)
     ))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
@@ -420,13 +443,14 @@ impl CustomStoreSQLite {
         this: &Bound<'_, Self>,
         path: Given<'_>,
         refresh_lease: Given<'_>,
+        refresh_ahead: Given<'_>,
         refresh_backoff: Given<'_>,
         busy_timeout: Given<'_>,
         raise_on_missing_id: Given<'_>,
     ) -> PyResult<()> {
         let py = this.py();
         let timeout = || duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT);
-        let refresh = RefreshArguments { lease: refresh_lease, backoff: refresh_backoff };
+        let refresh = RefreshArguments { lease: refresh_lease, ahead: refresh_ahead, backoff: refresh_backoff };
         TokenStoreBase::init(this.as_super(), &refresh, &raise_on_missing_id, timeout, |timeout| {
             let default = PyString::new(py, "zohooauth.db").into_any();
             let path = file_path(path.0.as_ref().unwrap_or(&default))?;
@@ -449,21 +473,22 @@ impl CustomStoreInMemory {
     #[new]
     #[pyo3(
         signature = (*_args, **_kwargs),
-        text_signature = "(*, refresh_lease=10.0, refresh_backoff=30.0, raise_on_missing_id=True)"
+        text_signature = "(*, refresh_lease=10.0, refresh_ahead=0.0, refresh_backoff=30.0, raise_on_missing_id=True)"
     )]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
     }
 
-    #[pyo3(signature = (*, refresh_lease=Given(None), refresh_backoff=Given(None), raise_on_missing_id=Given(None)))]
+    #[pyo3(signature = (*, refresh_lease=Given(None), refresh_ahead=Given(None), refresh_backoff=Given(None), raise_on_missing_id=Given(None)))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
     fn __init__(
         this: &Bound<'_, Self>,
         refresh_lease: Given<'_>,
+        refresh_ahead: Given<'_>,
         refresh_backoff: Given<'_>,
         raise_on_missing_id: Given<'_>,
     ) -> PyResult<()> {
-        let refresh = RefreshArguments { lease: refresh_lease, backoff: refresh_backoff };
+        let refresh = RefreshArguments { lease: refresh_lease, ahead: refresh_ahead, backoff: refresh_backoff };
         let make = |timeout| open(this.py(), timeout, |_| Ok(Box::new(Memory::new()?)));
         TokenStoreBase::init(this.as_super(), &refresh, &raise_on_missing_id, || Ok(MEMORY_TIMEOUT), make)
     }
@@ -474,21 +499,22 @@ impl CustomStoreList {
     #[new]
     #[pyo3(
         signature = (*_args, **_kwargs),
-        text_signature = "(*, refresh_lease=10.0, refresh_backoff=30.0, raise_on_missing_id=True)"
+        text_signature = "(*, refresh_lease=10.0, refresh_ahead=0.0, refresh_backoff=30.0, raise_on_missing_id=True)"
     )]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
     }
 
-    #[pyo3(signature = (*, refresh_lease=Given(None), refresh_backoff=Given(None), raise_on_missing_id=Given(None)))]
+    #[pyo3(signature = (*, refresh_lease=Given(None), refresh_ahead=Given(None), refresh_backoff=Given(None), raise_on_missing_id=Given(None)))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
     fn __init__(
         this: &Bound<'_, Self>,
         refresh_lease: Given<'_>,
+        refresh_ahead: Given<'_>,
         refresh_backoff: Given<'_>,
         raise_on_missing_id: Given<'_>,
     ) -> PyResult<()> {
-        let refresh = RefreshArguments { lease: refresh_lease, backoff: refresh_backoff };
+        let refresh = RefreshArguments { lease: refresh_lease, ahead: refresh_ahead, backoff: refresh_backoff };
         let make = |timeout| open(this.py(), timeout, |_| Ok(Box::new(List::new())));
         TokenStoreBase::init(this.as_super(), &refresh, &raise_on_missing_id, || Ok(MEMORY_TIMEOUT), make)
     }

@@ -271,6 +271,12 @@ impl Error {
         self
     }
 
+    /// What the text says beyond the kind of failure, such as the error of the operating system.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The same failure, which concerns the row with this id.
     #[must_use]
     pub fn in_row(mut self, id: String) -> Self {
@@ -298,6 +304,13 @@ impl Error {
             "the last {count} refreshes for {what} have failed, the first one {failing_for:.0} s ago, and the next one \
              may begin in {next:.1} s"
         ))
+    }
+
+    /// The row with this id, and `others` others, could not be refreshed. `reason` holds no secret.
+    #[must_use]
+    pub fn not_refreshed(location: &Location, id: &str, others: usize, reason: &str) -> Self {
+        let others = if others == 0 { String::new() } else { format!(" (and {others} more)") };
+        Self::new(Code::RefreshFailing, location).with(format!("{}{others}: {reason}", describe_id(id)))
     }
 
     /// No row has this id.

@@ -12,6 +12,7 @@ use super::lock_order::{Ordered, Rank};
 use super::{Store, fork};
 use crate::domain::backoff::RefreshFailures;
 use crate::domain::lease::{Lease, LeaseKey, Requester, Settings};
+use crate::domain::refresh_ahead;
 
 /// A lease that a requester has acquired. It is to be released if nobody saves a new token.
 #[derive(Clone, Debug)]
@@ -53,6 +54,8 @@ struct ProcessLeases {
 /// The leases of one store that this process holds, and counters.
 pub(super) struct HeldLeases {
     pub(super) settings: Settings,
+    /// How far ahead a find looks, in milliseconds.
+    pub(super) look_ahead: i64,
     list: Ordered<ProcessLeases>,
     /// The number of held leases, to be read without the lock.
     count: AtomicUsize,
@@ -62,6 +65,7 @@ pub(super) struct HeldLeases {
     gave_up: AtomicU64,
     failed: AtomicU64,
     backed_off: AtomicU64,
+    acquired_ahead: AtomicU64,
     longest_wait_ns: AtomicU64,
     /// When a thread last looked for abandoned calls.
     last_look: Mutex<Option<Instant>>,
@@ -86,6 +90,8 @@ pub struct Counters {
     pub failed: u64,
     /// Finds that failed at once, because refreshes had failed before.
     pub backed_off: u64,
+    /// The acquired leases that were for a refresh ahead of expiry.
+    pub acquired_ahead: u64,
     /// The longest wait.
     pub longest_wait: Duration,
 }
@@ -98,6 +104,7 @@ impl HeldLeases {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
             settings,
+            look_ahead: refresh_ahead::look_ahead_ms(refresh_ahead::lead_ms(settings.ahead)),
             list: Ordered::new(Rank::HeldLeases, ProcessLeases::default()),
             count: AtomicUsize::default(),
             next_number: AtomicU64::default(),
@@ -106,6 +113,7 @@ impl HeldLeases {
             gave_up: AtomicU64::default(),
             failed: AtomicU64::default(),
             backed_off: AtomicU64::default(),
+            acquired_ahead: AtomicU64::default(),
             longest_wait_ns: AtomicU64::default(),
             last_look: Mutex::new(None),
         }
@@ -152,6 +160,11 @@ impl HeldLeases {
     /// Counts a find that fails because of back-off.
     pub(super) fn count_backed_off(&self) {
         self.backed_off.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a lease that was acquired for a refresh ahead of expiry.
+    pub(super) fn count_ahead(&self) {
+        self.acquired_ahead.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Removes and returns the leases that match.
@@ -294,6 +307,7 @@ impl Store {
             gave_up: leases.gave_up.load(Ordering::Relaxed),
             failed: leases.failed.load(Ordering::Relaxed),
             backed_off: leases.backed_off.load(Ordering::Relaxed),
+            acquired_ahead: leases.acquired_ahead.load(Ordering::Relaxed),
             longest_wait: Duration::from_nanos(leases.longest_wait_ns.load(Ordering::Relaxed)),
         }
     }

@@ -66,8 +66,18 @@ pub enum Outcome {
     BackOff(Error),
     /// The store is too busy to acquire the lease. Try again later.
     Busy,
-    /// Return the row. There is a problem with the lease, described without secrets.
-    NoLease(String),
+    /// Return the row. There is a problem with the lease.
+    NoLease(Error),
+}
+
+/// What a requester asks for.
+struct Request<'a> {
+    lookup: Lookup<'a>,
+    requester: &'a Requester,
+    call: usize,
+    clock: &'a (dyn Fn() -> i64 + Sync),
+    /// How much earlier than the SDK the row is refreshed, in milliseconds.
+    lead: i64,
 }
 
 /// Row and lease, read in one snapshot, and the decision.
@@ -80,7 +90,7 @@ struct View {
     fingerprint: String,
     /// The time by the clock that leases expire by.
     lease_now: i64,
-    problem: Option<String>,
+    problem: Option<Error>,
 }
 
 impl Store {
@@ -103,6 +113,19 @@ impl Store {
         !self.leases.settings.length.is_zero() && lease::is_due(lookup.completed(found), now())
     }
 
+    /// How much of a token's life is left when a refresh ahead of its expiry begins.
+    #[must_use]
+    pub const fn refresh_ahead(&self) -> Duration {
+        self.leases.settings.ahead
+    }
+
+    /// How far ahead of now a find has to look, in milliseconds: a row that is due by then may need more than being
+    /// returned.
+    #[must_use]
+    pub const fn look_ahead(&self) -> i64 {
+        self.leases.look_ahead
+    }
+
     /// Reads row and lease, and acquires the lease if the decision says so (rule 5).
     ///
     /// `clock` returns the SDK's time in milliseconds since the epoch. `call` identifies the call that the lease is
@@ -115,9 +138,31 @@ impl Store {
         clock: &(dyn Fn() -> i64 + Sync),
         timeout: Duration,
     ) -> Result<Attempt> {
+        self.acquire(&Request { lookup, requester, call, clock, lead: 0 }, timeout)
+    }
+
+    /// Does the same for a refresh of the row with this id, `lead` milliseconds before the SDK would refresh it.
+    pub fn try_acquire_ahead(
+        &self,
+        id: &str,
+        requester: &Requester,
+        call: usize,
+        clock: &(dyn Fn() -> i64 + Sync),
+        lead: i64,
+    ) -> Result<Attempt> {
+        let lookup = Lookup::Id(Some(id));
+        let attempt = self.acquire(&Request { lookup, requester, call, clock, lead }, self.timeout)?;
+        if matches!(attempt.outcome, Outcome::Refresh(_)) {
+            self.leases.count_ahead();
+        }
+        Ok(attempt)
+    }
+
+    fn acquire(&self, request: &Request<'_>, timeout: Duration) -> Result<Attempt> {
+        let call = request.call;
         let mut view = View::default();
         self.read(|rows| {
-            view = self.view(rows, lookup, requester, clock)?;
+            view = self.view(rows, request)?;
             Ok(())
         })?;
         if view.problem.is_some() || !matches!(view.decision, Some((Decision::Acquire, _))) {
@@ -127,7 +172,7 @@ impl Store {
         let mut written = None;
         let acquired = self.run(Deadline::after(timeout), |backend, deadline| {
             backend.write(deadline, Durability::Relaxed, &mut |transaction| {
-                locked = self.view(transaction, lookup, requester, clock)?;
+                locked = self.view(transaction, request)?;
                 // The commit of an earlier attempt seemed to fail, but it has acquired the lease. So the lease is new.
                 if written.is_some() && written == locked.lease {
                     locked.decision = locked.decision.take().map(|(_, key)| (Decision::Acquire, key));
@@ -135,7 +180,7 @@ impl Store {
                 }
                 if let (Some((Decision::Acquire, key)), None) = (&locked.decision, &locked.problem) {
                     let until = locked.lease_now.saturating_add(self.leases.settings.length_ms());
-                    let lease = Lease { owner: requester.owner().to_owned(), until };
+                    let lease = Lease { owner: request.requester.owner().to_owned(), until };
                     transaction.acquire_lease(key.as_str(), &lease)?;
                     written = Some(lease.clone());
                     locked.lease = Some(lease);
@@ -146,17 +191,12 @@ impl Store {
         match acquired {
             Ok(()) => Ok(self.attempt(locked, call)),
             Err(error) if error.is_busy() => Ok(Attempt { found: view.found, outcome: Outcome::Busy }),
-            Err(error) => Ok(Attempt { found: view.found, outcome: Outcome::NoLease(error.to_string()) }),
+            Err(error) => Ok(Attempt { found: view.found, outcome: Outcome::NoLease(error) }),
         }
     }
 
-    fn view(
-        &self,
-        rows: &dyn Snapshot,
-        lookup: Lookup<'_>,
-        requester: &Requester,
-        clock: &dyn Fn() -> i64,
-    ) -> Result<View> {
+    fn view(&self, rows: &dyn Snapshot, request: &Request<'_>) -> Result<View> {
+        let &Request { lookup, requester, clock, lead, .. } = request;
         let mut view = View { found: lookup.find(rows)?.map(Found), ..View::default() };
         let token = lookup.completed(view.found.as_ref());
         let row = view.found.as_ref().map(|found| found.0.id());
@@ -167,12 +207,12 @@ impl Store {
                 let counts = |lease: &Lease| self.backend.is_shared() || requester.is_same_process(lease);
                 (view.lease, view.failures, backend_now) = (seen.lease.filter(counts), seen.failures, seen.now);
             }
-            Err(error) => view.problem = Some(error.to_string()),
+            Err(error) => view.problem = Some(error),
         }
         // Read after the lease. Otherwise a lease that was acquired in between could seem to start in the future.
         let now = clock();
         view.lease_now = backend_now.unwrap_or(now);
-        let times = (now, view.lease_now);
+        let times = (now.saturating_add(lead), view.lease_now);
         let (lease, failures) = (view.lease.as_ref(), view.failures.as_ref());
         let decision = lease::decide(token, lease, failures, requester, times, self.leases.settings);
         if decision != Decision::Serve {

@@ -31,6 +31,7 @@ use self::error::Code;
 use self::group_commit::GroupCommit;
 use crate::domain::identity::Keys;
 use crate::domain::lease::{Lease, LeaseKey};
+use crate::domain::refresh_ahead::{self, Remaining};
 use crate::domain::{Field, Key, Row, Token, expiry, id, identity, merge, purge};
 pub use error::{Error, Result};
 
@@ -52,6 +53,13 @@ impl Found {
     #[must_use]
     pub fn row(&self) -> Token<'_> {
         expiry::readable(self.0.token())
+    }
+
+    /// Returns what a refresh ahead of expiry does with the row at `now`, `lead` milliseconds before the SDK would
+    /// refresh it.
+    #[must_use]
+    pub fn remaining(&self, now: i64, lead: i64) -> Remaining {
+        refresh_ahead::remaining(&self.0, now, lead)
     }
 
     /// Returns the token that the row was found for, completed from the row (contract, section 4), as the SDK gets it.

@@ -81,7 +81,7 @@ impl Case {
         let backend = make(&setup);
         let is_shared = backend.is_shared();
         let store = Store::new(Box::new(backend), TIMEOUT);
-        let settings = Settings { length: LENGTH, longest_backoff: Duration::from_secs(30) };
+        let settings = Settings { longest_backoff: Duration::from_secs(30), ..Settings::new(LENGTH) };
         let store = store.with_refresh_settings(settings);
         assert_eq!(store.save(token(EXPIRED), NOW).unwrap(), "1");
         Self { store, is_shared, clock: setup.clock.clone(), _setup: setup }

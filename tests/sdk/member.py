@@ -27,7 +27,7 @@ from zohocrmsdk.src.com.zoho.crm.api.util.constants import Constants
 
 STALE = "planted-stale-access-token"  # the beginning of each access token that a test has made expired
 TIMEOUT = 30  # seconds: far more than any step needs
-COUNTERS = ("taken", "waited", "gave_up", "longest_wait", "failed_refreshes", "backed_off")
+COUNTERS = ("taken", "waited", "gave_up", "longest_wait", "failed_refreshes", "backed_off", "taken_ahead")
 
 
 # Reading this file takes 0.1 s. The SDK reads it at its initialization, if it is not there. Forked processes share it.
@@ -113,17 +113,37 @@ class Member:
         if seed:
             store.save_token(expired_token(seed))
         barrier = threading.Barrier(len(tokens))
+        left = list(tokens)
 
-        def work(token):
+        def work():
+            token = left.pop()
             barrier.wait(TIMEOUT)
             self._answer(store, token)
 
-        threads = [threading.Thread(target=work, args=(token,), daemon=True) for token in tokens]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(TIMEOUT)
+        in_threads(len(tokens), work)
         self._say_lease(store)
+
+    def ahead(self, token, processes, threads):
+        """Request the token in each thread of each process, until the row has another access token."""
+
+        def work(_number):
+            store = self._begin()
+            [first] = store.get_tokens()
+            deadline = time.monotonic() + TIMEOUT
+
+            def request():
+                # So the last request is one after the refresh.
+                is_refreshed = False
+                while not is_refreshed:
+                    assert time.monotonic() < deadline
+                    is_refreshed = store.get_tokens()[0].get_access_token() != first.get_access_token()
+                    self._answer(store, token)
+                    time.sleep(0.05)
+
+            in_threads(threads, request)
+            self._say_lease(store)
+
+        children.at_once(processes, work, TIMEOUT)
 
     def keep_asking(self, token, threads, pause):
         """Request the token in each thread, every `pause` seconds, until there is an answer."""
@@ -135,11 +155,7 @@ class Member:
                 assert time.monotonic() < deadline
                 time.sleep(pause)
 
-        workers = [threading.Thread(target=work, daemon=True) for _ in range(threads)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join(TIMEOUT)
+        in_threads(threads, work)
         self._say_lease(store)
 
     def poll(self, by_id, by_token):
@@ -261,6 +277,14 @@ class Member:
     def _say_lease(self, store):
         info = store.lease_info()
         self.say("lease", **{counter: getattr(info, counter) for counter in COUNTERS})
+
+
+def in_threads(count, work):
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT)
 
 
 def end(store):

@@ -40,9 +40,8 @@ def start(zoho, tmp_path):
     """A function that starts a program. The program runs one method of `Member`, with the file or a store in memory."""
     crowds = []
 
-    def start_one(method, store="CustomStoreSQLite", refresh_lease=None, refresh_backoff=None, **arguments):
-        given = {"refresh_lease": refresh_lease, "refresh_backoff": refresh_backoff}
-        options = {name: value for name, value in given.items() if value is not None}
+    def start_one(method, store="CustomStoreSQLite", options=(), refresh_lease=None, **arguments):
+        options = {**dict(options), **({} if refresh_lease is None else {"refresh_lease": refresh_lease})}
         if store not in STORES[1:]:
             options["path"] = str(tmp_path / "tokens.db")
         setting = {
@@ -222,9 +221,7 @@ def test_a_refresh_that_fails_once(start, zoho, row, by, failure):
 def test_a_refresh_that_always_fails(start, zoho, row, by):
     """Rule 15: two requesters get the SDK's error. The others get an error of the store at once, without a call."""
     zoho.fail_next(100)
-    outcome = start(
-        "processes", refresh_lease=LONGER_THAN_ANY_TEST, refresh_backoff=LONGER_THAN_ANY_TEST, tokens=[row[by]] * 8
-    ).ends()
+    outcome = start("processes", refresh_lease=LONGER_THAN_ANY_TEST, tokens=[row[by]] * 8).ends()
     assert len(outcome.answers) == 8
     asked = [answer for answer in outcome.answers if answer["code"] != "TOKEN_STORE"]
     assert_failed_by_the_sdk(asked)
@@ -236,7 +233,7 @@ def test_a_refresh_that_always_fails(start, zoho, row, by):
 def test_many_requests_while_zoho_denies(start, zoho, row, by):
     """Rule 15: one attempt per interval. Each error says when the next one is, and the first that succeeds ends it."""
     zoho.fail_next(4, **FAILURES["denied"])
-    outcome = start("keep_asking", refresh_backoff=1, token=row[by], threads=8, pause=0.2).ends()
+    outcome = start("keep_asking", options={"refresh_backoff": 1}, token=row[by], threads=8, pause=0.2).ends()
     assert zoho.token_calls == 5
     assert outcome.total("failed_refreshes") == 4
     first, *later = (call.at for call in zoho.calls if call.kind == "refresh")
@@ -248,6 +245,21 @@ def test_many_requests_while_zoho_denies(start, zoho, row, by):
     served = [answer for answer in outcome.answers if not answer["error"]]
     assert {answer["row"] for answer in served} == {"1"}
     assert len(served) == 8
+
+
+@pytest.mark.parametrize("zoho", [1], indirect=True, ids="{} s".format)
+def test_refresh_ahead_in_3_processes_of_16_threads(start, zoho, row, tmp_path):
+    """Rule 17: 1 token call for all. No request waits, none fails, and none gets another token than the valid one."""
+    with CustomStoreSQLite(tmp_path / "tokens.db") as store:
+        token = store.find_token_by_id(row["id"]["id"])
+        token.set_access_token("planted-valid-access-token")
+        token.set_expires_in(str(int((time.time() + 240) * 1000)))
+        store.save_token(token)
+    outcome = start("ahead", options={"refresh_ahead": 300}, token=row["id"], processes=3, threads=16).ends()
+    assert zoho.token_calls == 1
+    assert {answer["error"] for answer in outcome.answers} == {None}
+    assert {answer["row"] for answer in outcome.answers} == {"1"}
+    assert [outcome.total(counter) for counter in ("taken", "taken_ahead", "waited")] == [1, 1, 0]
 
 
 def test_a_script_that_looks_the_row_up(start, zoho, row, by):

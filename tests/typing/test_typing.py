@@ -102,8 +102,11 @@ def test_signatures_are_those_of_the_stub(name):
     for argument in [*arguments.args, *arguments.kwonlyargs]:
         argument.annotation = None
     found = inspect.signature(native(name)).replace(return_annotation=inspect.Signature.empty)
+    # A method in Python has annotations, too.
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in found.parameters.values()]
+    found = found.replace(parameters=bare)
     expected = re.sub(r"^self(, )?", "", ast.unparse(arguments))
-    assert re.sub(r"^\((self, /)?(, )?", "(", str(found)) == f"({expected})"
+    assert re.sub(r"^\((self(, /)?)?(, )?", "(", str(found)) == f"({expected})"
 
 
 @pytest.mark.parametrize("store", STORES, ids=lambda store: store.__name__)
@@ -133,4 +136,4 @@ def test_an_editor_shows_the_constructors_arguments():
     code = "from zoho_token_store import CustomStoreSQLite\n\nCustomStoreSQLite("
     [signature] = jedi.Script(code, path=ROOT / "user.py").get_signatures(3, len("CustomStoreSQLite("))
     names = [parameter.name for parameter in signature.params]
-    assert names == ["path", "refresh_lease", "refresh_backoff", "busy_timeout", "raise_on_missing_id"]
+    assert names == ["path", "refresh_lease", "refresh_ahead", "refresh_backoff", "busy_timeout", "raise_on_missing_id"]

@@ -1,0 +1,226 @@
+"""Refresh tokens ahead of their expiry (`docs/lease.md`, rule 17): in a background thread, or at once for `refresh()`.
+
+The SDK asks Zoho. Its `get_token` runs here with an `Initializer` of its own, whose store is a `_RowStore`.
+
+Modules that the SDK imports, too, are imported inside functions. They would make the import of this package slower.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ._native import TokenStoreBase, find_to_refresh, log_refresh_ahead, report_refresh, select_to_refresh
+
+TYPE_CHECKING = False  # type checkers take it as true
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import timedelta
+    from typing import Any, SupportsFloat
+
+    from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
+
+    from ._native import Refreshed
+
+_RETRY_AFTER = 1.0  # seconds from one attempt in the background until the next one for the same row
+_MAX_ROWS = 1000  # that wait for the background thread; further ones are refreshed when a request needs it
+_MAX_REASON = 300  # characters
+
+
+class _NotNeededError(Exception):
+    """No refresh is needed, or it cannot begin. Ends the SDK's `get_token`."""
+
+    def __init__(self, reason: str | None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _RowStore:
+    """What the SDK sees as its store while it refreshes one row."""
+
+    def __init__(self, store: TokenStoreBase, row_id: str, within: timedelta | SupportsFloat) -> None:
+        self._store = store
+        self._row_id = row_id
+        self._within = within
+        self._begun = False
+        self.token: OAuthToken | None = None
+        self.failed_save: Exception | None = None
+        self.saved = False
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the store
+        return getattr(self._store, name)
+
+    def find_token_by_id(self, id: str) -> OAuthToken | None:  # noqa: A002 - the SDK's name
+        # Greenlets whose `threading.local` is not patched may share this thread's `Initializer` meanwhile.
+        if self._begun or id != self._row_id:
+            return self._store.find_token_by_id(id)
+        self._begun = True
+        self.token, reason = find_to_refresh(self._store, id, self._within)
+        if self.token is None:
+            raise _NotNeededError(reason)
+        return self.token
+
+    def save_token(self, token: OAuthToken) -> None:
+        try:
+            self._store.save_token(token)
+        except Exception as error:
+            self.failed_save = error  # SDK 6 to 8 swallow it
+            raise
+        self.saved = True
+
+
+def _refresh_row(
+    store: TokenStoreBase,
+    row_id: str,
+    within: timedelta | SupportsFloat,
+    initializer: Any,  # noqa: ANN401 - the SDK's `Initializer`, or `None`
+) -> tuple[bool, str | None]:
+    """Let the SDK refresh a row. Return whether it was refreshed, and the reason if it should have been."""
+    from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
+    from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
+    from zohocrmsdk.src.com.zoho.crm.api.sdk_config import SDKConfig
+
+    rows = _RowStore(store, row_id, within)
+    # `get_token` changes the environment of the `Initializer` that it finds. So the caller's one is copied.
+    own = Initializer()
+    if initializer is None:
+        own.sdk_config = SDKConfig()
+    else:
+        vars(own).update(vars(initializer))
+    own.store = rows
+    before = getattr(Initializer.LOCAL, "init", None)
+    Initializer.LOCAL.init = own
+    try:
+        OAuthToken(id=row_id).get_token()
+    except _NotNeededError as error:
+        return False, error.reason
+    except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the row stays as it was
+        return False, _reason(error, rows.token)
+    finally:
+        Initializer.LOCAL.init = before
+    if rows.failed_save:
+        return False, _reason(rows.failed_save, rows.token)
+    return (True, None) if rows.saved else (False, "the SDK saved no new token")
+
+
+def _reason(error: BaseException, token: OAuthToken | None) -> str:
+    """Describe an error in one line, without a secret."""
+    code, cause = getattr(error, "code", None), getattr(error, "cause", None)
+    if code == "TOKEN_STORE" and cause is not None:
+        text = str(cause)  # the store's own error, which begins with the name of the method
+    elif code is not None:
+        text = f"{code} - {getattr(error, 'error_message', '')}"
+    else:
+        text = f"{type(error).__name__}: {error}"
+    if token is not None:
+        for secret in (
+            token.get_client_secret(),
+            token.get_refresh_token(),
+            token.get_access_token(),
+            token.get_grant_token(),
+        ):
+            text = text.replace(secret, "…") if secret else text
+    return " ".join(text.split())[:_MAX_REASON]
+
+
+def _refresh(self: TokenStoreBase, within: timedelta | SupportsFloat, *, ids: Iterable[str] | None = None) -> Refreshed:
+    """Refresh the rows that expire soon, and return what was done with each row."""
+    from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
+
+    due, skipped, unusable = select_to_refresh(self, within, ids)
+    refreshed = []
+    failed = dict(unusable)
+    initializer = Initializer.get_initializer()
+    for row_id in due:
+        is_refreshed, reason = _refresh_row(self, row_id, within, initializer)
+        if is_refreshed:
+            refreshed.append(row_id)
+        elif reason is None:
+            skipped.append(row_id)
+        else:
+            failed[row_id] = reason
+    return report_refresh(self, refreshed, skipped, failed)
+
+
+# A method in Python: below one in Rust, a daemon thread could be terminated while the SDK waits for Zoho.
+_refresh.__name__, _refresh.__qualname__ = "refresh", "TokenStoreBase.refresh"
+TokenStoreBase.refresh = _refresh  # type: ignore[method-assign]
+
+
+class _Background:
+    """The background thread of this process. It runs while there is work."""
+
+    def __init__(self) -> None:
+        from threading import RLock
+
+        # A finalizer or a signal handler may call a store while this thread holds the lock.
+        self._lock = RLock()
+        # A store, the id of a row, how much of its token's life is left, and the SDK's `Initializer`.
+        self._queue: list[tuple[TokenStoreBase, str, timedelta, Any]] = []
+        self._is_running = False
+        # When a row may be queued again: never while it is in the queue or in work, and not at once afterwards.
+        self._not_before: dict[tuple[int, str], float] = {}
+
+    def add(self, store: TokenStoreBase, row_id: str, ahead: timedelta, initializer: Any) -> None:  # noqa: ANN401
+        from threading import Thread
+        from time import monotonic
+
+        key, now = (id(store), row_id), monotonic()
+        with self._lock:
+            if self._not_before.get(key, 0.0) > now or len(self._queue) >= _MAX_ROWS:
+                return
+            self._not_before = {known: until for known, until in self._not_before.items() if until > now}
+            self._not_before[key] = float("inf")
+            self._queue.append((store, row_id, ahead, initializer))
+            if self._is_running:
+                return
+            self._is_running = True
+        try:
+            Thread(target=self._run, name="zoho-token-store-refresh", daemon=True).start()
+        except BaseException:
+            # No thread can be started now. A later request tries again.
+            self._stop()
+            raise
+
+    def _run(self) -> None:
+        from time import monotonic
+
+        try:
+            while True:
+                with self._lock:
+                    if not self._queue:
+                        # Under the lock: work that is added from here on starts another thread.
+                        self._is_running = False
+                        return
+                    store, row_id, ahead, initializer = self._queue.pop(0)
+                is_refreshed, reason = _refresh_row(store, row_id, ahead, initializer)
+                if is_refreshed or reason:
+                    log_refresh_ahead(store, row_id, reason)
+                with self._lock:
+                    self._not_before[id(store), row_id] = monotonic() + _RETRY_AFTER
+                del store, initializer
+        except BaseException:
+            # Such as gevent's `GreenletExit`.
+            self._stop()
+            raise
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._is_running = False
+            self._queue.clear()
+            self._not_before.clear()
+
+
+_of_this_process: dict[str, _Background] = {}
+
+
+def schedule(store: TokenStoreBase, row_id: str, ahead: timedelta) -> None:
+    """Have a row refreshed in the background. The native layer calls this in a find of the SDK's `get_token`."""
+    from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
+
+    background = _of_this_process.get("background") or _of_this_process.setdefault("background", _Background())
+    background.add(store, row_id, ahead, Initializer.get_initializer())
+
+
+# A forked child has no background thread, and its parent may have held the lock.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_of_this_process.clear)

@@ -1,0 +1,101 @@
+//! Refresh ahead of expiry: which rows, and how early (`docs/lease.md`, rule 17).
+
+use std::time::Duration;
+
+use super::lease::{self, DUE_SOON_MS, SDK_REFRESH_MARGIN_MS};
+use super::token::Row;
+use super::{expiry, purge};
+
+/// What a refresh ahead of expiry does with a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remaining {
+    /// Less is left than asked for, so refresh it.
+    Due,
+    /// It is valid for long enough, or it never expires.
+    Enough,
+    /// It has expired, and has nothing to refresh it with.
+    Unusable,
+}
+
+/// Returns how long before the SDK itself would refresh a token is due, in milliseconds, if it is due when less than
+/// `within` is left.
+///
+/// The SDK refreshes in the last five seconds. So a shorter time than that changes nothing.
+#[must_use]
+pub fn lead_ms(within: Duration) -> i64 {
+    i64::try_from(within.as_millis()).unwrap_or(i64::MAX).saturating_sub(SDK_REFRESH_MARGIN_MS).max(0)
+}
+
+/// Returns how far ahead a find looks, in milliseconds: any row that is due by then needs more than being returned.
+#[must_use]
+pub fn look_ahead_ms(lead: i64) -> i64 {
+    lead.max(DUE_SOON_MS)
+}
+
+/// Returns what to do with a row at `now` (milliseconds since the epoch), `lead` milliseconds before the SDK would.
+#[must_use]
+pub fn remaining(row: &Row, now: i64, lead: i64) -> Remaining {
+    if lease::is_due(expiry::readable(row.token()), now.saturating_add(lead)) {
+        Remaining::Due
+    } else if purge::is_unusable(row, now) {
+        Remaining::Unusable
+    } else {
+        Remaining::Enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Field, Token};
+
+    const NOW: i64 = 1_795_300_000_000;
+
+    #[test]
+    fn the_lead_is_what_goes_beyond_the_five_seconds_of_the_sdk() {
+        let table = [(0, 0), (1, 0), (5_000, 0), (5_001, 1), (300_000, 295_000)];
+        for (within, lead) in table {
+            assert_eq!(lead_ms(Duration::from_millis(within)), lead, "{within}");
+        }
+        assert_eq!(lead_ms(Duration::MAX), i64::MAX - 5_000);
+    }
+
+    #[test]
+    fn a_find_always_looks_as_far_as_the_sdk_may_read_the_clock_later() {
+        for (lead, looked) in [(0, 200), (199, 200), (200, 200), (201, 201), (295_000, 295_000)] {
+            assert_eq!(look_ahead_ms(lead), looked, "{lead}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_decides() {
+        use Remaining::{Due, Enough, Unusable};
+        // What the row has, how much is left in milliseconds, and the results for 0 s and for 300 s.
+        let table = [
+            ("refresh access", Some(-1), Due, Due),
+            ("refresh access", Some(4_999), Due, Due),
+            ("refresh access", Some(5_000), Enough, Due),
+            ("refresh access", Some(299_999), Enough, Due),
+            ("refresh access", Some(300_000), Enough, Enough),
+            ("refresh access", None, Enough, Enough),
+            ("refresh", None, Due, Due),
+            ("grant", None, Due, Due),
+            ("access", Some(-1), Unusable, Unusable),
+            ("access", Some(1), Enough, Enough),
+            ("access", None, Enough, Enough),
+            ("", None, Enough, Enough),
+        ];
+        for (has, left, without, with) in table {
+            let expiry = left.map(|left| (NOW + left).to_string());
+            let value = |name: &str| has.contains(name).then_some("made-up");
+            let token = Token::default()
+                .with(Field::RefreshToken, value("refresh"))
+                .with(Field::AccessToken, value("access"))
+                .with(Field::GrantToken, value("grant"))
+                .with(Field::ExpiryTime, expiry.as_deref());
+            let row = Row::new(token, 1, None);
+            let results = [0, 295_000].map(|lead| remaining(&row, NOW, lead));
+            assert_eq!(results, [without, with], "{has:?} {left:?}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The native half of refreshes ahead of expiry (`docs/lease.md`, rule 17). `_refresh.py` is the other half.
+//!
+//! No function of this file asks Zoho. Python code calls the SDK for that, with no frame of Rust below it: a daemon
+//! thread that waits for Zoho when the interpreter ends is terminated there (see [`super::exit`]).
+
+use std::sync::Arc;
+
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use super::arguments::duration;
+use super::convert::{self, exception_name};
+use super::error::{Failure, invalid_argument};
+use super::lease_guard::{LeaseGuard, log_for, or_no_lease, tie_to_frame};
+use super::refresh_wait::{caller, log_acquired};
+use super::stores::{Opened, TokenStoreBase};
+use crate::domain::Field;
+use crate::domain::refresh_ahead::{self, Remaining};
+use crate::store::error::describe_id;
+use crate::store::lease::Outcome;
+use crate::store::{Error, Found, Wait};
+
+const MODULE: &str = "zoho_token_store._refresh";
+const UNUSABLE: &str = "its access token has expired, and it has no refresh token";
+
+/// What `refresh` did with the rows.
+#[pyclass(module = "zoho_token_store", frozen, get_all)]
+pub(super) struct Refreshed {
+    /// The ids of the rows that have a new access token.
+    refreshed: Vec<String>,
+    /// The ids of the rows that are valid for long enough, or that another thread or process is refreshing.
+    skipped: Vec<String>,
+    /// The ids of the rows that could not be refreshed, each with the reason, which contains no secret.
+    failed: Py<PyDict>,
+}
+
+#[pymethods]
+impl Refreshed {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let list = |ids: &[String]| -> PyResult<String> { Ok(ids.into_pyobject(py)?.repr()?.to_string()) };
+        let (refreshed, skipped) = (list(&self.refreshed)?, list(&self.skipped)?);
+        Ok(format!("Refreshed(refreshed={refreshed}, skipped={skipped}, failed={})", self.failed.bind(py).repr()?))
+    }
+}
+
+/// Has the row refreshed in the background, if a request of the SDK has found it. The find itself goes on.
+pub(super) fn schedule(store: &Bound<'_, TokenStoreBase>, opened: &Opened, found: &Found) -> Result<(), Failure> {
+    let py = store.py();
+    if or_no_lease(py, &opened.store, opened.sdk.deciding_frame(py))?.flatten().is_none() {
+        return Ok(());
+    }
+    let id = found.row().get(Field::Id).unwrap_or_default();
+    let schedule = || py.import(MODULE)?.getattr("schedule")?.call1((store, id, opened.store.refresh_ahead()));
+    match schedule() {
+        Err(error) if error.is_instance_of::<PyException>(py) => {
+            let name = exception_name(py, &error).unwrap_or_default();
+            let text = format!("{} cannot be refreshed ahead of its expiry: Python raised {name}", describe_id(id));
+            log_for(py, &opened.store, "warning", &text)
+        }
+        scheduled => Ok(scheduled.map(drop)?),
+    }
+}
+
+/// A token whose refresh is due now, or the reason why there is none: `None` if none is needed.
+type ToRefresh<'py> = (Option<Bound<'py, PyAny>>, Option<String>);
+
+/// Acquire the lease of a row with less than `within` left, and return its token as an expired one.
+///
+/// The caller is the SDK's `get_token`, which then refreshes the token.
+#[pyfunction]
+pub(super) fn find_to_refresh<'py>(
+    store: &Bound<'py, TokenStoreBase>,
+    row_id: &Bound<'py, PyString>,
+    within: &Bound<'py, PyAny>,
+) -> PyResult<ToRefresh<'py>> {
+    let py = store.py();
+    store.get().run(py, "refresh", |opened| {
+        let no_request = || invalid_argument("find_to_refresh is called within the SDK's get_token alone");
+        let id = row_id.to_str()?;
+        let lead = refresh_ahead::lead_ms(duration("within", within)?);
+        let frame = opened.sdk.deciding_frame(py)?.ok_or_else(no_request)?;
+        let caller = caller(py)?.ok_or_else(no_request)?;
+        let clock = opened.sdk.clock.read(py)?;
+        let call = frame.as_ptr() as usize;
+        let store = &opened.store;
+        let attempt = py.detach(|| store.try_acquire_ahead(id, &caller.requester, call, &clock, lead))?;
+        // Before anything that can fail: from here on the lease is released whatever happens.
+        if let Outcome::Refresh(acquired) = &attempt.outcome {
+            tie_to_frame(py, &frame, LeaseGuard { store: Arc::clone(store), acquired: acquired.clone() })?;
+        }
+        let Some(found) = attempt.found else { return Err(Error::missing_id(store.location(), id).into()) };
+        Ok(match attempt.outcome {
+            Outcome::Refresh(acquired) => {
+                log_acquired(py, store, &acquired)?;
+                let expired = found.row().with(Field::ExpiryTime, Some("0"));
+                (Some(opened.sdk.make(py, expired)?), None)
+            }
+            Outcome::Serve if found.remaining(clock(), lead) == Remaining::Unusable => {
+                (None, Some(UNUSABLE.to_owned()))
+            }
+            Outcome::Serve | Outcome::Wait(..) => (None, None),
+            Outcome::BackOff(error) => (None, Some(error.detail().to_owned())),
+            Outcome::NoLease(error) => (None, Some(error.to_string())),
+            Outcome::Busy => (None, Some("the store is too busy to acquire a lease".to_owned())),
+        })
+    })
+}
+
+/// Write what became of a refresh in the background. `reason` is given if it failed.
+#[pyfunction]
+#[pyo3(signature = (store, row_id, reason))]
+pub(super) fn log_refresh_ahead(store: &Bound<'_, TokenStoreBase>, row_id: &str, reason: Option<&str>) -> PyResult<()> {
+    let py = store.py();
+    store.get().run(py, "refresh", |opened| {
+        let id = describe_id(row_id);
+        match reason {
+            None => log_for(py, &opened.store, "info", &format!("refreshed {id} ahead of its expiry")),
+            Some(reason) => {
+                let text = format!("{id} was not refreshed ahead of its expiry: {reason}");
+                log_for(py, &opened.store, "warning", &text)
+            }
+        }
+    })
+}
+
+/// The ids of the rows to refresh, of those that are valid for long enough, and of those that cannot be refreshed, each
+/// with the reason.
+type Selected = (Vec<String>, Vec<String>, Vec<(String, String)>);
+
+/// Select the rows with less than `within` left, of `ids` or of all.
+#[pyfunction]
+#[pyo3(signature = (store, within, ids))]
+pub(super) fn select_to_refresh(
+    store: &Bound<'_, TokenStoreBase>,
+    within: &Bound<'_, PyAny>,
+    ids: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Selected> {
+    let py = store.py();
+    store.get().run(py, "refresh", |opened| {
+        let store = &opened.store;
+        let lead = refresh_ahead::lead_ms(duration("within", within)?);
+        let ids = ids.map(row_ids).transpose()?;
+        let clock = opened.sdk.clock.read(py)?;
+        let (mut due, mut enough, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut select = |id: String, remaining| match remaining {
+            Remaining::Due => due.push(id),
+            Remaining::Enough => enough.push(id),
+            Remaining::Unusable => failed.push((id, UNUSABLE.to_owned())),
+        };
+        let Some(ids) = ids else {
+            for row in py.detach(|| store.all())? {
+                select(row.id().to_owned(), refresh_ahead::remaining(&row, clock(), lead));
+            }
+            return Ok((due, enough, failed));
+        };
+        let mut missing = Vec::new();
+        for id in ids {
+            match py.detach(|| store.find_by_id(Some(&id), Wait::Yes))? {
+                Some(found) => select(id, found.remaining(clock(), lead)),
+                None => missing.push((id, "no row has this id".to_owned())),
+            }
+        }
+        failed.extend(missing);
+        Ok((due, enough, failed))
+    })
+}
+
+/// The ids that a caller passes, each once, in their order.
+fn row_ids(ids: &Bound<'_, PyAny>) -> Result<Vec<String>, Failure> {
+    if ids.is_instance_of::<PyString>() || (!ids.hasattr("__iter__")? && !ids.hasattr("__getitem__")?) {
+        return Err(invalid_argument("ids is an iterable of ids, such as a list of str"));
+    }
+    let mut read: Vec<String> = Vec::new();
+    for id in ids.try_iter()? {
+        let id = convert::id(&id?)?.map_or_else(String::new, |id| id.to_string());
+        if !read.contains(&id) {
+            read.push(id);
+        }
+    }
+    Ok(read)
+}
+
+/// Make the result of `refresh`. If all that was tried has failed, raise instead.
+#[pyfunction]
+pub(super) fn report_refresh(
+    store: &Bound<'_, TokenStoreBase>,
+    refreshed: Vec<String>,
+    skipped: Vec<String>,
+    failed: Bound<'_, PyDict>,
+) -> PyResult<Refreshed> {
+    let py = store.py();
+    store.get().run(py, "refresh", |opened| {
+        if let (true, Some((id, reason))) = (refreshed.is_empty(), failed.iter().next()) {
+            let (id, reason): (String, String) = (id.extract()?, reason.extract()?);
+            let others = failed.len().saturating_sub(1);
+            return Err(Error::not_refreshed(opened.store.location(), &id, others, &reason).into());
+        }
+        Ok(Refreshed { refreshed, skipped, failed: failed.unbind() })
+    })
+}

@@ -258,7 +258,9 @@ def test_refresh_ahead_in_3_processes_of_16_threads(start, zoho, row, tmp_path):
     outcome = start("ahead", options={"refresh_ahead": 300}, token=row["id"], processes=3, threads=16).ends()
     assert zoho.token_calls == 1
     assert {answer["error"] for answer in outcome.answers} == {None}
-    assert {answer["row"] for answer in outcome.answers} == {"1"}
+    # The row can be refreshed between a request and the look at it. After the last request it has its new token.
+    assert {answer["row"] for answer in outcome.answers} <= {"1", None}
+    assert outcome.answers[-1]["row"] == "1"
     assert [outcome.total(counter) for counter in ("taken", "taken_ahead", "waited")] == [1, 1, 0]
 
 

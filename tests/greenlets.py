@@ -6,6 +6,7 @@ It reads its settings from the standard input, and prints one event a line, as J
 import json
 import pickle
 import sys
+import threading
 from pathlib import Path
 
 import gevent.monkey
@@ -23,9 +24,19 @@ class Output:
 def main(patches, ticked_file):
     # gevent has to replace threads and sockets before the SDK imports them. From then on, a thread is a greenlet.
     gevent.monkey.patch_all(**json.loads(patches))
+    import requests
     from sdk.member import Member
 
-    setting, arguments = pickle.load(sys.stdin.buffer)
+    post, this_thread = requests.post, threading.get_native_id()
+    elsewhere = 0
+
+    def count_and_post(*arguments, **options):
+        nonlocal elsewhere
+        elsewhere += threading.get_native_id() != this_thread
+        return post(*arguments, **options)
+
+    requests.post = count_and_post
+    setting, method, arguments = pickle.load(sys.stdin.buffer)
     member = Member(Output, None, setting)
     ticks = 0
 
@@ -38,8 +49,8 @@ def main(patches, ticked_file):
                 Path(ticked_file).touch()
 
     gevent.spawn(tick)
-    member.threads(**arguments)
-    member.say("ticks", count=ticks)
+    getattr(member, method)(**arguments)
+    member.say("end", count=ticks, elsewhere=elsewhere)
 
 
 main(*sys.argv[1:])

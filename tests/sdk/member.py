@@ -124,26 +124,26 @@ class Member:
         self._say_lease(store)
 
     def ahead(self, token, processes, threads):
-        """Request the token in each thread of each process, until the row has another access token."""
+        """Do what `ahead_here` does in each process."""
+        children.at_once(processes, lambda _number: self.ahead_here(token, threads), TIMEOUT)
 
-        def work(_number):
-            store = self._begin()
-            [first] = store.get_tokens()
-            deadline = time.monotonic() + TIMEOUT
+    def ahead_here(self, token, threads):
+        """Request the token in each thread, until the row has another access token."""
+        store = self._begin()
+        [first] = store.get_tokens()
+        deadline = time.monotonic() + TIMEOUT
 
-            def request():
-                # So the last request is one after the refresh.
-                is_refreshed = False
-                while not is_refreshed:
-                    assert time.monotonic() < deadline
-                    is_refreshed = store.get_tokens()[0].get_access_token() != first.get_access_token()
-                    self._answer(store, token)
-                    time.sleep(0.05)
+        def request():
+            # So the last request is one after the refresh.
+            is_refreshed = False
+            while not is_refreshed:
+                assert time.monotonic() < deadline
+                is_refreshed = store.get_tokens()[0].get_access_token() != first.get_access_token()
+                self._answer(store, token)
+                time.sleep(0.05)
 
-            in_threads(threads, request)
-            self._say_lease(store)
-
-        children.at_once(processes, work, TIMEOUT)
+        in_threads(threads, request)
+        self._say_lease(store)
 
     def keep_asking(self, token, threads, pause):
         """Request the token in each thread, every `pause` seconds, until there is an answer."""

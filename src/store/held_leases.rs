@@ -254,7 +254,8 @@ impl Store {
                         *record = Some(RefreshFailures::after_another(seen.failures.as_ref(), &held.fingerprint, now));
                     }
                     if let Some(record) = record {
-                        transaction.record_failures(held.key.as_str(), record)?;
+                        // A failure that cannot be recorded must not keep the lease from being released.
+                        let _ = transaction.record_failures(held.key.as_str(), record);
                     }
                 }
                 Ok(())

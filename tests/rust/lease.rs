@@ -327,6 +327,34 @@ mod rules {
         assert_eq!((case.outcome(&me()).as_str(), case.store.lease_counters().failed), ("refresh id:1", 0));
     }
 
+    pub(super) fn a_refresh_ahead_needs_the_lease_of_a_row_that_is_still_valid(case: &Case) {
+        case.store.save(token("id=1 access_token=valid expiry_time=1795300060000"), NOW).unwrap();
+        let ahead = |requester: &Requester, lead| {
+            case.store.try_acquire_ahead("1", requester, 1, &|| case.clock.now(), lead).unwrap().outcome
+        };
+        assert_eq!(describe(&ahead(&me(), 55_000)), "serve", "60 s are left, and the SDK would refresh in 55 s");
+        let held = acquired(ahead(&me(), 55_001));
+        assert_eq!(describe(&ahead(&task(1), 55_001)), "wait id:1");
+        assert_eq!(case.outcome(&task(1)), "serve", "a request gets the valid token");
+        case.clock.set(NOW + 9_999);
+        assert_eq!(describe(&ahead(&task(1), 55_001)), "wait id:1", "the lease ends by its own clock");
+        assert!(case.store.release_lease(&held));
+        assert_eq!(case.store.lease_counters().failed, 1);
+    }
+
+    pub(super) fn a_refresh_ahead_backs_off_though_the_token_is_still_valid(case: &Case) {
+        case.store.save(token("id=1 access_token=valid expiry_time=1795300060000"), NOW).unwrap();
+        let ahead = || case.store.try_acquire_ahead("1", &me(), 1, &|| case.clock.now(), 295_000).unwrap().outcome;
+        for _ in 0..2 {
+            assert!(case.store.release_lease(&acquired(ahead())));
+        }
+        assert_eq!(describe(&ahead()), "refresh-failing");
+        assert_eq!(case.outcome(&me()), "serve", "the valid token is not withheld");
+        case.clock.set(NOW + 57_000);
+        assert_eq!(case.outcome(&me()), "refresh id:1");
+        assert_eq!(case.store.lease_counters().acquired_ahead, 2);
+    }
+
     pub(super) fn one_of_many_simultaneous_requesters_acquires_the_lease(case: &Case) {
         let acquires = |number| matches!(case.try_acquire(&task(number)), Outcome::Refresh(_));
         let refreshing: usize = thread::scope(|scope| {
@@ -370,6 +398,8 @@ macro_rules! suite {
                 after_two_failures_a_requester_backs_off_until_the_next_attempt
                 a_new_login_or_a_fresh_token_ends_the_back_off
                 a_store_that_is_closed_during_a_refresh_records_no_failure
+                a_refresh_ahead_needs_the_lease_of_a_row_that_is_still_valid
+                a_refresh_ahead_backs_off_though_the_token_is_still_valid
                 one_of_many_simultaneous_requesters_acquires_the_lease
             ]
             with_second_row: [

@@ -84,6 +84,56 @@ fn finds_and_saves_work_whatever_happens_to_the_table_of_leases() {
     }
 }
 
+/// What another program does to the table of failed refreshes.
+const DAMAGE_TO_FAILURES: [(&str, &str); 5] = [
+    ("drops the table", "DROP TABLE zoho_token_failure"),
+    (
+        "replaces the table by a view",
+        "DROP TABLE zoho_token_failure; CREATE VIEW zoho_token_failure AS SELECT 1 AS one",
+    ),
+    ("replaces the table by another table", "DROP TABLE zoho_token_failure; CREATE TABLE zoho_token_failure (one)"),
+    ("writes values that are no failure", "UPDATE zoho_token_failure SET count = -1, since = 'long ago', last = x'ff'"),
+    (
+        "aborts the statement that records a failure",
+        "CREATE TRIGGER no BEFORE INSERT ON zoho_token_failure BEGIN SELECT RAISE(ABORT, 'no'); END",
+    ),
+];
+
+#[test]
+fn leases_work_whatever_happens_to_the_table_of_failures() {
+    for (damage, sql) in DAMAGE_TO_FAILURES {
+        let folder = Folder::new();
+        let path = folder.path("tokens.db");
+        let settings = Settings { longest_backoff: LENGTH, ..Settings::new(LENGTH) };
+        let store = with_expired_row(&path).with_refresh_settings(settings);
+        assert!(store.release_lease(&acquired(try_acquire(&store, ROW, &me(), NOW))), "{damage}");
+        Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        assert!(store.release_lease(&acquired(try_acquire(&store, ROW, &me(), NOW))), "{damage}: the next failure");
+        assert_eq!(store.lease_counters().failed, 2, "{damage}");
+        assert_eq!(describe(&try_acquire(&store, ROW, &another_process(1), NOW)), "refresh id:1", "{damage}");
+    }
+}
+
+#[test]
+fn failures_of_long_ago_are_deleted() {
+    let folder = Folder::new();
+    let path = folder.path("tokens.db");
+    let settings = Settings { longest_backoff: LENGTH, ..Settings::new(LENGTH) };
+    let store = with_expired_row(&path).with_refresh_settings(settings);
+    assert!(store.release_lease(&acquired(try_acquire(&store, ROW, &me(), NOW))));
+    let count = || -> i64 {
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .query_row("SELECT count(*) FROM zoho_token_failure WHERE key = 'id:1'", [], |row| row.get(0))
+            .unwrap()
+    };
+    assert_eq!(count(), 1);
+    store.save(token("user_name=bob refresh_token=r2 access_token=old expiry_time=1"), NOW).unwrap();
+    let bobs = Lookup::Id(Some("2"));
+    assert!(store.release_lease(&acquired(try_acquire(&store, bobs, &me(), NOW + 86_400_000 + 60_000))));
+    assert_eq!(count(), 0);
+}
+
 #[test]
 fn a_release_does_not_end_the_lease_of_the_next_holder() {
     let folder = Folder::new();

@@ -84,7 +84,7 @@ const DELETE_ALL: &str = "DELETE FROM oauthtoken";
 // any time. Version 0.1.0 creates the first one alone, and does not know the second one.
 const LEASE: &str = "SELECT owner, until FROM zoho_token_lease WHERE key = ?1";
 const FAILURES: &str = "SELECT count, since, last, fingerprint FROM zoho_token_failure WHERE key = ?1";
-const HAS_TABLE: &str = "SELECT count(*) FROM sqlite_schema WHERE name = ?1";
+const HAS_LEASES: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'zoho_token_lease'";
 const CREATE_LEASE_TABLES: &str = "CREATE TABLE IF NOT EXISTS zoho_token_lease \
      (key TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID; \
      CREATE TABLE IF NOT EXISTS zoho_token_failure (key TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL, \
@@ -182,18 +182,6 @@ impl<'c> Sql<'c> {
             self.leaves_residue.set(true);
         }
         Ok(deleted > 0)
-    }
-
-    /// Looks into a table that may be missing.
-    fn in_table<T>(&self, table: &str, look: impl FnOnce() -> rusqlite::Result<Option<T>>) -> Result<Option<T>> {
-        let failed = |error| from_sqlite(self.location, &error);
-        match look() {
-            Ok(found) => Ok(found),
-            Err(error) => {
-                let tables: i64 = self.prepare(HAS_TABLE)?.query_row([table], |row| row.get(0)).map_err(failed)?;
-                if tables == 0 { Ok(None) } else { Err(failed(error)) }
-            }
-        }
     }
 
     /// Is there a table of tokens?
@@ -304,19 +292,24 @@ impl Snapshot for Sql<'_> {
     }
 
     fn lease(&self, key: &str) -> Result<SeenLease> {
-        let lease = self.in_table("zoho_token_lease", || {
+        let look = || -> rusqlite::Result<Option<Lease>> {
             let mut statement = self.connection.prepare_cached(LEASE)?;
             statement.query_row([key], |row| Ok(Lease { owner: row.get(0)?, until: row.get(1)? })).optional()
-        })?;
-        let failures = self.in_table("zoho_token_failure", || {
+        };
+        let lease = match look() {
+            Err(_) if self.number(HAS_LEASES)? == 0 => None,
+            lease => lease.map_err(|error| from_sqlite(self.location, &error))?,
+        };
+        // Failures that cannot be read are none: leases must not depend on them.
+        let failures = || -> rusqlite::Result<Option<RefreshFailures>> {
             let mut statement = self.connection.prepare_cached(FAILURES)?;
             let read = |row: &rusqlite::Row<'_>| {
                 let (count, since, last, fingerprint) = row.try_into()?;
                 Ok(RefreshFailures { count, since, last, fingerprint })
             };
             statement.query_row([key], read).optional()
-        })?;
-        Ok(SeenLease { lease, failures, now: None })
+        };
+        Ok(SeenLease { lease, failures: failures().unwrap_or_default(), now: None })
     }
 }
 

@@ -839,6 +839,22 @@ class Record:
         """Whether the row has a grant token."""
 
 @final
+class RefreshState:
+    """Who refreshes a row, and how often that has failed, for the command line."""
+
+    @property
+    def held_by(self) -> str | None:
+        """The id of the process that holds the refresh lease."""
+
+    @property
+    def failures(self) -> int:
+        """How many refreshes have failed since the last one that succeeded."""
+
+    @property
+    def failing_since(self) -> int | None:
+        """When the first of them failed, in milliseconds since the epoch."""
+
+@final
 class Imported:
     """The result of an import, for the command line."""
 
@@ -964,6 +980,9 @@ class Administration:
 
     def records(self) -> list[Record]:
         """Return all rows, the oldest row first."""
+
+    def refresh_states(self) -> list[tuple[Record, RefreshState]]:
+        """Return all rows, the oldest row first, each with who refreshes it. They are of one snapshot."""
 
     def record(self, id: str) -> Record:  # noqa: A002
         """Return the row with this id.
@@ -1095,4 +1114,13 @@ def check(path: str | PathLike[str]) -> list[Finding]:
 
     Raises:
         StoreError: `"missing-file"`: there is no file. `"permission-denied"`, `"io-error"`: it cannot be read.
+    """
+
+def schema_version(path: str | PathLike[str]) -> int:
+    """Return the version of the schema of the database at `path`, and change nothing.
+
+    It is 0 for a file of the vendor's sample, and for an empty file.
+
+    Raises:
+        StoreError: with the codes of the constructor of `CustomStoreSQLite`.
     """

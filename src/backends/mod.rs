@@ -57,3 +57,14 @@ pub fn check(address: &Path, now: i64) -> Result<Vec<Finding>> {
         Err(Error::new(Code::Unsupported, "").with("a token database in a file"))
     };
 }
+
+/// Returns the version of the schema of the store at an address. Changes nothing.
+pub fn schema_version(address: &Path) -> Result<i32> {
+    #[cfg(feature = "sqlite")]
+    return sqlite::schema_version(address);
+    #[cfg(not(feature = "sqlite"))]
+    return {
+        let _ = address;
+        Err(Error::new(Code::Unsupported, "").with("a token database in a file"))
+    };
+}

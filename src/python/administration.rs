@@ -19,7 +19,7 @@ use crate::backends::list::List;
 use crate::backends::{self, BACKUP_FORMAT, DATABASE_FORMATS};
 use crate::domain::check as findings;
 use crate::domain::{Field, Row, data_centre, expiry, import};
-use crate::store::administration::{ImportCounts, ImportReport};
+use crate::store::administration::{ImportCounts, ImportReport, RefreshState};
 use crate::store::atomic_write::Existing;
 use crate::store::deadline::Deadline;
 use crate::store::error::{Code, describe_id};
@@ -127,6 +127,25 @@ impl Record {
     }
 }
 
+/// Who refreshes a row, and how often that has failed, for the command line.
+#[pyclass(name = "RefreshState", module = "zoho_token_store._native", frozen, get_all)]
+pub(super) struct PyRefreshState {
+    /// The id of the process that holds the refresh lease.
+    held_by: Option<String>,
+    /// How many refreshes have failed since the last one that succeeded.
+    failures: u32,
+    /// When the first of them failed, in milliseconds since the epoch.
+    failing_since: Option<i64>,
+}
+
+impl From<RefreshState> for PyRefreshState {
+    fn from(state: RefreshState) -> Self {
+        let RefreshState { held_by, failing } = state;
+        let failures = failing.as_ref().map_or(0, |failing| failing.count);
+        Self { held_by, failures, failing_since: failing.map(|failing| failing.since) }
+    }
+}
+
 /// The result of an import, for the command line.
 #[pyclass(module = "zoho_token_store._native", frozen, get_all)]
 pub(super) struct Imported {
@@ -198,6 +217,15 @@ pub(super) fn check(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Vec<PyF
     })
 }
 
+/// Return the version of the schema of the database at `path`, and change nothing.
+#[pyfunction]
+pub(super) fn schema_version(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<i32> {
+    run(py, || {
+        let path = file_path(path)?;
+        Ok(py.detach(|| backends::schema_version(&path))?)
+    })
+}
+
 /// A token database without the SDK, for the command line.
 #[pyclass(module = "zoho_token_store._native", frozen)]
 pub(super) struct Administration {
@@ -262,6 +290,14 @@ impl Administration {
     /// Return all rows, the oldest row first.
     fn records(&self, py: Python<'_>) -> PyResult<Vec<Record>> {
         run(py, || Ok(py.detach(|| self.to_read().all())?.iter().map(Record::from).collect()))
+    }
+
+    /// Return all rows, the oldest row first, each with who refreshes it. They are of one snapshot.
+    fn refresh_states(&self, py: Python<'_>) -> PyResult<Vec<(Record, PyRefreshState)>> {
+        run(py, || {
+            let rows = py.detach(|| self.to_read().all_with_refresh_states(now()))?;
+            Ok(rows.into_iter().map(|(row, state)| (Record::from(&row), state.into())).collect())
+        })
     }
 
     /// Return the row with this id.

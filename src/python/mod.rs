@@ -32,7 +32,8 @@ use pyo3::prelude::*;
 mod _native {
     #[pymodule_export]
     use super::administration::{
-        Administration, Imported, PyFinding, PySource, Record, check, read_source, read_stdin,
+        Administration, Imported, PyFinding, PyRefreshState, PySource, Record, check, read_source, read_stdin,
+        schema_version,
     };
     #[pymodule_export]
     use super::dictionaries::{token_from_dict, token_to_dict};

@@ -136,7 +136,6 @@ impl Store {
         let mut failing = Vec::new();
         let result = self.read(|rows| {
             checker = RowChecker::new(now);
-            failing.clear();
             let mut due = Vec::new();
             rows.each(&mut |row| {
                 checker.add(&row);
@@ -145,9 +144,7 @@ impl Store {
                 }
                 Ok(())
             })?;
-            for row in &due {
-                failing.extend(refresh_state(rows, row, now).failing);
-            }
+            failing = failing_refreshes(rows, &due, now);
             Ok(())
         });
         match result {
@@ -168,6 +165,11 @@ pub struct RefreshState {
     pub held_by: Option<String>,
     /// The refreshes that have failed since the last one that succeeded.
     pub failing: Option<FailingRefresh>,
+}
+
+/// Returns those of the rows whose refreshes have failed since the last one that succeeded.
+pub fn failing_refreshes(rows: &dyn Snapshot, due: &[Row], now: i64) -> Vec<FailingRefresh> {
+    due.iter().filter_map(|row| refresh_state(rows, row, now).failing).collect()
 }
 
 /// A problem with the tables of leases and failures is no problem of the row.

@@ -113,35 +113,43 @@ def check_(ctx: click.Context, *, as_json: bool) -> None:
       zoho-token-store --db /var/lib/crm/zohooauth.db check --json
     """  # noqa: D301 - see `cli`
     database: Database = ctx.obj
-    findings = sorted(check(database.path), key=lambda finding: finding.severity != _ERROR)
+    findings = errors_first(check(database.path))
     if as_json:
-        _terminal.print_result(_tables.to_json([_json_object(finding) for finding in findings]))
+        _terminal.print_result(_tables.to_json([finding_object(finding) for finding in findings]))
     else:
-        _terminal.print_result("\n".join([_summary(database.path, findings), *map(_describe, findings)]))
+        _terminal.print_result("\n".join([summary(database.path, findings), *map(describe, findings)]))
     ctx.exit(_exit_status(findings))
 
 
-def _json_object(finding: Finding) -> dict[str, object]:
+def errors_first(findings: list[Finding]) -> list[Finding]:
+    """Return the findings in the order in which they are shown."""
+    return sorted(findings, key=lambda finding: finding.severity != _ERROR)
+
+
+def finding_object(finding: Finding) -> dict[str, object]:
+    """Return the object that `--json` prints for a finding."""
     return {key: getattr(finding, key) for key in ("code", "severity", "ids", "message", "hint", "cure")}
 
 
-def _count_errors(findings: list[Finding]) -> int:
+def count_errors(findings: list[Finding]) -> int:
+    """Return the number of findings with the severity "error"."""
     return sum(finding.severity == _ERROR for finding in findings)
 
 
 def _exit_status(findings: list[Finding]) -> int:
-    return 2 if _count_errors(findings) else min(len(findings), 1)
+    return 2 if count_errors(findings) else min(len(findings), 1)
 
 
-def _summary(db: str, findings: list[Finding]) -> str:
+def summary(db: str, findings: list[Finding]) -> str:
     """Return the first line of the report. Monitors show only this line."""
-    errors = _count_errors(findings)
+    errors = count_errors(findings)
     counts = [(errors, "error"), (len(findings) - errors, "warning")]
     found = ", ".join(_format.count(number, severity) for number, severity in counts if number)
     return f"{_format.escape_unprintable(db)}: {found or 'nothing found'}"
 
 
-def _describe(finding: Finding) -> str:
+def describe(finding: Finding) -> str:
+    """Return the lines about a finding."""
     style = _terminal.red if finding.severity == _ERROR else _terminal.yellow
     rows = f" ({_list_ids(finding.ids)})" if finding.ids else ""
     return (

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import click
 
-from . import _delete, _inspect, _terminal, _transfer
+from . import _delete, _inspect, _status, _terminal, _transfer
 from ._group import PROGRAM, cli
 
 # The help lists the commands in this order.
@@ -13,6 +13,7 @@ for _command in (
     _inspect.list_,
     _inspect.show,
     _inspect.check_,
+    _status.status,
     _delete.delete,
     _delete.purge,
     _transfer.import_,

@@ -39,6 +39,20 @@ def print_result(text: str) -> None:
     _write(text, sys.stdout)
 
 
+def print_utf8(text: str) -> None:
+    """Print complete lines to stdout as UTF-8, whatever the encoding of stdout is."""
+    if sys.stdout is not None:
+        click.echo(text.encode(), nl=False)
+
+
+def redraw(text: str) -> None:
+    """Print a screen in place of the one before. If stdout is no such terminal, print it below that one."""
+    if stdout_is_terminal() and os.environ.get("TERM") != "dumb":
+        sys.stdout.write("\x1b[H\x1b[2J")  # click would remove this if there are to be no colours
+    print_result(text)
+    sys.stdout.flush()
+
+
 def note(text: str) -> None:
     """Print a message that is not part of the result to stderr."""
     _write(text, sys.stderr)
@@ -106,6 +120,16 @@ def stdout_width() -> int | None:
         return int(columns)
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except OSError:
+        return None
+
+
+def stdout_height() -> int | None:
+    """Return the height of the terminal, or `None` if stdout is not a terminal."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).lines or None
     except OSError:
         return None
 

@@ -13,8 +13,9 @@ use super::read_only::{self, Access};
 use super::schema::{self, Contents};
 use super::sql::Sql;
 use super::wal;
-use crate::domain::Row;
-use crate::domain::check::{Finding, RowChecker, Severity};
+use crate::domain::check::{self, Finding, RowChecker, Severity};
+use crate::domain::{Row, expiry, lease};
+use crate::store::administration::failing_refreshes;
 use crate::store::backend::{DatabaseRows, Location, Snapshot};
 use crate::store::error::{Code, Error, Result};
 use crate::store::files::{self, FileVersion, is_exposed, require_regular_file};
@@ -118,12 +119,19 @@ pub fn check(path: &Path, now: i64) -> Result<Vec<Finding>> {
         findings.extend(found);
         let contents = schema::inspect(&connection, &location)?;
         let mut checker = RowChecker::new(now);
-        Sql::new(&connection, &location).each_of(contents, &mut |row| {
+        let sql = Sql::new(&connection, &location);
+        let mut due = Vec::new();
+        sql.each_of(contents, &mut |row| {
             checker.add(&row);
+            // A file of the sample or of an older version has no leases.
+            if contents == Contents::Current && lease::is_due(expiry::readable(row.token()), now) {
+                due.push(row);
+            }
             Ok(())
         })?;
+        let failing = failing_refreshes(&sql, &due, now);
         read_only::require_unchanged(path, frozen)?;
-        Ok(checker.findings())
+        Ok(checker.findings().into_iter().chain(check::refresh_failing(&failing, now)).collect::<Vec<_>>())
     });
     match rows {
         Ok(rows) => findings.extend(rows),
@@ -137,6 +145,20 @@ pub fn check(path: &Path, now: i64) -> Result<Vec<Finding>> {
         }
     }
     Ok(findings)
+}
+
+/// Returns the version of the schema of the token database at `path`. It is 0 for a file of the SDK's sample, and for an
+/// empty file. Changes nothing.
+///
+/// Precondition: that of [`open_to_inspect`].
+pub fn schema_version(path: &Path) -> Result<i32> {
+    let location = Location::path_of(path);
+    require_regular_file(path)?;
+    let (connection, frozen) = open_to_inspect(path, &location)?;
+    schema::inspect(&connection, &location)?;
+    let version = schema::version(&connection).map_err(|error| from_sqlite(&location, &error))?;
+    read_only::require_unchanged(path, frozen)?;
+    Ok(version)
 }
 
 /// Returns what is wrong with an open file, apart from its rows.

@@ -54,7 +54,7 @@ use crate::store::error::{Code, Error, Result};
 use crate::store::files::{self, FileId};
 use crate::store::lock_order::{Ordered, Rank};
 pub use connection::Journal;
-pub use inspect::check;
+pub use inspect::{check, schema_version};
 pub use memory::Memory;
 
 /// A store in a SQLite file.

@@ -28,6 +28,11 @@ pub(super) enum Contents {
     Current,
 }
 
+/// Returns the version of a file: the number of scripts that were run on it.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
 /// Returns which tables a file has, without writing. A file of another program, or of a newer version, is an error.
 pub(super) fn inspect(connection: &Connection, location: &Location) -> Result<Contents> {
     let read = || -> rusqlite::Result<_> {
@@ -187,7 +192,7 @@ pub(super) fn migrate(connection: &mut Connection, location: &Location) -> Resul
     let migrate = |connection: &mut Connection| -> rusqlite::Result<()> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // Read inside the transaction: another process may have migrated the file in the meantime.
-        let version: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let version = version(&transaction)?;
         let holds = |sql| transaction.query_row(sql, [], |row| row.get::<_, bool>(0));
         if holds("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'oauthtoken' COLLATE NOCASE)")?
             && holds(HAS_UNTYPED_IDS)?

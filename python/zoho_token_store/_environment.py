@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # The package of the SDK with one module for each data centre, such as `eu_data_center`.
 _DATA_CENTRES = "zohocrmsdk.src.com.zoho.crm.api.dc"
 _MODULE_ENDING = "_data_center"
-_ENVIRONMENTS = ("production", "sandbox", "developer")
+ENVIRONMENTS = ("production", "sandbox", "developer")
 
 # Environment variables without their prefix, and the columns of a token.
 _COLUMNS = {
@@ -28,7 +28,7 @@ _COLUMNS = {
 }
 
 
-def _read(name: str) -> str | None:
+def read_variable(name: str) -> str | None:
     """Return the value of a variable, or of the file that `…_FILE` names. No message shows a value."""
     value, path = (os.environ.get(key, "").strip() for key in (name, f"{name}_FILE"))
     if value and path:
@@ -76,7 +76,7 @@ def token_from_environment(prefix: str = "ZOHO_") -> OAuthToken:
         >>> token_from_environment().get_client_id()
         '1000.CLIENT'
     """
-    values = {name: _read(prefix + name) for name in _COLUMNS}
+    values = {name: read_variable(prefix + name) for name in _COLUMNS}
     names = {name: prefix + name for name in _COLUMNS}
     if values["REFRESH_TOKEN"] and values["GRANT_TOKEN"]:
         message = f"{names['REFRESH_TOKEN']} and {names['GRANT_TOKEN']} are both set: keep one of them"
@@ -119,21 +119,31 @@ def data_centre_from_environment(prefix: str = "ZOHO_") -> DataCenter.Environmen
         >>> data_centre_from_environment().url
         'https://sandbox.zohoapis.eu'
     """
+    name = _choose(prefix + "DATA_CENTRE", known_data_centres(), None)
+    return load_environment(name, _choose(prefix + "ENVIRONMENT", ENVIRONMENTS, "production"))
+
+
+def known_data_centres() -> list[str]:
+    """Return the names of the data centres that the installed SDK has."""
     import importlib  # noqa: PLC0415 - only here
     import pkgutil  # noqa: PLC0415 - only here
 
     package = importlib.import_module(_DATA_CENTRES)
     modules = (module.name for module in pkgutil.iter_modules(package.__path__))
-    known = sorted(name.removesuffix(_MODULE_ENDING) for name in modules if name.endswith(_MODULE_ENDING))
-    name = _choose(prefix + "DATA_CENTRE", known, None)
-    environment = _choose(prefix + "ENVIRONMENT", _ENVIRONMENTS, "production")
+    return sorted(name.removesuffix(_MODULE_ENDING) for name in modules if name.endswith(_MODULE_ENDING))
+
+
+def load_environment(name: str, environment: str) -> DataCenter.Environment:
+    """Return the SDK's environment object of a known data centre."""
+    import importlib  # noqa: PLC0415 - only here
+
     module = importlib.import_module(f"{_DATA_CENTRES}.{name}{_MODULE_ENDING}")
     data_centre = getattr(module, f"{name.upper()}DataCenter")
     return getattr(data_centre, environment.upper())()
 
 
 def _choose(variable: str, allowed: tuple[str, ...] | list[str], default: str | None) -> str:
-    value = (_read(variable) or default or "").lower()
+    value = (read_variable(variable) or default or "").lower()
     if value not in allowed:
         message = f"{variable} must be one of {', '.join(allowed)}"
         raise ValueError(message)

@@ -1001,6 +1001,13 @@ class Administration:
             StoreError: `"missing-id"`: no row has the id.
         """
 
+    def try_to_write(self) -> None:
+        """Write without changing anything. Fails where a save would fail.
+
+        Raises:
+            StoreError: `"read-only"`, `"disk-full"`, `"busy"`, and the other codes of a save.
+        """
+
     def delete(self, id: str) -> None:  # noqa: A002
         """Delete the row with this id, and scrub its secrets from the file.
 

@@ -319,6 +319,11 @@ impl Administration {
         })
     }
 
+    /// Write without changing anything. Fails where a save would fail.
+    fn try_to_write(&self, py: Python<'_>) -> PyResult<()> {
+        run(py, || Ok(py.detach(|| self.to_change()?.try_to_write())?))
+    }
+
     /// Delete the row with this id, and scrub its secrets from the file.
     fn delete(&self, py: Python<'_>, id: &str) -> PyResult<()> {
         run(py, || Ok(py.detach(|| self.to_change()?.delete_existing(id))?))

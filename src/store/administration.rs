@@ -53,6 +53,11 @@ impl Store {
         })
     }
 
+    /// Writes without changing anything. Fails where a save would fail: a read-only file, a full disk, a lock.
+    pub fn try_to_write(&self) -> Result<()> {
+        self.write(|transaction| transaction.raise_last_id(0))
+    }
+
     /// Returns the rows that [`Store::purge`] would delete, the oldest first.
     pub fn purgeable(&self, now: i64, idle_for: Option<i64>) -> Result<Vec<Row>> {
         let mut rows = self.all()?;

@@ -225,7 +225,7 @@ def names_stream(ctx: click.Context, file: str) -> bool:
     return file == STREAM or file in _STREAM_PATHS.get(ctx.info_name or "", ())
 
 
-def _complete_id(ctx: click.Context, _parameter: click.Parameter, prefix: str) -> list[Any]:
+def complete_id(ctx: click.Context, _parameter: click.Parameter, prefix: str) -> list[Any]:
     """Complete an ID from the database. After any failure there are no completions and no error message."""
     from click.shell_completion import CompletionItem  # noqa: PLC0415 - only shell completion needs it
 
@@ -243,7 +243,7 @@ def _complete_id(ctx: click.Context, _parameter: click.Parameter, prefix: str) -
 
 Command = Callable[..., None]
 
-token_argument: Callable[[Command], Command] = click.argument("token", metavar="TOKEN", shell_complete=_complete_id)
+token_argument: Callable[[Command], Command] = click.argument("token", metavar="TOKEN", shell_complete=complete_id)
 json_option: Callable[[Command], Command] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 dry_run_option: Callable[[Command], Command] = click.option(
     "--dry-run", is_flag=True, help="Print what the command would do, and change nothing."

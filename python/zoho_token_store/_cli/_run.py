@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import click
 
-from . import _delete, _inspect, _status, _terminal, _transfer
+from . import _delete, _inspect, _login, _status, _terminal, _transfer
 from ._group import PROGRAM, cli
 
 # The help lists the commands in this order.
@@ -14,6 +14,8 @@ for _command in (
     _inspect.show,
     _inspect.check_,
     _status.status,
+    _login.login,
+    _login.logout,
     _delete.delete,
     _delete.purge,
     _transfer.import_,

@@ -166,6 +166,28 @@ def confirm(question: str, *, assume_yes: bool) -> None:
         raise Failure("Not confirmed. Nothing was changed.")
 
 
+def prompt_secret(what: str, instead: str) -> str:
+    """Ask for a secret on the terminal, without an echo.
+
+    Raises:
+        Failure: Stdin is not a terminal, or the answer is empty.
+    """
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise Failure(
+            f"The {what} is missing, and stdin is not a terminal to ask for it. Nothing was changed.", instead
+        )
+    import getpass  # noqa: PLC0415 - only here
+
+    try:
+        answer = getpass.getpass(f"{what[:1].upper()}{what[1:]}: ").strip()
+    except EOFError:
+        answer = ""
+        note("")
+    if not answer:
+        raise Failure(f"The {what} is missing. Nothing was changed.", instead)
+    return answer
+
+
 def _write(text: str, stream: TextIO | None, *, newline: bool = True) -> None:
     if stream is None:  # the parent process closed it
         return

@@ -122,23 +122,30 @@ def _reason(error: BaseException, token: OAuthToken | None) -> str:
     return " ".join(text.split())[:_MAX_REASON]
 
 
-def _refresh(self: TokenStoreBase, within: timedelta | SupportsFloat, *, ids: Iterable[str] | None = None) -> Refreshed:
-    """Refresh the rows that expire soon, and return what was done with each row."""
+def refresh_rows(
+    store: TokenStoreBase, within: timedelta | SupportsFloat, ids: Iterable[str] | None
+) -> tuple[list[str], list[str], dict[str, str]]:
+    """Refresh the rows that expire soon. Return the ids of those refreshed and skipped, and the reasons of failures."""
     from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 
-    due, skipped, unusable = select_to_refresh(self, within, ids)
+    due, skipped, unusable = select_to_refresh(store, within, ids)
     refreshed = []
     failed = dict(unusable)
     initializer = Initializer.get_initializer()
     for row_id in due:
-        is_refreshed, reason = _refresh_row(self, row_id, within, initializer)
+        is_refreshed, reason = _refresh_row(store, row_id, within, initializer)
         if is_refreshed:
             refreshed.append(row_id)
         elif reason is None:
             skipped.append(row_id)
         else:
             failed[row_id] = reason
-    return report_refresh(self, refreshed, skipped, failed)
+    return refreshed, skipped, failed
+
+
+def _refresh(self: TokenStoreBase, within: timedelta | SupportsFloat, *, ids: Iterable[str] | None = None) -> Refreshed:
+    """Refresh the rows that expire soon, and return what was done with each row."""
+    return report_refresh(self, *refresh_rows(self, within, ids))
 
 
 # A method in Python: below one in Rust, a daemon thread could be terminated while the SDK waits for Zoho.

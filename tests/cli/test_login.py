@@ -1,4 +1,4 @@
-"""The commands login and logout: their usage, prompts and confirmations. tests/sdk tests what they ask Zoho."""
+"""The commands login, logout and refresh: usage, prompts and confirmations. tests/sdk tests what they ask Zoho."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ def where(zoho):
         (["login", *CODE, "--accounts-url", "https://a.example:x/"], "Give a URL such as"),
         (["login", *CODE, "--environment", "test"], "is not one of"),
         (["login", *CODE, "--data-centre", "mars"], "--data-centre must be one of au, ca, cn, eu, in, jp, sa, us."),
+        (["refresh", "--within", "10"], "'10' is not a duration. Examples: 90s, 45m"),
+        (["refresh", "--api-domain", "https://a.example"], "--api-domain and --accounts-url go together."),
         (["logout"], "Give either TOKEN or --all-of USER."),
         (["logout", "1", "--all-of", "ada"], "Give either TOKEN or --all-of USER."),
     ],
@@ -57,7 +59,7 @@ def test_wrong_usage(run, command, hint, monkeypatch):
     assert PLANTED not in refused.output
 
 
-@pytest.mark.parametrize("command", [["login", *CODE], ["logout", "1", "--yes"]])
+@pytest.mark.parametrize("command", [["login", *CODE], ["logout", "1", "--yes"], ["refresh"]])
 def test_without_the_sdk(database, command):
     """Without the SDK, the error says how to install it. Nothing was changed."""
     before = database.read_bytes()
@@ -192,3 +194,18 @@ def test_a_read_only_file(tmp_path):
             assert "cannot be written" in refused.stderr, refused.stderr
         assert zoho.calls == []
     tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("command", [["logout", "1", "--yes"], ["logout", "--all-of", "ada"], ["refresh"]])
+def test_a_missing_database_is_not_created(run, path, command):
+    """Only `login` creates a database."""
+    assert "Fix: Name the database with --db PATH" in run(*command, status=1).stderr
+    assert not path.exists()
+
+
+@pytest.mark.usefixtures("database")
+def test_a_token_in_place_of_an_id_is_not_printed(run):
+    """A long ID, or one with a dot, may be a secret, and is not printed."""
+    for command in (["logout", "--yes"], ["refresh"]):
+        assert "1000.planted" not in run(*command, "1000.planted", status=1).stderr
+        assert 'no token with the id or user "99"' in run(*command, "99", status=1).stderr

@@ -302,3 +302,52 @@ def test_logout_of_rows_without_an_api_domain(command_line, zoho, ada):
     assert stdout.count(": revoked, deleted.\n") == len(stdout.splitlines()) == 2
     assert zoho.revocations == 1
     assert command_line.rows() == []
+
+
+def test_refresh(command_line, zoho):
+    """`refresh` makes one refresh for each token that expires soon. It needs no other login, and looks no user up."""
+    command_line.login("ada@example.com")
+    command_line.login("bob@example.com", "--no-user")
+    zoho.clear_calls()
+    stdout, stderr = command_line.run("refresh", *command_line.where)
+    assert (stdout, stderr, zoho.calls) == ("0 rows refreshed, 2 skipped.\n", "", [])
+    before = [row["expiry_time"] for row in command_line.rows()]
+    stdout, stderr = command_line.run("refresh", "--within", "2h", "1", "2", "1", "--json", *command_line.where)
+    assert (json.loads(stdout), stderr) == ({"refreshed": ["1", "2"], "skipped": [], "failed": {}}, "")
+    assert [kind for kind in kinds(zoho) if kind not in LOOK_UPS] == ["refresh", "refresh"]
+    assert all(row["expiry_time"] > old for row, old in zip(command_line.rows(), before, strict=True))
+    zoho.clear_calls()
+    assert command_line.run("refresh", "--within", "2h", "2", *command_line.where)[0] == "1 row refreshed, 0 skipped.\n"
+    assert zoho.refreshes == 1
+
+
+def test_refreshes_that_fail(command_line, zoho, ada, bob):
+    """A row that cannot be refreshed is reported with the reason. The others are refreshed. The exit status is 1."""
+    for user in (ada, bob):
+        command_line.login(user.email)
+    with CustomStoreSQLite(command_line.database) as store:
+        client = {"client_id": zoho.client_id, "client_secret": zoho.client_secret, "expiry_time": 1}
+        for name, domain in (("elsewhere", "https://zoho.example"), ("nowhere", None)):
+            values = {"user_name": name, "refresh_token": f"planted-{name}", "access_token": f"planted-{name}-2"}
+            store.save_token(token_from_dict({**client, **values, "api_domain": domain}))
+    zoho.revoke_user(bob)
+    zoho.clear_calls()
+    stdout, stderr = command_line.run("refresh", "--within", "2h", "--json", *command_line.where, status=1)
+    report = json.loads(stdout)
+    assert report["refreshed"] == ["1"]
+    assert report["failed"].keys() == {"2", "3", "4"}
+    assert "invalid_code" in report["failed"]["2"]
+    assert report["failed"]["3"] == "the SDK does not know its API domain: give --api-domain and --accounts-url"
+    assert "invalid_code" in report["failed"]["4"]  # the row has no API domain, so the given one is asked
+    assert stderr.startswith("Error: 3 rows could not be refreshed.\n  row 2 (")
+    assert '\nFix: Run "zoho-token-store status" to see since when.' in stderr
+    assert zoho.refreshes == 3
+    # Without an address there is no request. If everything fails, it is the same report.
+    stdout, stderr = command_line.run("refresh", "--json", "3", "4", status=1)
+    report = json.loads(stdout)
+    assert (report["refreshed"], report["skipped"]) == ([], [])
+    assert report["failed"]["4"] == "it has no API domain: give --data-centre"
+    assert "planted" not in stdout + stderr
+    zoho.stop()
+    _, stderr = command_line.run("refresh", "1", "--within", "2h", *command_line.where, status=1)
+    assert "1 row could not be refreshed." in stderr

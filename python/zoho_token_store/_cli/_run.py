@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import click
 
-from . import _delete, _inspect, _login, _status, _terminal, _transfer
+from . import _delete, _inspect, _login, _logout, _refresh, _status, _terminal, _transfer
 from ._group import PROGRAM, cli
 
 # The help lists the commands in this order.
@@ -15,7 +15,8 @@ for _command in (
     _inspect.check_,
     _status.status,
     _login.login,
-    _login.logout,
+    _logout.logout,
+    _refresh.refresh,
     _delete.delete,
     _delete.purge,
     _transfer.import_,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from zoho_token_store._environment import ENVIRONMENTS, known_data_centres, load_environment
-from zoho_token_store._native import StoreError
+from zoho_token_store._native import Record, StoreError
 
 from . import _terminal
 
@@ -152,6 +152,22 @@ def parse_zoho(
     if api_domain is not None and (data_centre or environment):
         raise click.UsageError("--api-domain and --accounts-url go neither with --data-centre nor with --environment.")
     return Zoho(data_centre, environment, api_domain, accounts_url)
+
+
+def environment_of(sdk: Sdk, record: Record, given: "DataCenter.Environment | None") -> "DataCenter.Environment | str":
+    """Return the SDK's object for the data centre of a row, or the reason why there is none.
+
+    The given one is for rows without an API domain, or with just that one: no other server may get the row's secrets.
+    """
+    domain = (record.api_domain or "").rstrip("/")
+    known: DataCenter.Environment | None = sdk.data_center.get(domain)
+    if known is not None:
+        return known
+    if given is not None and domain in {"", given.url}:
+        return given
+    if not domain:
+        return "it has no API domain: give --data-centre"
+    return "the SDK does not know its API domain: give --api-domain and --accounts-url"
 
 
 class Refusal(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from cli.processes import SCRIPT, Terminal, run_process, without_modules
 from own_process import in_own_process
 from support import PLANTED, login, token
 from zoho_token_store import CustomStoreSQLite
+from zoho_token_store._cli import _sdk
+from zoho_token_store._native import Administration
 from zoho_token_store.testing import ZohoStandIn
 
 NOTHING = " Nothing was changed.\n"
@@ -139,6 +142,50 @@ def test_a_prompt_without_an_answer(zoho, path, keys, status):
     assert ("Error: The client secret is missing. Nothing was changed.\n" in shown) == (status == 1)
     assert zoho.calls == []
     assert not path.exists()
+
+
+def test_ctrl_c_while_zoho_does_not_answer(zoho, path):
+    """Ctrl-C ends the command at once, without a traceback. Nothing was saved."""
+    zoho.fail_next(hang=60)
+    command = [*SCRIPT, "--db", str(path), "login", *CODE, *where(zoho)]
+    with Terminal(command, ZOHO_CLIENT_SECRET="made-up") as terminal:
+        while not zoho.calls:
+            time.sleep(0.02)
+        terminal.type("\x03")
+        status, shown = terminal.wait()
+    assert (status, shown.strip().removeprefix("^C").strip()) == (130, "")
+    with CustomStoreSQLite(path) as store:
+        assert len(store) == 0
+
+
+@pytest.mark.parametrize(
+    ("domain", "given", "accounts"),
+    [
+        ("https://www.zohoapis.com", {}, "https://accounts.zoho.com"),
+        ("https://sandbox.zohoapis.eu/", {}, "https://accounts.zoho.eu"),
+        ("https://www.zohoapis.com", {"data_centre": "eu"}, "https://accounts.zoho.com"),
+        (None, {"data_centre": "IN", "environment": "Sandbox"}, "https://accounts.zoho.in"),
+        (None, {}, None),
+        ("https://zoho.example", {}, None),
+        ("https://zoho.example", {"data_centre": "eu"}, None),
+        (
+            "https://zoho.example/",
+            {"api_domain": "https://zoho.example", "accounts_url": "https://a.example"},
+            "https://a.example",
+        ),
+        ("https://zoho.other", {"api_domain": "https://zoho.example", "accounts_url": "https://a.example"}, None),
+    ],
+)
+def test_who_gets_the_secrets_of_a_row(path, domain, given, accounts):
+    """The data centre of the row's API domain does. A given one does only for rows without another API domain."""
+    with CustomStoreSQLite(path) as store:
+        store.save_token(login("ada@example.com", api_domain=domain))
+    database = Administration(path)
+    sdk = _sdk.load()
+    zoho = _sdk.parse_zoho(*(given.get(name) for name in ("data_centre", "environment", "api_domain", "accounts_url")))
+    found = _sdk.environment_of(sdk, database.record("1"), zoho.load(sdk) if zoho.is_given() else None)
+    database.close()
+    assert (None if isinstance(found, str) else found.accounts_url.removesuffix("/oauth/v2/token")) == accounts
 
 
 @pytest.mark.usefixtures("database")

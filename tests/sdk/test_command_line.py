@@ -285,6 +285,22 @@ def test_logout_of_some_rows(command_line, zoho, ada, bob):
     assert [row["id"] for row in command_line.rows()] == ["1", "2", "3", *ids[4:]]
 
 
+def test_a_new_login_during_a_logout_is_kept(command_line, zoho, ada):
+    """If the user logs in again while Zoho revokes the old token, the row is kept with the new one."""
+    command_line.login("ada@example.com", "--no-user")
+    zoho.latency = 2
+    process = command_line.start("logout", "1", "--yes", "--json", *command_line.where)
+    while "revoke" not in kinds(zoho):
+        assert process.is_alive()
+    with CustomStoreSQLite(command_line.database) as store:
+        store.save_token(token_from_dict({"id": "1", "refresh_token": zoho.refresh_token(ada)}))
+    stdout, stderr = command_line.finish(process, 1)
+    reason = "revoked, but not deleted: the user has logged in again meanwhile"
+    assert json.loads(stdout) == {"revoked": ["1"], "deleted": [], "failed": {"1": reason}}
+    assert reason in stderr
+    assert [row["id"] for row in command_line.rows()] == ["1"]
+
+
 def test_logout_of_rows_without_an_api_domain(command_line, zoho, ada):
     """For a row without an API domain, the options say where Zoho is. Rows with one refresh token are revoked once."""
     refresh_token = zoho.refresh_token(ada)

@@ -94,8 +94,8 @@ def check_(ctx: click.Context, *, as_json: bool) -> None:
     """Check the database for problems, and print how to fix each one. Nothing is changed.
 
     The command checks the file: its integrity, schema version, permissions, WAL mode and file system. In the rows it
-    finds duplicates, access tokens without a readable expiry or with one far ahead, and tokens that can never be used
-    again.
+    finds duplicates, access tokens without a readable expiry or with one far ahead, refreshes that fail, and tokens
+    that can never be used again.
 
     \b
     Exit status, as monitoring plugins use it:

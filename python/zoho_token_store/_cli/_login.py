@@ -1,6 +1,5 @@
 """The command login: redeem a grant code, and save the tokens."""
 
-import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -94,9 +93,9 @@ def login(  # noqa: PLR0913 - one argument per option
         zoho = zoho._replace(data_centre=_read("ZOHO_DATA_CENTRE"), environment=_read("ZOHO_ENVIRONMENT"))
     where = zoho.load(sdk)
     values = {
-        "client_id": client_id,
+        "client_id": client_id.strip(),
         "client_secret": _read_client_secret(client_secret_file),
-        "grant_token": _read_grant(grant) if grant == STREAM else grant,
+        "grant_token": _sdk.read_secret(STREAM, "grant code") if grant == STREAM else grant,
         "refresh_token": refresh_token_file and _sdk.read_secret(refresh_token_file, "refresh token"),
         "redirect_url": redirect_url,
     }
@@ -134,12 +133,6 @@ def _read_client_secret(file: str | None) -> str:
     return _read(_CLIENT_SECRET) or _terminal.prompt_secret(
         "client secret", f"Set {_CLIENT_SECRET}, or give --client-secret-file FILE."
     )
-
-
-def _read_grant(grant: str) -> str:
-    if sys.stdin is not None and sys.stdin.isatty():
-        return _terminal.prompt_secret("grant code", "Give --grant CODE.")
-    return _sdk.read_secret(grant, "grant code")
 
 
 def _redeem(sdk: _sdk.Sdk, database: Database, where: "DataCenter.Environment", token: "OAuthToken") -> str:

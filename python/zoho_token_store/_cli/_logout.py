@@ -131,6 +131,9 @@ class _Logout:
                     self.failed[record.id] = reason
                     return
                 self.revoked.append(record.id)
+                if self._opened.reveal(record.id).get("refresh_token") != refresh_token:
+                    self.failed[record.id] = "revoked, but not deleted: the user has logged in again meanwhile"
+                    return
             if not keep_row:
                 self._opened.delete(record.id)
                 self.deleted.append(record.id)

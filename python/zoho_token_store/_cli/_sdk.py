@@ -5,6 +5,7 @@ The import of the SDK takes 0.7 s, so it happens when a command calls `load`, an
 
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +16,7 @@ from zoho_token_store._environment import ENVIRONMENTS, known_data_centres, load
 from zoho_token_store._native import Record, StoreError
 
 from . import _terminal
+from ._group import STREAM
 
 if TYPE_CHECKING:
     from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter
@@ -203,16 +205,19 @@ def host_of(url: str) -> str:
 
 
 def read_secret(file: str, what: str) -> str:
-    """Read a secret from a file, or from stdin if the file is "-".
+    """Read a secret from a file, or from stdin if the file is "-". If that is a terminal, ask for the secret.
 
     Raises:
         Failure: It cannot be read, or it is not one word.
 
     """
-    name = "standard input" if file == "-" else file
+    from_stdin = file == STREAM
+    if from_stdin and (sys.stdin is None or sys.stdin.isatty()):
+        return _terminal.prompt_secret(what, f"Give the path of a file with the {what}.")
+    name = "standard input" if from_stdin else file
     try:
-        # 0: `sys.stdin` may be closed, and its encoding may be another.
-        with open(0 if file == "-" else file, encoding="utf-8", closefd=file != "-") as opened:
+        # 0: the encoding of `sys.stdin` may be another.
+        with open(0 if from_stdin else file, encoding="utf-8", closefd=not from_stdin) as opened:
             secret = opened.read(_MAX_SECRET).strip()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"

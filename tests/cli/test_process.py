@@ -186,7 +186,7 @@ def long_list(path):
 
 
 @pytest.mark.usefixtures("long_list")
-@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["export", "-"]])
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["status", "--watch", "0.1"], ["export", "-"]])
 def test_a_closed_pipe(script, arguments):
     """If the reader closes the pipe early (`| head -1`), there is no message, and the exit status is 141."""
     process = subprocess.Popen(
@@ -204,7 +204,10 @@ def test_a_closed_pipe(script, arguments):
 
 
 @pytest.mark.usefixtures("database")
-@pytest.mark.parametrize(("arguments", "status"), [("list", 1), ("check", 3), ("show 1 --json", 1), ("export -", 1)])
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [("list", 1), ("check", 3), ("show 1 --json", 1), ("status", 1), ("status --prometheus", 1), ("export -", 1)],
+)
 def test_a_full_disk(script, arguments, status):
     """Output that cannot be written is an error without a traceback. For `check` it is not a finding."""
     with Path("/dev/full").open("w", encoding="utf-8") as full:
@@ -241,6 +244,7 @@ def test_closed_standard_streams(script, closed):
     """If stdin, stdout or stderr is closed from the start, the exit status stays the same."""
     shell = ["bash", "-c", f'"$@" {closed}', "bash"]
     assert run_process([*shell, *script, "list"]).returncode == 0
+    assert run_process([*shell, *script, "status", "--prometheus"]).returncode == 0
     refused = run_process([*shell, *script, "delete", "1"])
     assert refused.returncode == 1
     assert "Traceback" not in refused.stderr

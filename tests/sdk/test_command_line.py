@@ -228,7 +228,7 @@ def test_a_login_that_cannot_be_saved(command_line, zoho):
         other.close()
     assert stdout == ""
     error, hint = error_and_hint(stderr)
-    assert error.startswith("Zoho has accepted the login, but the tokens are not saved, and they are lost. ")
+    assert error.startswith("Zoho has accepted the login, but the tokens are not saved, and are lost when this")
     assert "Then log in again: a grant code cannot be used twice." in hint
     assert zoho.logins == 1
     assert len(command_line.rows()) == 1

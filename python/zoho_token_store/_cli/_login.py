@@ -172,7 +172,7 @@ def _redeem(sdk: _sdk.Sdk, database: Database, where: "DataCenter.Environment", 
 def _fail_not_saved(error: StoreError) -> NoReturn:
     reason = str(error).removesuffix(f" {error.hint}")
     raise _terminal.Failure(
-        f"Zoho has accepted the login, but the tokens are not saved, and they are lost. {reason}",
+        f"Zoho has accepted the login, but the tokens are not saved, and are lost when this command ends. {reason}",
         f"{error.hint} Then log in again: a grant code cannot be used twice.",
     ) from None
 

@@ -213,7 +213,7 @@ def read_secret(file: str, what: str) -> str:
     """
     from_stdin = file == STREAM
     if from_stdin and (sys.stdin is None or sys.stdin.isatty()):
-        return _terminal.prompt_secret(what, f"Give the path of a file with the {what}.")
+        return _terminal.prompt_secret(what, f"Write the {what} to standard input.")
     name = "standard input" if from_stdin else file
     try:
         # 0: the encoding of `sys.stdin` may be another.

@@ -50,7 +50,6 @@ def redraw(text: str) -> None:
     if stdout_is_terminal() and os.environ.get("TERM") != "dumb":
         sys.stdout.write("\x1b[H\x1b[2J")  # click would remove this if there are to be no colours
     print_result(text)
-    sys.stdout.flush()
 
 
 def note(text: str) -> None:

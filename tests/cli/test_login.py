@@ -114,6 +114,21 @@ def test_a_client_secret_that_is_missing(run, path, monkeypatch):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("name", ["ZOHO_DATA_CENTRE", "ZOHO_ENVIRONMENT"])
+def test_the_data_centre_of_a_variable(run, zoho, path, monkeypatch, name):
+    """`login` reads the variables if no option says where Zoho is. A wrong value is wrong usage."""
+    monkeypatch.setenv("ZOHO_CLIENT_SECRET", "made-up")
+    monkeypatch.setenv(name, "mars")
+    option = name.removeprefix("ZOHO_").lower().replace("_", "-")
+    assert f"--{option} must be one of " in run("login", *CODE, status=2).stderr
+    assert not path.exists()
+    refused = run_process([*SCRIPT, "--db", str(path), "login", *CODE, *where(zoho)])
+    assert "has answered invalid_client" in refused.stderr
+    # An option replaces its own variable, and not the other one.
+    other = ["--data-centre", "eu"] if name == "ZOHO_ENVIRONMENT" else ["--environment", "sandbox"]
+    assert f"--{option} must be one of " in run("login", *CODE, *other, status=2).stderr
+
+
 def test_prompts_on_a_terminal(zoho, path):
     """On a terminal, the code and the client secret are asked for, and do not appear on the screen."""
     command = [*SCRIPT, "--db", str(path), "login", "--client-id", zoho.client_id, "--grant", "-", *where(zoho)]

@@ -89,8 +89,11 @@ def login(  # noqa: PLR0913 - one argument per option
     if [grant, refresh_token_file, client_secret_file].count(STREAM) > 1:
         raise click.UsageError("Only one option can read stdin.")
     sdk = _sdk.load()
-    if not zoho.is_given():
-        zoho = zoho._replace(data_centre=_read("ZOHO_DATA_CENTRE"), environment=_read("ZOHO_ENVIRONMENT"))
+    if zoho.api_domain is None:
+        zoho = zoho._replace(
+            data_centre=zoho.data_centre or _read("ZOHO_DATA_CENTRE"),
+            environment=zoho.environment or _read("ZOHO_ENVIRONMENT"),
+        )
     where = zoho.load(sdk)
     values = {
         "client_id": client_id.strip(),

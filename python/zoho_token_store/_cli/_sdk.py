@@ -100,7 +100,10 @@ class Zoho(NamedTuple):
             name = (self.data_centre or "us").lower()
             if name not in known:
                 raise click.UsageError(f"--data-centre must be one of {', '.join(known)}.")
-            return load_environment(name, (self.environment or ENVIRONMENTS[0]).lower())
+            environment_name = (self.environment or ENVIRONMENTS[0]).lower()
+            if environment_name not in ENVIRONMENTS:  # from a variable
+                raise click.UsageError(f"--environment must be one of {', '.join(ENVIRONMENTS)}.")
+            return load_environment(name, environment_name)
         urls = {"url": self.api_domain, "accounts_url": self.accounts_url, "file_upload_url": self.api_domain}
         if "name" in sdk.data_center.Environment.__init__.__code__.co_varnames:  # SDK 5
             urls["name"] = "custom"

@@ -5,27 +5,26 @@
 
 use std::sync::Arc;
 
-use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use super::arguments::duration;
-use super::convert::{self, exception_name};
+use super::convert;
 use super::error::{Failure, invalid_argument};
-use super::lease_guard::{LeaseGuard, log_for, or_no_lease, tie_to_frame};
+use super::lease_guard::{LeaseGuard, log_for, tie_to_frame};
 use super::refresh_wait::{caller, log_acquired};
-use super::stores::{Opened, TokenStoreBase};
+use super::stores::TokenStoreBase;
 use crate::domain::Field;
 use crate::domain::refresh_ahead::{self, Remaining};
 use crate::store::error::describe_id;
 use crate::store::lease::Outcome;
-use crate::store::{Error, Found, Wait};
+use crate::store::{Error, Wait};
 
-const MODULE: &str = "zoho_token_store._refresh";
 const UNUSABLE: &str = "its access token has expired, and it has no refresh token";
 
 /// What `refresh` did with the rows.
 #[pyclass(module = "zoho_token_store", frozen, get_all)]
+#[expect(clippy::struct_field_names, reason = "what was refreshed is named so")]
 pub(super) struct Refreshed {
     /// The ids of the rows that have a new access token.
     refreshed: Vec<String>,
@@ -41,24 +40,6 @@ impl Refreshed {
         let list = |ids: &[String]| -> PyResult<String> { Ok(ids.into_pyobject(py)?.repr()?.to_string()) };
         let (refreshed, skipped) = (list(&self.refreshed)?, list(&self.skipped)?);
         Ok(format!("Refreshed(refreshed={refreshed}, skipped={skipped}, failed={})", self.failed.bind(py).repr()?))
-    }
-}
-
-/// Has the row refreshed in the background, if a request of the SDK has found it. The find itself goes on.
-pub(super) fn schedule(store: &Bound<'_, TokenStoreBase>, opened: &Opened, found: &Found) -> Result<(), Failure> {
-    let py = store.py();
-    if or_no_lease(py, &opened.store, opened.sdk.deciding_frame(py))?.flatten().is_none() {
-        return Ok(());
-    }
-    let id = found.row().get(Field::Id).unwrap_or_default();
-    let schedule = || py.import(MODULE)?.getattr("schedule")?.call1((store, id, opened.store.refresh_ahead()));
-    match schedule() {
-        Err(error) if error.is_instance_of::<PyException>(py) => {
-            let name = exception_name(py, &error).unwrap_or_default();
-            let text = format!("{} cannot be refreshed ahead of its expiry: Python raised {name}", describe_id(id));
-            log_for(py, &opened.store, "warning", &text)
-        }
-        scheduled => Ok(scheduled.map(drop)?),
     }
 }
 

@@ -10,16 +10,19 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::PyCFunction;
 
-use super::convert::Sdk;
+use super::convert::{Sdk, exception_name};
 use super::error::Failure;
 use super::exit;
 use super::lease_guard::{
     LeaseGuard, log_for, log_pending_lines, or_no_lease, release_at_exit, released_text, tie_to_frame,
 };
+use crate::domain::Field;
 use crate::domain::lease::{DUE_SOON_MS, Lease, LeaseKey, Requester, WaitProgress};
+use crate::store::error::describe_id;
 use crate::store::held_leases::{Acquired, Counters, requester};
 use crate::store::lease::{Lookup, Outcome, describe_key};
 use crate::store::{Found, Store};
@@ -74,6 +77,9 @@ impl LeaseInfo {
         )
     }
 }
+
+/// The half of refreshes ahead of expiry that calls the SDK.
+const REFRESH_MODULE: &str = "zoho_token_store._refresh";
 
 /// The longest single attempt to acquire a lease on a busy store. Signals are handled between two attempts.
 const LEASE_ACQUIRE_SLICE: Duration = Duration::from_millis(50);
@@ -161,6 +167,30 @@ pub(super) fn wait_for_row(
         if !again? {
             return Ok(found);
         }
+    }
+}
+
+/// Has the row refreshed in the background, if a request of the SDK has found it (rule 17). The find itself goes on.
+/// `object` is the store that the request uses.
+pub(super) fn refresh_in_background(
+    object: &Bound<'_, PyAny>,
+    store: &Store,
+    sdk: &Sdk,
+    found: &Found,
+) -> Result<(), Failure> {
+    let py = object.py();
+    if or_no_lease(py, store, sdk.deciding_frame(py))?.flatten().is_none() {
+        return Ok(());
+    }
+    let id = found.row().get(Field::Id).unwrap_or_default();
+    let schedule = || py.import(REFRESH_MODULE)?.getattr("schedule")?.call1((object, id, store.refresh_ahead()));
+    match schedule() {
+        Err(error) if error.is_instance_of::<PyException>(py) => {
+            let name = exception_name(py, &error).unwrap_or_default();
+            let text = format!("{} cannot be refreshed ahead of its expiry: Python raised {name}", describe_id(id));
+            log_for(py, store, "warning", &text)
+        }
+        scheduled => Ok(scheduled.map(drop)?),
     }
 }
 

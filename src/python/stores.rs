@@ -25,8 +25,7 @@ use super::exit::Call;
 #[cfg(feature = "sqlite")]
 use super::lease_guard::lock;
 use super::lease_guard::{log_for, log_pending_lines, log_release_with_save};
-use super::refresh_ahead;
-use super::refresh_wait::{LeaseInfo, saver, wait_for_row};
+use super::refresh_wait::{LeaseInfo, refresh_in_background, saver, wait_for_row};
 use crate::backends::BACKUP_FORMAT;
 use crate::backends::list::List;
 #[cfg(feature = "sqlite")]
@@ -192,7 +191,7 @@ impl Opened {
                 return Ok((wait_for_row(py, &self.store, self.sdk, lookup, found)?, None));
             }
             if let Some(found) = &found {
-                refresh_ahead::schedule(store, self, found)?;
+                refresh_in_background(store.as_any(), &self.store, self.sdk, found)?;
             }
         }
         Ok((found, Some(offset)))

@@ -127,8 +127,8 @@ def test_an_unusable_lease_table_is_only_a_warning(path, unusable):
 
 
 @in_own_process
-def test_a_read_only_file_is_read_without_a_lease(tmp_path):
-    """Rule 1: a store without write permission acquires no lease, and the refresh continues."""
+def test_a_lease_on_a_read_only_file_counts_in_its_process(tmp_path):
+    """Rule 1: a store without write permission cannot store a lease, and the refresh continues."""
     path, copy = tmp_path / "tokens.db", tmp_path / "tokens.db.copy"
     program = Program(path)
     with CustomStoreSQLite(path) as source:
@@ -140,7 +140,9 @@ def test_a_read_only_file_is_read_without_a_lease(tmp_path):
     program.use(CustomStoreSQLite(copy))
     assert program.get_token() != "expired"
     assert program.zoho.token_calls == 1
-    warning = "WARNING FILE.copy: continues without a lease: FILE.copy cannot be"
+    warning = (
+        'WARNING FILE.copy: acquired the lease to refresh the id "1" in this process only: FILE.copy cannot'
+    )
     assert any(line.startswith(warning) for line in program.log)
 
 

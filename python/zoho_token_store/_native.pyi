@@ -353,6 +353,9 @@ class TokenStoreBase:
         A present field of the token replaces the value in the row. An absent field leaves the value as it is. An access
         token without an expiry clears the expiry of the row (contract, section 5).
 
+        If the store cannot save the token of a refresh, for example because the disk is full, this method raises. But
+        the store keeps the new access token in this process, finds return it, and it is saved later (lease, rule 16).
+
         Args:
             token: Afterwards it has the id of its row. A new row gets the id of the token if no row has that id.
                 Otherwise it gets a new id: a decimal number that is higher than every earlier one, deleted ones
@@ -441,7 +444,8 @@ class TokenStoreBase:
                 access token and expiry, so that it is not used again.
 
         Returns:
-            Whether a row was changed. `False`: the access token has been replaced meanwhile, or no row has it.
+            Whether a row was changed, or an access token forgotten that could not be saved (lease, rule 16). `False`:
+                the access token has been replaced meanwhile, or no row has it.
 
         Raises:
             SDKException: as described at the class. `"invalid-argument"`: the argument is neither a token nor text.
@@ -615,7 +619,8 @@ class TokenStoreBase:
         """Close the store, and release its leases.
 
         Every later operation raises an `SDKException`, and the code of its cause is `"closed"`. A second `close()` does
-        nothing. The rows in a file stay there.
+        nothing. The rows in a file stay there. An access token that could not be saved is tried once more, within about
+        a second (lease, rule 16).
 
         Example:
             >>> store.close()

@@ -18,6 +18,7 @@ pub mod merge;
 pub mod purge;
 pub mod refresh_ahead;
 pub mod token;
+pub mod unsaved;
 
 pub use identity::Key;
 pub use token::{Field, Row, Token};

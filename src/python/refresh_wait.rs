@@ -338,6 +338,10 @@ pub(super) fn log_acquired(py: Python<'_>, store: &Arc<Store>, acquired: &Acquir
         return log_for(py, store, "debug", &format!("still holds the lease to refresh {what}"));
     }
     or_no_lease(py, store, release_at_exit(py, store))?;
+    if let Some(problem) = &acquired.problem {
+        let text = format!("acquired the lease to refresh {what} in this process only: {problem}");
+        return log_for(py, store, "warning", &text);
+    }
     log_for(py, store, "info", &format!("acquired the lease to refresh {what}, for {seconds} s"))
 }
 

@@ -181,6 +181,11 @@ impl Opened {
             Some(found) => found,
             None => py.detach(|| find(Wait::Yes)),
         }?;
+        if let Some(found) = &found
+            && self.store.is_pair_to_be_saved(found)
+        {
+            self.save_unsaved_pair(py, found.row())?;
+        }
         let (now, offset) =
             if self.store.refresh_lease().is_zero() { (0, 0) } else { self.sdk.clock.now_and_offset(py)? };
         // One look covers all cases in which more is to be done than to return the row.
@@ -195,6 +200,16 @@ impl Opened {
             }
         }
         Ok((found, Some(offset)))
+    }
+
+    /// Tries again to save the pair of this row, if an earlier save has failed. At most once a second.
+    #[cold]
+    fn save_unsaved_pair(&self, py: Python<'_>, row: Token<'_>) -> Result<(), Failure> {
+        let id = row.get(Field::Id).unwrap_or_default();
+        if !py.detach(|| self.store.save_unsaved_pair(id, now())) {
+            return Ok(());
+        }
+        log_for(py, &self.store, "info", &format!("saved the access token that was kept for {}", describe_id(id)))
     }
 
     /// Has the token become due while its object was made? That is Python code, so other threads may have held the GIL
@@ -378,7 +393,10 @@ impl TokenStoreBase {
     /// Close the store, and release its leases.
     fn close(&self, py: Python<'_>) {
         if let Some(opened) = self.opened.get() {
-            py.detach(|| opened.store.close());
+            py.detach(|| {
+                opened.store.save_unsaved_pairs(now());
+                opened.store.close();
+            });
         }
     }
 

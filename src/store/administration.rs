@@ -50,7 +50,9 @@ impl Store {
         self.write(|transaction| {
             deleted |= present(Some(id)).is_some() && transaction.delete(id)?;
             if deleted { Ok(()) } else { Err(Error::missing_id(self.location(), id)) }
-        })
+        })?;
+        self.unsaved.discard_id(id);
+        Ok(())
     }
 
     /// Writes without changing anything. Fails where a save would fail: a read-only file, a full disk, a lock.
@@ -117,6 +119,7 @@ impl Store {
             transaction.raise_last_id(last_id)?;
             rows.iter().try_for_each(|row| transaction.copy(row))
         })?;
+        self.unsaved.discard(|_, _| true);
         Ok(rows.len())
     }
 

@@ -234,6 +234,58 @@ catalogue! {
         "Import it. An import gives each row an id of its own."
 }
 
+/// What a message adds to the state of the data if the token could not be saved, but its pair was kept
+/// ([`super::Store::save`]).
+pub const PAIR_KEPT: &str = "The new access token is kept in this process until it can be saved.";
+
+impl Code {
+    /// Is this about the store, and not about the token or the call? Then the same save can succeed later.
+    #[must_use]
+    pub const fn can_pass(self) -> bool {
+        matches!(
+            self,
+            Self::Busy
+                | Self::MissingFile
+                | Self::MissingFolder
+                | Self::IsFolder
+                | Self::NotARegularFile
+                | Self::BrokenLink
+                | Self::InvalidPath
+                | Self::CannotOpen
+                | Self::TooManyOpenFiles
+                | Self::PermissionDenied
+                | Self::ReadOnly
+                | Self::NeedsRecovery
+                | Self::DiskFull
+                | Self::IoError
+                | Self::OutOfMemory
+                | Self::NotADatabase
+                | Self::Damaged
+                | Self::DamagedRow
+                | Self::NewerSchema
+                | Self::StrayWal
+                | Self::OtherProgram
+                | Self::UnusualTable
+                | Self::UnexpectedTables
+                | Self::DatabaseError
+        )
+    }
+
+    /// Does this say that nothing can be written at all?
+    #[must_use]
+    pub const fn is_unwritable(self) -> bool {
+        matches!(
+            self,
+            Self::CannotOpen
+                | Self::TooManyOpenFiles
+                | Self::PermissionDenied
+                | Self::ReadOnly
+                | Self::DiskFull
+                | Self::IoError
+        )
+    }
+}
+
 // Errors of open(2) that the standard library has no stable name for. Linux and macOS differ in the last one.
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
@@ -241,7 +293,7 @@ const ELOOP: i32 = if cfg!(target_os = "linux") { 40 } else { 62 };
 
 /// A failed operation. It changed nothing, and it lost nothing that was saved.
 ///
-/// The message reads `<subject> <text>. <state of the data>. <hint>.`
+/// The message reads `<subject> <text>. <state of the data>. <hint>.` Before the hint it may say [`PAIR_KEPT`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     code: Code,
@@ -250,12 +302,13 @@ pub struct Error {
     detail: String,
     /// The id of the row that cannot be read.
     row: Option<String>,
+    pair_kept: bool,
 }
 
 impl Error {
     /// A failure of `subject`, which is a location or the display of a path.
     pub fn new(code: Code, subject: impl fmt::Display) -> Self {
-        Self { code, subject: subject.to_string(), detail: String::new(), row: None }
+        Self { code, subject: subject.to_string(), detail: String::new(), row: None, pair_kept: false }
     }
 
     /// A failure about a file.
@@ -282,6 +335,19 @@ impl Error {
     pub fn in_row(mut self, id: String) -> Self {
         self.row = Some(id);
         self
+    }
+
+    /// The same failure of a save, whose pair was kept.
+    #[must_use]
+    pub const fn with_pair_kept(mut self) -> Self {
+        self.pair_kept = true;
+        self
+    }
+
+    /// Was the pair of the token kept that could not be saved?
+    #[must_use]
+    pub const fn is_pair_kept(&self) -> bool {
+        self.pair_kept
     }
 
     /// An argument that cannot be used. `what` names the argument and the rule, and never repeats the value.
@@ -390,7 +456,11 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}. {} {}", self.problem(), self.code.state().text(), self.hint())
+        write!(f, "{}. {} ", self.problem(), self.code.state().text())?;
+        if self.pair_kept {
+            write!(f, "{PAIR_KEPT} ")?;
+        }
+        f.write_str(self.hint())
     }
 }
 
@@ -435,6 +505,39 @@ mod tests {
              that was saved is lost. Try again, raise busy_timeout, or find the program that keeps a transaction open."
         );
         assert!(error.is_busy() && error.to_string().ends_with(error.hint()));
+    }
+
+    #[test]
+    fn a_message_says_that_the_pair_was_kept() {
+        let error = Error::new(Code::DiskFull, "tokens.db");
+        assert!(!error.is_pair_kept() && !error.to_string().contains(PAIR_KEPT));
+        let error = error.with_pair_kept();
+        assert_eq!(
+            error.to_string(),
+            "tokens.db cannot be written: the disk or the quota is full. Nothing was changed, and nothing that was \
+             saved is lost. The new access token is kept in this process until it can be saved. Free some space, and \
+             try again. A restart is not needed."
+        );
+        assert!(error.is_pair_kept());
+    }
+
+    #[test]
+    fn a_failure_of_the_store_can_pass_and_one_of_the_call_cannot() {
+        // Of the call, of the token, or of another file than the store's.
+        let of_the_call = [
+            "closed refresh-failing unsupported invalid-argument missing-id empty-token token-not-updated",
+            "second-name reserved-name path-too-long file-exists same-file target-is-database target-not-a-backup",
+            "value-too-large not-a-token-file database-in-stream no-token-table invalid-line unfinished-line",
+            "incomplete-export changed-while-read not-a-backup duplicate-ids",
+        ];
+        let of_the_call: BTreeSet<&str> = of_the_call.iter().flat_map(|names| names.split(' ')).collect();
+        let cannot: BTreeSet<&str> = Code::ALL.iter().filter(|code| !code.can_pass()).map(|code| code.name()).collect();
+        assert_eq!(cannot, of_the_call);
+        let unwritable: Vec<&str> =
+            Code::ALL.iter().filter(|code| code.is_unwritable()).map(|code| code.name()).collect();
+        let expected =
+            ["cannot-open", "too-many-open-files", "permission-denied", "read-only", "disk-full", "io-error"];
+        assert_eq!(unwritable, expected);
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::backend::Durability;
+use super::backend::{Backend, Durability};
 use super::deadline::Deadline;
+use super::error::Error;
 use super::lock_order::{Ordered, Rank};
-use super::{Store, fork};
+use super::{KeyedLease, Store, fork};
 use crate::domain::backoff::RefreshFailures;
 use crate::domain::lease::{Lease, LeaseKey, Requester, Settings};
 use crate::domain::refresh_ahead;
@@ -21,6 +22,8 @@ pub struct Acquired {
     pub key: LeaseKey,
     /// False if the requester held the lease already.
     pub is_new: bool,
+    /// Why it could not be stored. Then it counts in this process alone.
+    pub problem: Option<Error>,
     number: u64,
 }
 
@@ -32,12 +35,19 @@ pub(super) struct HeldLease {
     pub(super) fingerprint: String,
     /// Identifies the call that the lease was acquired for.
     pub(super) call: usize,
+    /// False if the store could not be written when it was acquired. Then it counts in this process alone.
+    is_stored: bool,
     acquired_at: Instant,
     /// Changes when its owner acquires it again. So an earlier [`Acquired`] cannot release it any more.
     number: u64,
 }
 
 impl HeldLease {
+    /// Is this the lease that was acquired, and has its owner not acquired it again?
+    pub(super) fn is(&self, acquired: &Acquired) -> bool {
+        self.number == acquired.number
+    }
+
     /// The time now, in milliseconds since the epoch, by the clock that the end of the lease was computed with.
     fn now(&self, settings: Settings) -> i64 {
         let elapsed = i64::try_from(self.acquired_at.elapsed().as_millis()).unwrap_or(i64::MAX);
@@ -137,13 +147,49 @@ impl HeldLeases {
     pub(super) fn add(&self, key: LeaseKey, lease: Lease, fingerprint: String, call: usize, now: i64) -> Acquired {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         self.acquired.fetch_add(1, Ordering::Relaxed);
-        let acquired = Acquired { key: key.clone(), is_new: true, number };
+        let acquired = Acquired { key: key.clone(), is_new: true, problem: None, number };
         self.with(|leases| {
             // An expired lease belongs to nobody, whatever became of its refresh.
             leases.retain(|held| held.lease.until > now && held.key != key);
-            leases.push(HeldLease { key, lease, fingerprint, call, acquired_at: Instant::now(), number });
+            let acquired_at = Instant::now();
+            leases.push(HeldLease { key, lease, fingerprint, call, is_stored: true, acquired_at, number });
         });
         acquired
+    }
+
+    /// Adds a lease that cannot be stored because of `problem`, unless another one under its key is valid at `now`.
+    pub(super) fn add_unstored(
+        &self,
+        key: LeaseKey,
+        lease: Lease,
+        fingerprint: String,
+        call: usize,
+        now: i64,
+        problem: &Error,
+    ) -> Option<Acquired> {
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        self.with(|leases| {
+            let is_valid = |held: &HeldLease| held.lease.is_valid(now, self.settings.length_ms());
+            if leases.iter().any(|held| held.key == key && is_valid(held)) {
+                return None;
+            }
+            let acquired = Acquired { key: key.clone(), is_new: true, problem: Some(problem.clone()), number };
+            let acquired_at = Instant::now();
+            leases.retain(|held| held.key != key);
+            leases.push(HeldLease { key, lease, fingerprint, call, is_stored: false, acquired_at, number });
+            self.acquired.fetch_add(1, Ordering::Relaxed);
+            Some(acquired)
+        })
+    }
+
+    /// Returns the lease of this process under a key that could not be stored.
+    pub(super) fn unstored(&self, key: &LeaseKey) -> Option<Lease> {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.with(|leases| {
+            leases.iter().find(|held| held.key == *key && !held.is_stored).map(|held| held.lease.clone())
+        })
     }
 
     /// Assigns a lease to another call of its owner.
@@ -154,7 +200,7 @@ impl HeldLeases {
                 (held.call, held.number) = (call, number);
             }
         });
-        Acquired { key, is_new: false, number }
+        Acquired { key, is_new: false, problem: None, number }
     }
 
     /// Counts a find that fails because of back-off.
@@ -204,6 +250,8 @@ enum Refresh {
     Failed,
     /// The store is closed, or the interpreter ends.
     Interrupted,
+    /// It has succeeded, but its token could not be saved and was kept.
+    Kept,
 }
 
 /// How long the release of a lease waits for a busy store. A lease that is not released expires by itself.
@@ -215,7 +263,7 @@ const ABANDONED_CALL_POLL: Duration = Duration::from_millis(20);
 impl Store {
     /// Releases a lease, unless it was released already or its owner acquired it again. Returns whether it did.
     pub fn release_lease(&self, acquired: &Acquired) -> bool {
-        !self.release_leases(Refresh::Failed, |held| held.number == acquired.number).is_empty()
+        !self.release_leases(Refresh::Failed, |held| held.is(acquired)).is_empty()
     }
 
     /// Releases the leases that `owner` holds for abandoned calls, and returns their keys. It keeps the lease under
@@ -236,6 +284,11 @@ impl Store {
         self.release_leases(Refresh::Interrupted, |_| true)
     }
 
+    /// Releases the leases of a refresh whose token could not be saved and was kept.
+    pub(super) fn release_leases_of_kept(&self, leases: &[KeyedLease]) {
+        self.release_leases(Refresh::Kept, |held| leases.iter().any(|(_, lease)| *lease == held.lease));
+    }
+
     fn release_leases(&self, refresh: Refresh, matches: impl FnMut(&HeldLease) -> bool) -> Vec<LeaseKey> {
         let held = self.leases.remove(matches);
         if held.is_empty() {
@@ -244,9 +297,9 @@ impl Store {
         // Kept for a second attempt. If only the answer of the first one was lost, the second finds its records.
         let mut records: Vec<Option<RefreshFailures>> = vec![None; held.len()];
         let counts_failures = refresh == Refresh::Failed && !self.leases.settings.longest_backoff.is_zero();
-        let released = self.run(Deadline::after(RELEASE_TIMEOUT), |backend, deadline| {
+        let release = |backend: &dyn Backend, deadline: Deadline| {
             backend.write(deadline, Durability::Relaxed, &mut |transaction| {
-                for (held, record) in held.iter().zip(&mut records) {
+                for (held, record) in held.iter().zip(&mut records).filter(|(held, _)| held.is_stored) {
                     transaction.release_lease(held.key.as_str(), &held.lease.owner)?;
                     if counts_failures && record.is_none() {
                         let seen = transaction.lease(held.key.as_str())?;
@@ -260,11 +313,13 @@ impl Store {
                 }
                 Ok(())
             })
-        });
+        };
+        let any_stored = held.iter().any(|held| held.is_stored);
+        let released = if any_stored { self.run(Deadline::after(RELEASE_TIMEOUT), release) } else { Ok(()) };
         if released.is_err() {
             // The store is busy. The next release tries these leases again.
             self.leases.with(|leases| {
-                for held in held {
+                for held in held.into_iter().filter(|held| held.is_stored) {
                     if !leases.iter().any(|newer| newer.key == held.key) {
                         leases.push(held);
                     }
@@ -288,7 +343,8 @@ impl Store {
             return None;
         }
         *last_look = Some(Instant::now());
-        let acquired = |held: &HeldLease| Acquired { key: held.key.clone(), is_new: false, number: held.number };
+        let acquired =
+            |held: &HeldLease| Acquired { key: held.key.clone(), is_new: false, problem: None, number: held.number };
         Some(self.leases.with(|leases| leases.iter().map(|held| (held.call, acquired(held))).collect()))
     }
 

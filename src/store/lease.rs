@@ -10,7 +10,7 @@ use super::backend::{Durability, Snapshot};
 use super::deadline::Deadline;
 use super::error::{Error, Result, describe_id};
 use super::held_leases::{Acquired, HeldLease, HeldLeases};
-use super::{Found, KeyedLease, Store, present};
+use super::{Found, KeyedLease, Saved, Store, present};
 use crate::domain::backoff::{self, RefreshFailures};
 use crate::domain::lease::{self, Decision, Lease, LeaseKey, Requester, Settings};
 use crate::domain::{Key, Row, Token, identity};
@@ -191,13 +191,44 @@ impl Store {
         match acquired {
             Ok(()) => Ok(self.attempt(locked, call)),
             Err(error) if error.is_busy() => Ok(Attempt { found: view.found, outcome: Outcome::Busy }),
+            Err(error) if error.code().is_unwritable() && request.lead == 0 => {
+                self.acquire_unstored(view, request, error)
+            }
             Err(error) => Ok(Attempt { found: view.found, outcome: Outcome::NoLease(error) }),
         }
     }
 
+    /// Acquires a lease that counts in this process alone, because of the error `unwritable` (rule 1). `view` has the
+    /// decision to acquire one.
+    fn acquire_unstored(&self, view: View, request: &Request<'_>, unwritable: Error) -> Result<Attempt> {
+        let View { found, decision, fingerprint, lease_now, .. } = view;
+        let Some((_, key)) = decision else { return Ok(Attempt { found, outcome: Outcome::NoLease(unwritable) }) };
+        let until = lease_now.saturating_add(self.leases.settings.length_ms());
+        let lease = Lease { owner: request.requester.owner().to_owned(), until };
+        let acquired = self.leases.add_unstored(key, lease, fingerprint, request.call, lease_now, &unwritable);
+        // Its holder may have released an earlier one since the row was read, so the row is read again (rule 5).
+        let mut view = View::default();
+        let read = self.read(|rows| {
+            view = self.view(rows, request)?;
+            Ok(())
+        });
+        match (acquired, &view.decision) {
+            (Some(acquired), Some((Decision::Refresh, _))) => {
+                return Ok(Attempt { found: view.found, outcome: Outcome::Refresh(acquired) });
+            }
+            (Some(acquired), _) => drop(self.leases.remove(|held| held.is(&acquired))),
+            (None, _) => {}
+        }
+        read?;
+        if matches!(view.decision, Some((Decision::Acquire, _))) {
+            return Ok(Attempt { found: view.found, outcome: Outcome::NoLease(unwritable) });
+        }
+        Ok(self.attempt(view, request.call))
+    }
+
     fn view(&self, rows: &dyn Snapshot, request: &Request<'_>) -> Result<View> {
         let &Request { lookup, requester, clock, lead, .. } = request;
-        let mut view = View { found: lookup.find(rows)?.map(Found), ..View::default() };
+        let mut view = View { found: lookup.find(rows)?.map(|row| self.unsaved.found(row)), ..View::default() };
         let token = lookup.completed(view.found.as_ref());
         let row = view.found.as_ref().map(|found| found.0.id());
         let Some(key) = lease::lease_key(token, row) else { return Ok(view) };
@@ -212,6 +243,10 @@ impl Store {
         // Read after the lease. Otherwise a lease that was acquired in between could seem to start in the future.
         let now = clock();
         view.lease_now = backend_now.unwrap_or(now);
+        let is_valid = |lease: &Lease| lease.is_valid(view.lease_now, self.leases.settings.length_ms());
+        if !view.lease.as_ref().is_some_and(is_valid) {
+            view.lease = self.leases.unstored(&key).or(view.lease);
+        }
         let times = (now.saturating_add(lead), view.lease_now);
         let (lease, failures) = (view.lease.as_ref(), view.failures.as_ref());
         let decision = lease::decide(token, lease, failures, requester, times, self.leases.settings);
@@ -259,11 +294,16 @@ impl Store {
             leases.iter().filter(matches).map(|held| (held.key.clone(), held.lease.clone())).collect()
         });
         let mut lease_failed = false;
-        let saved = match self.save_releasing(token, now, &held, &mut lease_failed) {
+        let mut saved = self.save_releasing(token, now, &held, &mut lease_failed);
+        if lease_failed && saved.is_err() {
             // A problem with the lease table can fail the whole transaction. Then the token is saved without it.
-            Err(_) if lease_failed => return Ok((self.save(token, now)?, Vec::new())),
-            saved => saved?,
-        };
+            let save = self.save_releasing(token, now, &[], &mut false);
+            saved = save.map(|saved| Saved { has_new_access_token: false, ..saved });
+        }
+        if saved.as_ref().is_err_and(Error::is_pair_kept) {
+            self.release_leases_of_kept(&held);
+        }
+        let saved = saved?;
         if !saved.has_new_access_token {
             return Ok((saved.id, Vec::new()));
         }

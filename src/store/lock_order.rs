@@ -21,8 +21,6 @@ use super::deadline::Deadline;
 pub enum Rank {
     /// The queue of a group commit. Held for a few instructions, never during a commit.
     GroupCommit,
-    /// The leases that this process holds, and the name of the process. Held for a few instructions.
-    HeldLeases,
     /// The backends that take part in a fork.
     Backends,
     /// What a store object currently works on: the rows in memory, or the database file that its path names.
@@ -39,6 +37,11 @@ pub enum Rank {
     Writing,
     /// The open handles of files that other code of this process may have open. Held for a few system calls.
     ShmHandles,
+    /// The leases that this process holds, and the name of the process. Held for a few instructions, also inside a
+    /// transaction.
+    HeldLeases,
+    /// The pairs that could not be saved. Held for a few instructions, also inside a transaction.
+    UnsavedPairs,
 }
 
 /// A mutex with a rank. It is only ever acquired with a deadline: after a fork a lock may have no owner any more.

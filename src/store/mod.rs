@@ -18,6 +18,7 @@ pub mod lease;
 pub mod location;
 pub mod lock_order;
 pub mod transfer;
+mod unsaved;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -76,6 +77,7 @@ pub struct Store {
     saves: GroupCommit<Save, Saved>,
     leases: held_leases::HeldLeases,
     failed_saves: FailedSaves,
+    unsaved: unsaved::UnsavedPairs,
     closed: AtomicBool,
 }
 
@@ -100,6 +102,7 @@ impl Store {
             saves: GroupCommit::default(),
             leases: held_leases::HeldLeases::default(),
             failed_saves: FailedSaves::default(),
+            unsaved: unsaved::UnsavedPairs::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -132,22 +135,27 @@ impl Store {
         self.backend.answers_at_once()
     }
 
-    /// Finds the row that the token names (contract, section 3).
+    /// Finds the row that the token names (contract, section 3), with its pair that could not be saved, if any.
     pub fn find(&self, token: Token<'_>, wait: Wait) -> Result<Option<Found>> {
-        self.run(self.deadline(wait), |backend, deadline| {
+        self.find_and(token, self.deadline(wait), |row| self.unsaved.found(row))
+    }
+
+    /// Finds the row that the token names, and passes it to `finish` before a fork can happen.
+    fn find_and<T>(&self, token: Token<'_>, deadline: Deadline, finish: impl Fn(Row) -> T) -> Result<Option<T>> {
+        self.run(deadline, |backend, deadline| {
             let keys = Keys::of(token);
             let mut rest = keys.iter();
             let Some((first, value)) = rest.next() else { return Ok(None) };
             if backend.answers_at_once() {
                 // The first key finds the row of nearly every token. A single lookup needs no transaction.
                 if let Some(row) = identity::choose(first, token, backend.by_key(first, value, deadline)?) {
-                    return Ok(Some(Found(row)));
+                    return Ok(Some(finish(row)));
                 }
                 if rest.next().is_none() {
                     return Ok(None);
                 }
             }
-            Ok(identity::find(token, |keys, accept| backend.by_keys(keys, deadline, accept))?.map(Found))
+            Ok(identity::find(token, |keys, accept| backend.by_keys(keys, deadline, accept))?.map(&finish))
         })
     }
 
@@ -155,7 +163,11 @@ impl Store {
     pub fn find_by_id(&self, id: Option<&str>, wait: Wait) -> Result<Option<Found>> {
         self.run(self.deadline(wait), |backend, deadline| {
             let Some(id) = present(id) else { return Ok(None) };
-            Ok(backend.by_key(Key::Id, id, deadline)?.pop().map(Found))
+            let row = backend.by_key(Key::Id, id, deadline)?.pop();
+            if row.is_none() {
+                self.unsaved.discard_id(id);
+            }
+            Ok(row.map(|row| self.unsaved.found(row)))
         })
     }
 
@@ -180,6 +192,9 @@ impl Store {
     }
 
     /// Saves the token at `now` (milliseconds since the epoch), and returns the id of its row (contract, section 5).
+    ///
+    /// If that fails because of the store, a refreshed pair is kept in this process, and the error says so
+    /// ([`Error::is_pair_kept`]).
     pub fn save(&self, token: Token<'_>, now: i64) -> Result<String> {
         Ok(self.save_releasing(token, now, &[], &mut false)?.id)
     }
@@ -206,7 +221,7 @@ impl Store {
         leases: &[KeyedLease],
         lease_failed: &mut bool,
     ) -> Result<Saved> {
-        self.run(self.deadline(Wait::Yes), |backend, deadline| {
+        let saved = self.run(self.deadline(Wait::Yes), |backend, deadline| {
             let save = Save { token: Row::new(token, 0, None), now, leases: leases.to_vec() };
             let mut commit = |saves: &[&Save]| {
                 let mut saved = Vec::new();
@@ -226,7 +241,8 @@ impl Store {
             } else {
                 commit(&[&save])?.pop().ok_or_else(|| deadline.busy(self.location()))
             }
-        })
+        });
+        saved.inspect(|saved| self.unsaved.discard_id(&saved.id)).map_err(|error| self.keep_unsaved(token, now, error))
     }
 
     /// Saves all tokens in one transaction, and returns the ids of their rows.
@@ -239,15 +255,18 @@ impl Store {
             }
             Ok(())
         })?;
+        self.unsaved.discard(|kept, _| ids.iter().any(|id| id == kept));
         Ok(ids)
     }
 
     /// Removes an access token that Zoho has refused, from the row that still holds exactly this one
-    /// ([`merge::without_refused`]). Returns whether there was such a row.
+    /// ([`merge::without_refused`]), or from the pairs that could not be saved. Returns whether it was there.
     pub fn refuse(&self, access_token: &str, now: i64) -> Result<bool> {
+        // Before the row, so that no other thread saves the pair afterwards.
+        let discarded = self.unsaved.discard(|_, kept| kept.get(Field::AccessToken) == Some(access_token));
         // Kept for a second attempt, which does not find what the first one has removed.
         let mut removed = false;
-        self.write(|transaction| {
+        let done = self.write(|transaction| {
             for row in transaction.by_key(Key::AccessToken, access_token)? {
                 if let Some(without) = merge::without_refused(row.token(), access_token) {
                     transaction.update(&row, without, now)?;
@@ -255,8 +274,9 @@ impl Store {
                 }
             }
             Ok(())
-        })?;
-        Ok(removed)
+        });
+        // The store that could not save the pair may still be unable to write. No row has it then.
+        if discarded { Ok(true) } else { done.map(|()| removed) }
     }
 
     /// Deletes the row with this id, and returns whether there was one.
@@ -269,12 +289,15 @@ impl Store {
             }
             Ok(())
         })?;
+        self.unsaved.discard(|kept, _| Some(kept) == id);
         Ok(deleted)
     }
 
     /// Deletes all rows.
     pub fn delete_all(&self) -> Result<()> {
-        self.write(|transaction| transaction.delete_all())
+        self.write(|transaction| transaction.delete_all())?;
+        self.unsaved.discard(|_, _| true);
+        Ok(())
     }
 
     /// Deletes the rows that may be purged at `now` (contract, section 10), and returns their number. Times are in
@@ -295,6 +318,7 @@ impl Store {
             })?;
             ids.iter().try_for_each(|id| transaction.delete(id).map(drop))
         })?;
+        self.unsaved.discard(|kept, _| ids.contains(kept));
         Ok(ids.len())
     }
 
@@ -316,12 +340,13 @@ impl Store {
     }
 
     /// Closes the store, and releases its leases. Every later operation fails with [`Code::Closed`], but a second
-    /// `close` does nothing.
+    /// `close` does nothing. [`Store::save_unsaved_pairs`] comes first.
     pub fn close(&self) {
         self.release_all_leases();
         let deadline = Deadline::after(self.timeout);
         let _pass = fork::enter(deadline);
         self.close_backend(deadline);
+        self.unsaved.discard(|_, _| true);
     }
 
     fn close_backend(&self, deadline: Deadline) {

@@ -12,7 +12,7 @@ use common::{NOW, token};
 use zoho_token_store::domain::Row;
 use zoho_token_store::domain::check::{Finding, RowChecker, failed_saves};
 use zoho_token_store::store::Error;
-use zoho_token_store::store::error::Code;
+use zoho_token_store::store::error::{Code, PAIR_KEPT};
 
 /// An entry of the page.
 struct Entry {
@@ -56,6 +56,12 @@ fn each_error_of_the_catalogue_has_an_entry_with_its_text_and_hint() {
         assert_eq!(entry.quotes, [message(code)], "{}", entry.code);
         assert!(entry.quotes[0].contains(code.hint()) && !entry.explanation.is_empty(), "{}", entry.code);
     }
+}
+
+#[test]
+fn the_page_explains_that_a_pair_was_kept() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/troubleshooting.md")).unwrap();
+    assert!(page.lines().any(|line| line.strip_prefix("> ") == Some(PAIR_KEPT)));
 }
 
 /// The message and the hint of a finding as the page quotes them.

@@ -6,6 +6,7 @@ mod backends;
 #[path = "../miniature.rs"]
 mod miniature;
 mod network;
+mod unwritable;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use zoho_token_store::store::{Result, Store};
 
 pub(crate) use backends::for_each_backend;
 pub(crate) use miniature::Miniature;
+pub(crate) use unwritable::{Unwritable, WriteFault};
 
 /// The time of the tests, in milliseconds since the epoch.
 pub(crate) const NOW: i64 = 1_795_300_000_000;

@@ -12,6 +12,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import zoho_token_store
+from own_process import drop_privileges
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 from zohocrmsdk.src.com.zoho.crm.api.org.org_operations import OrgOperations
@@ -138,12 +139,25 @@ class Worker:
         """Call `revoke(id)` of the SDK's current token."""
         return Initializer.get_initializer().token.revoke(of)
 
+    def lose_privileges(self):
+        """Let file permissions apply to this thread, also if the tests run as root."""
+        drop_privileges()
+
+    def refuse_current(self):
+        """Report that Zoho has refused the current user's access token. Return what the store answers."""
+        access = self.store.find_token(Initializer.get_initializer().token).get_access_token()
+        return self.store.refused(access)
+
     def rows(self):
         """Return all rows of the store."""
         return [seen(token) for token in self.store.get_tokens()]
 
     def logged(self):
         """Return the errors that the SDK has logged."""
+        return self.errors.logged
+
+    def errors_so_far(self):
+        """Return the same, while the program goes on: `Program.logged` is complete when it has ended."""
         return self.errors.logged
 
 

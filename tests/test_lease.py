@@ -140,9 +140,7 @@ def test_a_lease_on_a_read_only_file_counts_in_its_process(tmp_path):
     program.use(CustomStoreSQLite(copy))
     assert program.get_token() != "expired"
     assert program.zoho.token_calls == 1
-    warning = (
-        'WARNING FILE.copy: acquired the lease to refresh the id "1" in this process only: FILE.copy cannot'
-    )
+    warning = 'WARNING FILE.copy: acquired the lease to refresh the id "1" in this process only: FILE.copy cannot'
     assert any(line.startswith(warning) for line in program.log)
 
 

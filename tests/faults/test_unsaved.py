@@ -16,7 +16,7 @@ import pytest
 from faults import injection
 from lease_program import Program, wait_until
 from own_process import in_own_process, run_in_fork, run_in_new_interpreter
-from support import in_threads, run_python, token
+from support import another_program_holding, in_threads, run_python, token
 from zoho_token_store import CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
@@ -234,6 +234,21 @@ def test_a_clock_that_jumps_forward_ends_the_pair(path):
     assert program.zoho.token_calls == 2
     injection.stop()
     wait_until(lambda: program.get_token() == later and stored(path) == [later], 5)
+
+
+@in_own_process
+def test_a_pair_is_kept_while_another_program_locks_the_file(path):
+    """Not only a disk that is full: a save that has waited in vain is tried again later, too."""
+    program = Program(path)
+    program.use(CustomStoreSQLite(path, busy_timeout=0.2))
+    program.save_expired_token()
+    with another_program_holding(path, "begin immediate"):
+        access = program.get_token()
+        in_threads(4, lambda _: [program.get_token() for _ in range(20)])
+        assert stored(path) == ["expired"]
+    assert [line for line in program.log if KEPT in line and "was in use by another program" in line]
+    wait_until(lambda: program.get_token() == access and stored(path) == [access], 5)
+    assert program.zoho.token_calls == 1
 
 
 @in_own_process

@@ -9,6 +9,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -211,6 +212,22 @@ mod rules {
         assert!(!case.store.refuse("new", NOW).unwrap());
     }
 
+    pub(super) fn an_access_token_that_is_refused_while_it_is_saved_is_not_saved(case: &Case) {
+        let ((begun, begins), (goes_on, go_on)) = (mpsc::channel(), mpsc::channel());
+        case.fault.run_at_next_write(move || {
+            begun.send(()).unwrap();
+            go_on.recv_timeout(TIMEOUT).unwrap();
+        });
+        thread::scope(|scope| {
+            let saves = scope.spawn(|| case.store.save_unsaved_pairs(NOW));
+            begins.recv_timeout(TIMEOUT).unwrap();
+            assert!(case.store.refuse("new", NOW).unwrap());
+            goes_on.send(()).unwrap();
+            saves.join().unwrap();
+        });
+        assert_eq!((case.found(), case.stored()), ("old".to_owned(), "old".to_owned()));
+    }
+
     pub(super) fn a_redeemed_grant_gets_its_refresh_token(case: &Case) {
         case.store.save(token("client_id=c grant_token=g"), NOW).unwrap();
         let redeemed = "id=2 user_name=bob client_id=c refresh_token=rb access_token=newb grant_token=g \
@@ -288,6 +305,19 @@ mod rules {
         case.fault.set(None);
     }
 
+    pub(super) fn a_refresh_whose_pair_is_kept_has_not_failed(case: &Case) {
+        let me = requester(0, true).unwrap();
+        let attempt = case.store.try_acquire(Lookup::Id(Some("1")), &me, 1, &|| NOW, TIMEOUT).unwrap();
+        let Outcome::Refresh(acquired) = attempt.outcome else { panic!("no lease") };
+        // The lease is stored, and only then the disk is full.
+        case.fault.set(Some(Code::DiskFull));
+        assert!(case.store.save_and_release(token(FRESH), NOW, me.owner(), None).unwrap_err().is_pair_kept());
+        assert!(!case.store.holds_leases() && !case.store.release_lease(&acquired));
+        case.fault.set(None);
+        assert!(!case.store.release_lease(&acquired) && case.found() == "new");
+        assert_eq!(case.store.lease_counters().failed, 0);
+    }
+
     pub(super) fn a_lease_that_cannot_be_stored_counts_in_this_process(case: &Case) {
         let [me, other] = [1, 2].map(|number| requester(number, true).unwrap());
         let attempt = |requester, now: i64| {
@@ -342,12 +372,14 @@ macro_rules! suite {
                 what_another_process_saved_wins_unless_it_is_older
                 a_save_or_a_delete_discards_it
                 a_refused_access_token_discards_it
+                an_access_token_that_is_refused_while_it_is_saved_is_not_saved
                 a_later_pair_replaces_it_and_an_earlier_one_does_not
             ]
             without: [
                 a_redeemed_grant_gets_its_refresh_token
                 a_pair_that_could_not_be_used_or_recognized_is_not_kept
                 many_threads_refresh_once_while_nothing_can_be_written
+                a_refresh_whose_pair_is_kept_has_not_failed
                 a_lease_that_cannot_be_stored_counts_in_this_process
             ]
         }

@@ -18,11 +18,19 @@ pub(crate) struct WriteFault {
     code: Arc<Mutex<Option<Code>>>,
     /// How many writes have begun.
     writes: Arc<Mutex<usize>>,
+    /// Runs at the begin of the next write.
+    at_next: Arc<Mutex<Option<Hook>>>,
 }
+
+type Hook = Box<dyn FnOnce() + Send>;
 
 impl WriteFault {
     pub(crate) fn set(&self, code: Option<Code>) {
         *self.code.lock() = code;
+    }
+
+    pub(crate) fn run_at_next_write(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.at_next.lock() = Some(Box::new(hook));
     }
 
     pub(crate) fn writes(&self) -> usize {
@@ -71,6 +79,10 @@ impl Backend for Unwritable {
 
     fn write(&self, deadline: Deadline, durability: Durability, work: &mut Change<'_>) -> Result<()> {
         *self.fault.writes.lock() += 1;
+        let hook = self.fault.at_next.lock().take();
+        if let Some(hook) = hook {
+            hook();
+        }
         let code = *self.fault.code.lock();
         match code {
             Some(code) => Err(Error::new(code, self.location()).with("injected")),

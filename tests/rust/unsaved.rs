@@ -326,6 +326,8 @@ mod rules {
         };
         for code in Code::ALL.iter().copied().filter(|code| code.is_unwritable()) {
             case.fault.set(Some(code));
+            let ahead = case.store.try_acquire_ahead("1", &me, 1, &|| NOW, 1_000).unwrap();
+            assert!(matches!(ahead.outcome, Outcome::NoLease(_)), "no refresh ahead without a stored lease");
             let Outcome::Refresh(acquired) = attempt(&me, NOW) else { panic!("{code:?}") };
             assert!(matches!(attempt(&other, NOW), Outcome::Wait(..)), "{code:?}");
             assert!(matches!(attempt(&me, NOW), Outcome::Refresh(again) if !again.is_new), "{code:?}");

@@ -317,8 +317,8 @@ impl Store {
         let any_stored = held.iter().any(|held| held.is_stored);
         let released = if any_stored { self.run(Deadline::after(RELEASE_TIMEOUT), release) } else { Ok(()) };
         if released.is_err() {
-            // The store is busy. The next release tries these leases again. Not those of a kept pair: no requester of this
-            // process waits for them, and they expire by themselves.
+            // The store is busy. The next release tries these leases again. Not those of a kept pair: no requester of
+            // this process waits for them, and they expire by themselves.
             let again = held.into_iter().filter(|held| held.is_stored && refresh != Refresh::Kept);
             self.leases.with(|leases| {
                 for held in again {

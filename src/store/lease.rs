@@ -25,7 +25,7 @@ pub enum Lookup<'a> {
 }
 
 impl<'a> Lookup<'a> {
-    fn find(self, rows: &dyn Snapshot) -> Result<Option<Row>> {
+    pub(super) fn find(self, rows: &dyn Snapshot) -> Result<Option<Row>> {
         match self {
             Self::Token(token) => identity::find(token, |keys, accept| rows.by_keys(keys, accept)),
             Self::Id(id) => present(id).map_or(Ok(None), |id| Ok(rows.by_key(Key::Id, id)?.pop())),

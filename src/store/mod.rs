@@ -30,6 +30,7 @@ use self::backend::{Backend, DatabaseFormat, Durability, Location, Snapshot, Tra
 use self::deadline::Deadline;
 use self::error::Code;
 use self::group_commit::GroupCommit;
+use self::lease::Lookup;
 use crate::domain::identity::Keys;
 use crate::domain::lease::{Lease, LeaseKey};
 use crate::domain::refresh_ahead::{self, Remaining};
@@ -137,37 +138,35 @@ impl Store {
 
     /// Finds the row that the token names (contract, section 3), with its pair that could not be saved, if any.
     pub fn find(&self, token: Token<'_>, wait: Wait) -> Result<Option<Found>> {
-        self.find_and(token, self.deadline(wait), |row| self.unsaved.found(row))
-    }
-
-    /// Finds the row that the token names, and passes it to `finish` before a fork can happen.
-    fn find_and<T>(&self, token: Token<'_>, deadline: Deadline, finish: impl Fn(Row) -> T) -> Result<Option<T>> {
-        self.run(deadline, |backend, deadline| {
+        if !self.unsaved.is_empty() {
+            return self.find_with_unsaved(Lookup::Token(token), self.deadline(wait));
+        }
+        self.run(self.deadline(wait), |backend, deadline| {
             let keys = Keys::of(token);
             let mut rest = keys.iter();
             let Some((first, value)) = rest.next() else { return Ok(None) };
             if backend.answers_at_once() {
                 // The first key finds the row of nearly every token. A single lookup needs no transaction.
                 if let Some(row) = identity::choose(first, token, backend.by_key(first, value, deadline)?) {
-                    return Ok(Some(finish(row)));
+                    return Ok(Some(Found(row)));
                 }
                 if rest.next().is_none() {
                     return Ok(None);
                 }
             }
-            Ok(identity::find(token, |keys, accept| backend.by_keys(keys, deadline, accept))?.map(&finish))
+            Ok(identity::find(token, |keys, accept| backend.by_keys(keys, deadline, accept))?.map(Found))
         })
     }
 
-    /// Finds the row with this id. No row has an absent id (`None` or `""`).
+    /// Finds the row with this id, with its pair that could not be saved, if any. No row has an absent id (`None` or
+    /// `""`).
     pub fn find_by_id(&self, id: Option<&str>, wait: Wait) -> Result<Option<Found>> {
+        if !self.unsaved.is_empty() {
+            return self.find_with_unsaved(Lookup::Id(id), self.deadline(wait));
+        }
         self.run(self.deadline(wait), |backend, deadline| {
             let Some(id) = present(id) else { return Ok(None) };
-            let row = backend.by_key(Key::Id, id, deadline)?.pop();
-            if row.is_none() {
-                self.unsaved.discard_id(id);
-            }
-            Ok(row.map(|row| self.unsaved.found(row)))
+            Ok(backend.by_key(Key::Id, id, deadline)?.pop().map(Found))
         })
     }
 

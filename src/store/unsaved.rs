@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::backend::Durability;
 use super::deadline::Deadline;
 use super::error::{Error, Result};
+use super::lease::Lookup;
 use super::lock_order::{Ordered, Rank};
 use super::{Found, Store, fork, present};
 use crate::domain::{Field, Key, Row, Token, unsaved};
@@ -168,6 +169,28 @@ impl UnsavedPairs {
 }
 
 impl Store {
+    /// Finds a row, and returns it with its kept pair. A find while no pair is kept is faster.
+    #[cold]
+    pub(super) fn find_with_unsaved(&self, lookup: Lookup<'_>, deadline: Deadline) -> Result<Option<Found>> {
+        self.find_in_snapshot(lookup, deadline, |row| self.unsaved.found(row))
+    }
+
+    fn find_in_snapshot<T>(
+        &self,
+        lookup: Lookup<'_>,
+        deadline: Deadline,
+        finish: impl Fn(Row) -> T,
+    ) -> Result<Option<T>> {
+        let mut found = None;
+        self.run(deadline, |backend, deadline| {
+            backend.read(deadline, &mut |rows| {
+                found = lookup.find(rows)?.map(&finish);
+                Ok(())
+            })
+        })?;
+        Ok(found)
+    }
+
     /// Keeps the pair of a token that could not be saved, if the failure can pass and the pair is of use. Returns the
     /// failure, which says whether the pair was kept.
     #[cold]
@@ -177,7 +200,7 @@ impl Store {
             return error;
         }
         // A row that cannot be read now may be there all the same. The next find or save sees.
-        let is_wanted = match self.find_and(token, Deadline::after(RETRY_TIMEOUT), |row| row) {
+        let is_wanted = match self.find_in_snapshot(Lookup::Token(token), Deadline::after(RETRY_TIMEOUT), |row| row) {
             Ok(row) => row.is_some_and(|row| row.id() == id && unsaved::is_better(token, row.token())),
             Err(_) => true,
         };

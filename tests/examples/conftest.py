@@ -68,9 +68,9 @@ class Workspace:
             pytest.fail(f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done.stdout.splitlines()
 
-    def serve(self, *command: object, **environment: str) -> tuple[subprocess.Popen[bytes], str]:
-        """Start a server. Return its process and the URL that it prints."""
-        log = self.folder / f"server-{len(self._started)}.log"
+    def start(self, *command: object, **environment: str) -> tuple[subprocess.Popen[bytes], Path]:
+        """Start a program. Return its process and the file that has what it prints."""
+        log = self.folder / f"program-{len(self._started)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, *map(str, command)],
@@ -82,12 +82,21 @@ class Workspace:
                 start_new_session=True,
             )
         self._started.append(process)
+        return process, log
+
+    def wait_for(self, process: subprocess.Popen[bytes], log: Path, pattern: str) -> str:
+        """Wait until a program has printed something. Return it."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
-        while (url := re.search(r"https?://127\.0\.0\.1:\d+", log.read_text(encoding="utf-8"))) is None:
+        while (found := re.search(pattern, log.read_text(encoding="utf-8"))) is None:
             if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"the server did not start\n{log.read_text(encoding='utf-8')}")
+                pytest.fail(f"the program did not print {pattern}\n{log.read_text(encoding='utf-8')}")
             time.sleep(0.02)
-        return process, url[0]
+        return found[0]
+
+    def serve(self, *command: object, **environment: str) -> tuple[subprocess.Popen[bytes], str]:
+        """Start a server. Return its process and the URL that it prints."""
+        process, log = self.start(*command, **environment)
+        return process, self.wait_for(process, log, r"https?://127\.0\.0\.1:\d+")
 
     def stop(self, process: subprocess.Popen[bytes]) -> None:
         """Stop a server and the processes that it started."""

@@ -26,6 +26,7 @@ sys.addaudithook(allow_only_loopback)
 
 from zohocrmsdk.src.com.zoho.crm.api.dc import EUDataCenter, USDataCenter  # noqa: E402 - the hook must be installed first
 from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter  # noqa: E402
+from zohocrmsdk.src.com.zoho.crm.api.util import Constants  # noqa: E402
 
 
 def environment(url):
@@ -35,6 +36,10 @@ def environment(url):
 USDataCenter.PRODUCTION = staticmethod(environment(os.environ["STAND_IN"]))
 USDataCenter.SANDBOX = staticmethod(environment(os.environ.get("STAND_IN_SANDBOX", "")))
 EUDataCenter.PRODUCTION = staticmethod(environment(os.environ.get("STAND_IN_EU", "")))
+# As at Zoho, the SDK knows the data centre of a row by its API domain.
+Constants.US_DATACENTER.append(os.environ["STAND_IN"])
+if "STAND_IN_EU" in os.environ:
+    Constants.EU_DATACENTER.append(os.environ["STAND_IN_EU"])
 
 if start_method := os.environ.get("START_METHOD"):
     multiprocessing.set_start_method(start_method)

@@ -4,12 +4,13 @@ import html
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 import pytest
 import requests
+from zoho_token_store.testing import ZohoStandIn
 
-from .conftest import EXAMPLES, TIMEOUT_SECONDS
+from .conftest import EXAMPLES, HOUR_SECONDS, TIMEOUT_SECONDS
 
 FLASK = ("-m", "flask", "--app", EXAMPLES / "flask_login.py", "run", "--port")
 
@@ -125,6 +126,53 @@ def test_rejected_logins(workspace, zoho, ada, windows):
     window.open()
     assert "Your login is no longer valid." in window.page.text
     log_in(window, ada)
+
+
+def test_logins_in_two_data_centres(workspace, zoho, ada, windows):
+    """Login, call, refresh and revocation go to the user's data centre, for two users in the same threads."""
+    with ZohoStandIn(location="eu") as eu:
+        zoho.know_data_centre(eu)
+        bob = eu.add_user("bob@example.com", "1002")
+        _, url = workspace.serve(*FLASK, 0, STAND_IN_EU=eu.url)
+        ada_window, bob_window = windows(url), windows(url)
+        log_in(ada_window, ada)
+        log_in(bob_window, bob)
+        workspace.let_an_hour_pass()
+        eu.clock = lambda clock=eu.clock: clock() + HOUR_SECONDS
+        with ThreadPoolExecutor(8) as pool:
+            seen = list(pool.map(Browser.fetch_user, [ada_window, bob_window] * 8))
+        assert seen == [(ada.name, "1001"), (bob.name, "1002")] * 8
+        bob_window.press("Log out")
+        for centre, revocations in ((zoho, 0), (eu, 1)):
+            assert (centre.logins, centre.refreshes, centre.revocations) == (1, 1, revocations)
+        assert {call.outcome for centre in (zoho, eu) for call in centre.calls} == {"ok"}
+        assert workspace.rows() == [("1", ada.name)]
+
+
+def test_a_forged_callback_gets_no_secret(workspace, zoho, ada, windows):
+    """The code and the client secret go to a data centre of the list, never to the server in `accounts-server`."""
+    with ZohoStandIn(location="eu") as eu, ZohoStandIn() as forged:
+        zoho.know_data_centre(eu)
+        _, url = workspace.serve(*FLASK, 0, STAND_IN_EU=eu.url)
+        window = windows(url)
+
+        def come_back(location):
+            """Follow the redirect of the consent page after it was changed. Return its code."""
+            window.open()
+            window.follow("login")
+            [state] = parse_qs(urlsplit(window.page.url).query)["state"]
+            query = {"code": zoho.grant_code(ada), "state": state, "location": location}
+            window.open("/callback?" + urlencode({**query, "accounts-server": forged.url}))
+            return window.page
+
+        assert come_back(forged.url).status_code == come_back("").status_code == 400
+        assert "Zoho did not accept this login." in come_back("eu").text
+        assert workspace.rows() == []
+        assert (zoho.token_calls, eu.token_calls) == (0, 1)
+        come_back("us")
+        assert window.user() == (ada.name, "1001")
+        assert zoho.logins == 1
+        assert forged.calls == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs fork")

@@ -211,8 +211,8 @@ bench: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released floor target/wheel
 bench-fast: $(VENV)/built-as-released floor ## Run the benchmark on small tables, to see that it works (20 seconds)
 	$(BIN)/python benchmarks/bench.py --fast $(OPTIONS)
 
-bench-lease: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released ## Count the token calls of many workers at one expiry, with the refresh lease and without
-	cd benchmarks && ../$(BIN)/python refresh_lease.py $(OPTIONS)
+bench-lease: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released ## Measure refreshes: token calls and waits of many workers, and draw target/{refreshes,waits}.svg (10 minutes)
+	cd benchmarks && ../$(BIN)/python refresh_lease.py --picture ../target/refreshes.svg --waits ../target/waits.svg $(OPTIONS)
 
 reliability: build ## Inject the same faults into this store, the SDK's FileStore and a plain sqlite3 store: a table
 	cd benchmarks && ../$(BIN)/python reliability.py $(OPTIONS)

@@ -5,14 +5,16 @@ with the lease alternate. The stand-in for Zoho has a latency of 200 ms and the 
 
 The second part times finds of a row that is not expired, interleaved with `refresh_lease=0` and `refresh_lease=10`.
 
-`--picture FILE.svg` draws the token calls of the runs with the most processes.
+The other parts are those of `traffic.py`: how long requests wait around a refresh, and what happens while Zoho denies
+and after it has refused a token.
+
+`--picture FILE.svg` draws the token calls of the runs with the most processes, and `--waits FILE.svg` the waits.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import multiprocessing
 import os
 import platform
 import statistics
@@ -21,6 +23,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import traffic
+from traffic import LazyToken, processes
 from zoho_token_store import CustomStoreSQLite
 from zoho_token_store.testing import ZohoStandIn
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
@@ -36,8 +40,7 @@ LATENCY_SECONDS = 0.2
 LEASE_SECONDS = 10.0
 TIMEOUT_SECONDS = 60  # limit for all processes of a run; they need much less
 FINDS = 2_000  # consecutive finds of one store, before the next store's
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["refresh_lease"])
+ROUNDS = 100  # of all stores
 
 
 class Crowd(NamedTuple):
@@ -56,13 +59,6 @@ class Crowd(NamedTuple):
     def seconds(self) -> float:
         """The seconds until the last worker had a token or an error."""
         return max(self.ends) - self.start
-
-
-class LazyToken(OAuthToken):
-    """A token that `Initializer.initialize` does not refresh. The worker does that when all workers are ready."""
-
-    def generate_token(self) -> None:
-        """Do nothing."""
 
 
 def work(
@@ -109,7 +105,7 @@ def token_calls(crowd: Crowd) -> list[Call]:
     return [call for call in crowd.calls if call.kind in ("login", "refresh", "token")]
 
 
-def finds(folder: str) -> dict[str, float]:
+def finds(folder: str, rounds: int) -> dict[str, float]:
     """Return the duration of a find in µs for each store. The row is not expired, and the stores take turns.
 
     Two of the stores have the same settings. The difference between them is the noise of the measurement.
@@ -124,7 +120,7 @@ def finds(folder: str) -> dict[str, float]:
             token.set_expires_in(str(int(time.time() * 1000) + 3_600_000))
             stores[name].save_token(token)
     times: dict[str, list[float]] = {name: [] for name in stores}
-    for _ in range(100):
+    for _ in range(rounds):
         for name, store in stores.items():
             find = store.find_token_by_id
             start = time.perf_counter()
@@ -160,10 +156,16 @@ def draw(crowds: dict[float, Crowd], picture: str) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=5, help="runs per number of workers and setting (%(default)s)")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each setting (%(default)s)")
     parser.add_argument("--workers", type=int, nargs="*", default=[16, 32], help="numbers of workers")
-    parser.add_argument("--picture", metavar="FILE.svg", help="draw the last runs (needs matplotlib)")
+    parser.add_argument("--fast", action="store_true", help="small sizes, to see that everything works")
+    parser.add_argument(
+        "--picture", metavar="FILE.svg", help="draw the token calls of the last runs (needs matplotlib)"
+    )
+    parser.add_argument("--waits", metavar="FILE.svg", help="draw the waits of the requests")
     options = parser.parse_args()
+    if options.fast:
+        options.runs, options.workers = 1, [2]
     sdk = importlib.metadata.version("zohocrmsdk8_0")
     python = platform.python_version()
     print(f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, CPython {python}, zohocrmsdk8_0 {sdk}")
@@ -185,10 +187,13 @@ def main() -> None:
             print(f"| {workers} | {name} | {calls:g} | {denied:g} | {failed:g} | {seconds:.2f} s |")
             shown[lease] = sorted(runs, key=lambda crowd: crowd.seconds)[len(runs) // 2]
     with tempfile.TemporaryDirectory() as folder:
-        figures = ", ".join(f"{name} {found:.2f} µs" for name, found in finds(folder).items())
+        figures = ", ".join(
+            f"{name} {found:.2f} µs" for name, found in finds(folder, 1 if options.fast else ROUNDS).items()
+        )
     print(f"one find of a row that is not expired, hot, 10 rows, lease {figures}")
     if options.picture:
         draw(shown, options.picture)
+    traffic.measure(traffic.FAST if options.fast else traffic.Sizes(), options.runs, options.waits)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -66,6 +68,29 @@ runpy.run_path(f"{sys.path[0]}/bench.py", run_name="__main__")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "zoho_token_store is a debug build, and its figures would be meaningless. Run: make bench\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the benchmark uses a forkserver")
+def test_a_fast_run_of_the_lease_benchmark_counts_as_the_rules_say(tmp_path):
+    """Each table has its rows, and the token calls are those of docs/lease.md. Only times differ on a slow machine."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "refresh_lease.py", "--fast"],
+        capture_output=True, text=True, timeout=110, check=False, cwd=BENCHMARKS, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = dict(re.findall(r"^\| (\D.*?) \| (.*) \|$", done.stdout, re.MULTILINE))
+    rows = {name: cells.split(" | ") for name, cells in rows.items()}
+    # Token calls, denied calls, and requests without a token.
+    assert rows["a lease, the default"][:3] == ["1", "0", "0"], done.stdout
+    assert rows["`refresh_ahead=300`, 4 minutes left"][:3] == ["1", "0", "0"], done.stdout
+    assert rows["`store.refused`"][:3] == ["1", "0", "0"], done.stdout
+    assert re.search(r"refresh_ahead=300`: [1-9]\d* requests .*, 0 without a token", done.stdout), done.stdout
+    assert {"`refresh_lease=0`", "the default, 30 s", "a made-up expiry"} <= set(rows), done.stdout
+    # The requests that asked Zoho have its answer. The errors of all others name the next attempt.
+    calls, errors, named = map(int, rows["the default, 30 s"][:3])
+    assert 0 < calls <= errors - named < errors, done.stdout
+    assert list(tmp_path.iterdir()) == [], "the benchmark removes its files"
 
 
 OVER, UNDER = Key("hot", "find", 10, "plain"), Key("hot", "find", 10, "CustomStoreSQLite")

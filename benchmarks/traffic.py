@@ -40,7 +40,8 @@ GRACE_SECONDS = 0.5  # from the moment when all workers are ready until they beg
 TEN_MS = 0.01
 POLL_SECONDS = 0.1  # between two requests after the denial has ended
 DENIAL_LATENCY_SECONDS = 0.2
-REFUSED_LATENCY_SECONDS, API_LATENCY_SECONDS = 0.2, 0.1
+REFUSED_LATENCY_SECONDS, API_LATENCY_SECONDS = 0.2, 0.3
+SPREAD_SECONDS = 0.5  # in which the requests with a refused token begin
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["refresh_lease"])
 
@@ -92,7 +93,7 @@ class Run(NamedTuple):
 
     requests: list[Request]
     calls: list[tuple[float, bool]]
-    acquired: int  # leases
+    ahead: int  # attempts to refresh ahead of expiry
 
     @property
     def slowest(self) -> float:
@@ -135,7 +136,7 @@ class Workers(NamedTuple):
     def leave(self, store: CustomStoreSQLite, requests: list[Request], start: float) -> None:
         """Send the result."""
         done = [Request(one.start - start, one.seconds, one.error) for one in requests]
-        self.results.put((done, store.lease_info().taken))
+        self.results.put((done, store.lease_info().taken_ahead))
 
 
 def sleep_until(moment: float) -> None:
@@ -201,7 +202,8 @@ def use_refused(shared: Workers, threads: int, report: str) -> None:
     requests: list[Request] = []
 
     def work(_number: int) -> None:
-        sleep_until(start)
+        begin = start + random.uniform(0, SPREAD_SECONDS)  # noqa: S311 - no secret
+        sleep_until(begin)
         error: str | None = "refused"
         for _ in range(ATTEMPTS):
             try:
@@ -212,7 +214,7 @@ def use_refused(shared: Workers, threads: int, report: str) -> None:
                 REPORTS[report](store, used)
             except Exception as raised:
                 error = str(raised)
-        requests.append(Request(start, time.monotonic() - start, error))
+        requests.append(Request(begin, time.monotonic() - begin, error))
 
     in_threads(work, threads)
     shared.leave(store, requests, start)
@@ -283,16 +285,16 @@ def run(
                 worker.join(TIMEOUT_SECONDS)
         requests = [request for done, _ in ended for request in done]
         calls = [(call.at - start.value, call.outcome == "ok") for call in zoho.calls if call.kind == "refresh"]
-        return Run(sorted(requests), calls, sum(acquired for _, acquired in ended))
+        return Run(sorted(requests), calls, sum(ahead for _, ahead in ended))
 
 
 def settings(sizes: Sizes) -> list[Setting]:
     """Return what the first table compares."""
     left = SDK_SECONDS + sizes.before
     return [
-        Setting("`refresh_lease=0`", {"refresh_lease": 0.0}, left, sizes.before),
-        Setting("a lease, the default", {}, left, sizes.before),
-        Setting("`refresh_ahead=300`, 4 minutes left", {"refresh_ahead": 300.0}, 240.0, 0.0),
+        Setting("without a lease (`refresh_lease=0`)", {"refresh_lease": 0.0}, left, sizes.before),
+        Setting("with a lease (the default)", {}, left, sizes.before),
+        Setting("ahead (`refresh_ahead=300`), 4 minutes left", {"refresh_ahead": 300.0}, 240.0, 0.0),
     ]
 
 
@@ -330,10 +332,12 @@ def measure_outage(sizes: Sizes, runs: int) -> None:
             # A request that ends later may have met the expired token.
             done.append(found._replace(requests=[one for one in found.requests if one.end < sizes.down]))
     requests, failed, attempts = (
-        median(done, value) for value in (lambda run: len(run.requests), failures, lambda run: run.acquired)
+        median(done, value) for value in (lambda run: len(run.requests), failures, lambda run: run.ahead)
     )
     slowest = milliseconds(median(done, lambda run: run.slowest))
-    print(f"\nZoho is down, {setting.name}: {requests:g} requests in the last {sizes.down:g} s of the token, ", end="")
+    print(
+        f"\nZoho is down, {setting.name}: {requests:.0f} requests in the last {sizes.down:g} s of the token, ", end=""
+    )
     print(f"{failed:g} without a token, slowest {slowest}, {attempts:g} attempts to refresh")
 
 
@@ -375,8 +379,9 @@ def measure_refused(sizes: Sizes, runs: int) -> None:
                 work = (use_refused, sizes.threads, setting.name)
                 done.append(run(zoho, setting, sizes.refused_processes, work))
     count = sizes.refused_processes
-    print(f"\nZoho refuses the access token of {count} processes x {sizes.threads} threads, which report it with:")
-    print("| report | token calls | denied | requests without an answer | last answer after |")
+    print(f"\n{count} processes x {sizes.threads} threads make a request each within {SPREAD_SECONDS:g} s. ", end="")
+    print(f"Zoho refuses their token, after {API_LATENCY_SECONDS:g} s each. They report that with:")
+    print("| report | token calls | denied | requests without an answer | slowest answer |")
     print("| --- | --- | --- | --- | --- |")
     for setting, done in found:
         calls, refused, failed = (median(done, value) for value in (lambda run: len(run.calls), denied, failures))
@@ -424,13 +429,14 @@ def draw(found: Found, sizes: Sizes, picture: str) -> None:
             panel.plot(at, [one.seconds for one in dots], "o", color=colour, markersize=3, markeredgewidth=0)
         title = f"{setting.name.replace('`', '')}: {len(shown.calls)} token call{'s' * (len(shown.calls) != 1)}"
         if failed := failures(shown):
-            title += f", {failed} requests without a token (red)"
+            title += f", {failed} requests fail (red)"
         panel.set_title(f"{title}, slowest {milliseconds(shown.slowest)}", fontsize=10, loc="left")
         panel.axvline(0, color="#555555", linestyle="dotted")
         panel.set_ylabel("wait, s", fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)
     count = sizes.processes * sizes.threads
-    panels[-1].set_xlabel(f"seconds since a refresh was due; each dot is a request of one of {count} threads")
+    panels[-1].set_xlabel(f"seconds since a refresh was due (each dot is a request of one of {count} threads)")
+    panels[-1].set_ylim(bottom=-0.05)
     figure.savefig(picture, metadata={"Date": None})
     plt.close(figure)
 

@@ -4,7 +4,7 @@ It runs beside a web server or other programs that use the same token database, 
 
     pip install zohocrmsdk8_0 zoho-token-store
     python keep_fresh.py            # every 4 minutes, until SIGTERM or Ctrl-C
-    python keep_fresh.py --once     # one round, for cron or a systemd timer; the status is 1 if a refresh has failed
+    python keep_fresh.py --once     # one round, for a systemd timer; the status is 1 if a refresh has failed
 
 As a systemd service:
 
@@ -18,7 +18,8 @@ In a container: `CMD ["python", "keep_fresh.py"]`, with the folder of the token 
 around it, the program gets the SIGTERM of `docker stop`.
 
 It needs no client and no refresh token: they are in the rows, and so is the API domain, which tells the SDK the data
-centre. A program that runs requests all the time can do without a scheduler: `refresh_ahead=300`.
+centre. A program that makes requests all the time can do without a scheduler: `refresh_ahead=300`. Without Python, cron
+can run `zoho-token-store refresh --within 10m`.
 """
 
 import argparse

@@ -82,11 +82,11 @@ def test_a_fast_run_of_the_lease_benchmark_counts_as_the_rules_say(tmp_path):
     rows = dict(re.findall(r"^\| (\D.*?) \| (.*) \|$", done.stdout, re.MULTILINE))
     rows = {name: cells.split(" | ") for name, cells in rows.items()}
     # Token calls, denied calls, and requests without a token.
-    assert rows["a lease, the default"][:3] == ["1", "0", "0"], done.stdout
-    assert rows["`refresh_ahead=300`, 4 minutes left"][:3] == ["1", "0", "0"], done.stdout
+    assert rows["with a lease (the default)"][:3] == ["1", "0", "0"], done.stdout
+    assert rows["ahead (`refresh_ahead=300`), 4 minutes left"][:3] == ["1", "0", "0"], done.stdout
     assert rows["`store.refused`"][:3] == ["1", "0", "0"], done.stdout
     assert re.search(r"refresh_ahead=300`: [1-9]\d* requests .*, 0 without a token", done.stdout), done.stdout
-    assert {"`refresh_lease=0`", "the default, 30 s", "a made-up expiry"} <= set(rows), done.stdout
+    assert {"without a lease (`refresh_lease=0`)", "the default, 30 s", "a made-up expiry"} <= set(rows), done.stdout
     # The requests that asked Zoho have its answer. The errors of all others name the next attempt.
     calls, errors, named = map(int, rows["the default, 30 s"][:3])
     assert 0 < calls <= errors - named < errors, done.stdout

@@ -18,8 +18,8 @@ In a container: `CMD ["python", "keep_fresh.py"]`, with the folder of the token 
 around it, the program gets the SIGTERM of `docker stop`.
 
 It needs no client and no refresh token: they are in the rows, and so is the API domain, which tells the SDK the data
-centre. A program that makes requests all the time can do without a scheduler: `refresh_ahead=300`. Without Python, cron
-can run `zoho-token-store refresh --within 10m`.
+centre. A program that makes requests all the time can do without a scheduler: `refresh_ahead=300`. With cron, the
+command `zoho-token-store refresh --within 10m` is enough.
 """
 
 import argparse

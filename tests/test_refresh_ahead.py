@@ -132,6 +132,19 @@ def test_a_failed_refresh_ahead_affects_no_request(path):
     assert (store.lease_info().failed_refreshes, store.lease_info().taken_ahead) == (3, 4)
 
 
+@pytest.mark.parametrize("failure", [{"drop": True}, {"status": 500}], ids=["dropped", "no JSON"])
+@in_own_process
+def test_the_lease_is_released_at_once_if_the_refresh_fails(path, failure):
+    """After a dropped connection urllib3 leaves the frames of all its callers in a reference cycle."""
+    program = Program(path)
+    store = program.use(CustomStoreSQLite(path))
+    save_valid_token(program)
+    program.zoho.fail_next(1, **failure)
+    with raises("refresh-failing"):
+        store.refresh(300)
+    assert (lease_keys(path), store.lease_info().failed_refreshes) == ([], 1)
+
+
 @in_own_process
 def test_a_thread_that_cannot_be_started(path):
     """The request gets its token, and a later one tries again."""
@@ -314,10 +327,16 @@ def test_refresh_refuses_other_arguments(arguments):
         store.refresh(within, ids=ids[0] if ids else None)
 
 
-def test_refresh_ahead_needs_a_lease():
-    """Without a lease, each worker would refresh."""
-    with raises("invalid-argument", "refresh_ahead needs a refresh_lease"):
-        CustomStoreList(refresh_ahead=timedelta(minutes=5), refresh_lease=0)
+@pytest.mark.parametrize(
+    ("ahead", "lease", "message"),
+    [(300, 0, "refresh_ahead needs a refresh_lease"), (1800.1, 10, "at most 1800 s")],
+    ids=["no lease", "too long"],
+)
+def test_refresh_ahead_has_limits(ahead, lease, message):
+    """Without a lease each worker would refresh, and a new token would be refreshed again and again."""
+    CustomStoreList(refresh_ahead=timedelta(minutes=30)).close()
+    with raises("invalid-argument", message):
+        CustomStoreList(refresh_ahead=timedelta(seconds=ahead), refresh_lease=lease)
 
 
 @in_own_process

@@ -683,7 +683,7 @@ class CustomStoreSQLite(TokenStoreBase):
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off. All programs
                 that use one file should use the same value.
             refresh_ahead: How much of a token's life is left when it is refreshed ahead of its expiry: a `timedelta` or
-                a number of seconds, not negative. `0`: there are no such refreshes. If a request of the SDK finds a
+                a number of seconds from 0 to 1800. `0`: there are no such refreshes. If a request of the SDK finds a
                 valid token with less than this left, it gets the token at once, and a background thread refreshes the
                 row. The SDK itself refreshes in the last 5 seconds, so a value up to 5 changes nothing (lease, rule
                 17).
@@ -729,7 +729,7 @@ class CustomStoreInMemory(TokenStoreBase):
                 thread refreshes a token, the others wait. If the refresh takes longer than the lease, the others
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off.
             refresh_ahead: How much of a token's life is left when it is refreshed ahead of its expiry: a `timedelta` or
-                a number of seconds, not negative. `0`: there are no such refreshes. If a request of the SDK finds a
+                a number of seconds from 0 to 1800. `0`: there are no such refreshes. If a request of the SDK finds a
                 valid token with less than this left, it gets the token at once, and a background thread refreshes the
                 row. The SDK itself refreshes in the last 5 seconds, so a value up to 5 changes nothing (lease, rule
                 17).
@@ -770,7 +770,7 @@ class CustomStoreList(TokenStoreBase):
                 thread refreshes a token, the others wait. If the refresh takes longer than the lease, the others
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off.
             refresh_ahead: How much of a token's life is left when it is refreshed ahead of its expiry: a `timedelta` or
-                a number of seconds, not negative. `0`: there are no such refreshes. If a request of the SDK finds a
+                a number of seconds from 0 to 1800. `0`: there are no such refreshes. If a request of the SDK finds a
                 valid token with less than this left, it gets the token at once, and a background thread refreshes the
                 row. The SDK itself refreshes in the last 5 seconds, so a value up to 5 changes nothing (lease, rule
                 17).
@@ -900,13 +900,14 @@ class Source:
 
 def find_to_refresh(
     store: TokenStoreBase, row_id: str, within: timedelta | SupportsFloat
-) -> tuple[OAuthToken | None, str | None]:
+) -> tuple[OAuthToken | None, object, str | None]:
     """Acquire the lease of a row with less than `within` left, and return its token as an expired one.
 
     A part of `TokenStoreBase.refresh`, to be called within the SDK's `get_token` alone.
 
     Returns:
-        The token, or `None` and the reason. The reason is `None` if no refresh is needed.
+        The token, the guard of the lease, and `None`. Or `None` twice, and the reason why there is no token. The reason
+        is `None` if no refresh is needed. The lease is released when the guard is dropped.
     """
 
 def select_to_refresh(

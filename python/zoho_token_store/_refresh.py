@@ -43,6 +43,7 @@ class _RowStore:
         self._within = within
         self._begun = False
         self.token: OAuthToken | None = None
+        self.guard: object = None  # releases the lease when it is dropped
         self.failed_save: Exception | None = None
         self.saved = False
 
@@ -54,7 +55,7 @@ class _RowStore:
         if self._begun or id != self._row_id:
             return self._store.find_token_by_id(id)
         self._begun = True
-        self.token, reason = find_to_refresh(self._store, id, self._within)
+        self.token, self.guard, reason = find_to_refresh(self._store, id, self._within)
         if self.token is None:
             raise _NotNeededError(reason)
         return self.token
@@ -97,6 +98,7 @@ def _refresh_row(
         return False, _reason(error, rows.token)
     finally:
         Initializer.LOCAL.init = before
+        rows.guard = None
     if rows.failed_save:
         return False, _reason(rows.failed_save, rows.token)
     return (True, None) if rows.saved else (False, "the SDK saved no new token")

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::expiry;
 use super::token::{Field, Token};
 
 /// The refreshes of one token that have failed, one after the other.
@@ -30,14 +29,14 @@ const FIRST_DELAY: Duration = Duration::from_secs(1);
 /// count.
 const CLOCK_TOLERANCE_MS: i64 = 1_000;
 
-/// Names the credentials of a token, without a secret: a SHA-256 of its client id and its three tokens.
+/// Names the credentials of a token, without a secret: a SHA-256 of its client and its three tokens.
 ///
 /// A token that was refreshed, or a user who logged in again, has another fingerprint. So no record has to be deleted
 /// for them, whatever program saved them.
 #[must_use]
 pub fn fingerprint(token: Token<'_>) -> String {
     let mut digest = Sha256::new();
-    for field in [Field::ClientId, Field::RefreshToken, Field::GrantToken, Field::AccessToken] {
+    for field in [Field::ClientId, Field::ClientSecret, Field::RefreshToken, Field::GrantToken, Field::AccessToken] {
         // The length comes first, so that no two tokens give the same input.
         let value = token.get(field).unwrap_or_default();
         digest.update(value.len().to_le_bytes());
@@ -81,14 +80,12 @@ impl RefreshFailures {
 
     /// When the next refresh may begin, in milliseconds since the epoch. `None`: at once.
     ///
-    /// `token` is what would be refreshed. `sdk_now` is the clock by which it expires, and `now` the clock by which the
-    /// failures were recorded. A token that is still valid is never withheld. `longest` is zero if back-off is off.
+    /// `token` is what would be refreshed, and `now` the time of the clock by which the failures were recorded. `longest`
+    /// is zero if back-off is off.
     #[must_use]
-    pub fn next_attempt(&self, token: Token<'_>, sdk_now: i64, now: i64, longest: Duration) -> Option<i64> {
-        let is_valid = token.has(Field::AccessToken)
-            && expiry::parse(token.get(Field::ExpiryTime)).is_some_and(|expiry| !expiry.has_passed(sdk_now));
+    pub fn next_attempt(&self, token: Token<'_>, now: i64, longest: Duration) -> Option<i64> {
         let delay = i64::try_from(self.delay(longest).as_millis()).unwrap_or(i64::MAX);
-        if delay == 0 || is_valid || !self.counts(&fingerprint(token), now) {
+        if delay == 0 || !self.counts(&fingerprint(token), now) {
             return None;
         }
         Some(self.last.saturating_add(delay)).filter(|next| now < *next)
@@ -132,8 +129,7 @@ mod tests {
 
     #[test]
     fn a_refresh_is_delayed_only_for_the_credentials_that_were_refused() {
-        let valid = |ms: i64| (NOW + ms).to_string();
-        let (past, in_a_second) = (valid(0), valid(1_000));
+        let in_a_second = (NOW + 1_000).to_string();
         // The token, the failures, and in how many milliseconds the next refresh may begin.
         let table = [
             ("the first failure", expired(), failures(1, NOW), None),
@@ -144,22 +140,22 @@ mod tests {
             ("many, long ago", expired(), failures(99, NOW - 30_000), None),
             ("by a clock that is a little ahead", expired(), failures(2, NOW + 1_000), Some(2_000)),
             ("by a wrong clock", expired(), failures(2, NOW + 1_001), None),
-            ("expired just now", expired().with(Field::ExpiryTime, Some(&past)), failures(2, NOW), Some(1_000)),
-            ("still valid", expired().with(Field::ExpiryTime, Some(&in_a_second)), failures(2, NOW), None),
+            ("one second left", expired().with(Field::ExpiryTime, Some(&in_a_second)), failures(2, NOW), Some(1_000)),
             ("another refresh token", expired().with(Field::RefreshToken, Some("new")), failures(9, NOW), None),
             ("another grant token", expired().with(Field::GrantToken, Some("new")), failures(9, NOW), None),
             ("another access token", expired().with(Field::AccessToken, Some("new")), failures(9, NOW), None),
             ("another client", expired().with(Field::ClientId, Some("new")), failures(9, NOW), None),
+            ("another client secret", expired().with(Field::ClientSecret, Some("new")), failures(9, NOW), None),
             ("another user name", expired().with(Field::UserName, Some("new")), failures(2, NOW), Some(1_000)),
         ];
         for (case, token, failures, expected) in table {
-            let next = failures.next_attempt(token, NOW, NOW, LONGEST).map(|next| next - NOW);
+            let next = failures.next_attempt(token, NOW, LONGEST).map(|next| next - NOW);
             assert_eq!(next, expected, "{case}");
-            assert_eq!(failures.next_attempt(token, NOW, NOW, Duration::ZERO), None, "off: {case}");
+            assert_eq!(failures.next_attempt(token, NOW, Duration::ZERO), None, "off: {case}");
         }
         let without = expired().with(Field::AccessToken, None);
         let refused = RefreshFailures { fingerprint: fingerprint(without), ..failures(2, NOW) };
-        assert_eq!(refused.next_attempt(without, NOW, NOW, LONGEST), Some(NOW + 1_000), "no access token");
+        assert_eq!(refused.next_attempt(without, NOW, LONGEST), Some(NOW + 1_000), "no access token");
     }
 
     #[test]

@@ -234,7 +234,7 @@ pub fn decide(
     }
     match lease.filter(|lease| lease.is_valid(lease_now, settings.length_ms())) {
         None => failures
-            .and_then(|failures| failures.next_attempt(token, now, lease_now, settings.longest_backoff))
+            .and_then(|failures| failures.next_attempt(token, lease_now, settings.longest_backoff))
             .map_or(Decision::Acquire, Decision::BackOff),
         Some(lease) if requester.holds(lease) => Decision::Refresh,
         Some(_) => Decision::Wait,

@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PyString};
 use super::arguments::duration;
 use super::convert;
 use super::error::{Failure, invalid_argument};
-use super::lease_guard::{LeaseGuard, log_for, tie_to_frame};
+use super::lease_guard::{LeaseGuard, log_for};
 use super::refresh_wait::{caller, log_acquired};
 use super::stores::TokenStoreBase;
 use crate::domain::Field;
@@ -43,12 +43,14 @@ impl Refreshed {
     }
 }
 
-/// A token whose refresh is due now, or the reason why there is none: `None` if none is needed.
-type ToRefresh<'py> = (Option<Bound<'py, PyAny>>, Option<String>);
+/// A token whose refresh is due now, and the guard of its lease. Or the reason why there is no token: `None` if none is
+/// needed.
+type ToRefresh<'py> = (Option<Bound<'py, PyAny>>, Option<Py<LeaseGuard>>, Option<String>);
 
 /// Acquire the lease of a row with less than `within` left, and return its token as an expired one.
 ///
-/// The caller is the SDK's `get_token`, which then refreshes the token.
+/// The caller is the SDK's `get_token`, which then refreshes the token. The lease is released when the second value is
+/// dropped, unless a save has released it before.
 #[pyfunction]
 pub(super) fn find_to_refresh<'py>(
     store: &Bound<'py, TokenStoreBase>,
@@ -66,24 +68,28 @@ pub(super) fn find_to_refresh<'py>(
         let call = frame.as_ptr() as usize;
         let store = &opened.store;
         let attempt = py.detach(|| store.try_acquire_ahead(id, &caller.requester, call, &clock, lead))?;
-        // Before anything that can fail: from here on the lease is released whatever happens.
-        if let Outcome::Refresh(acquired) = &attempt.outcome {
-            tie_to_frame(py, &frame, LeaseGuard { store: Arc::clone(store), acquired: acquired.clone() })?;
-        }
+        // Before anything that can fail: from here on the lease is released whatever happens. `_refresh.py` keeps the
+        // guard. Tied to the frame, it would live on in the reference cycle that urllib3 makes of a refused connection.
+        let guard = match &attempt.outcome {
+            Outcome::Refresh(acquired) => {
+                Some(Py::new(py, LeaseGuard { store: Arc::clone(store), acquired: acquired.clone() })?)
+            }
+            _ => None,
+        };
         let Some(found) = attempt.found else { return Err(Error::missing_id(store.location(), id).into()) };
         Ok(match attempt.outcome {
             Outcome::Refresh(acquired) => {
                 log_acquired(py, store, &acquired)?;
                 let expired = found.row().with(Field::ExpiryTime, Some("0"));
-                (Some(opened.sdk.make(py, expired)?), None)
+                (Some(opened.sdk.make(py, expired)?), guard, None)
             }
             Outcome::Serve if found.remaining(clock(), lead) == Remaining::Unusable => {
-                (None, Some(UNUSABLE.to_owned()))
+                (None, None, Some(UNUSABLE.to_owned()))
             }
-            Outcome::Serve | Outcome::Wait(..) => (None, None),
-            Outcome::BackOff(error) => (None, Some(error.detail().to_owned())),
-            Outcome::NoLease(error) => (None, Some(error.to_string())),
-            Outcome::Busy => (None, Some("the store is too busy to acquire a lease".to_owned())),
+            Outcome::Serve | Outcome::Wait(..) => (None, None, None),
+            Outcome::BackOff(error) => (None, None, Some(error.detail().to_owned())),
+            Outcome::NoLease(error) => (None, None, Some(error.to_string())),
+            Outcome::Busy => (None, None, Some("the store is too busy to acquire a lease".to_owned())),
         })
     })
 }

@@ -76,6 +76,10 @@ pub(super) struct CustomStoreList;
 /// The default of `refresh_lease`.
 const DEFAULT_REFRESH_LEASE: Duration = Duration::from_secs(10);
 
+/// The highest `refresh_ahead`. With more than the hour that an access token lives, each new one would be refreshed at
+/// once.
+const MAX_REFRESH_AHEAD: Duration = Duration::from_secs(1800);
+
 /// The default of `refresh_backoff`.
 const DEFAULT_REFRESH_BACKOFF: Duration = Duration::from_secs(30);
 
@@ -100,6 +104,9 @@ impl RefreshArguments<'_> {
             ahead: duration_or("refresh_ahead", &self.ahead, Duration::ZERO)?,
             longest_backoff: duration_or("refresh_backoff", &self.backoff, DEFAULT_REFRESH_BACKOFF)?,
         };
+        if settings.ahead > MAX_REFRESH_AHEAD {
+            return Err(invalid_argument("refresh_ahead is at most 1800 s, because an access token lives for an hour"));
+        }
         if settings.length.is_zero() && !settings.ahead.is_zero() {
             return Err(invalid_argument("refresh_ahead needs a refresh_lease above 0"));
         }

@@ -78,7 +78,7 @@ const DEFAULT_REFRESH_LEASE: Duration = Duration::from_secs(10);
 
 /// The highest `refresh_ahead`. With more than the hour that an access token lives, each new one would be refreshed at
 /// once.
-const MAX_REFRESH_AHEAD: Duration = Duration::from_secs(1800);
+const MAX_REFRESH_AHEAD: Duration = Duration::from_mins(30);
 
 /// The default of `refresh_backoff`.
 const DEFAULT_REFRESH_BACKOFF: Duration = Duration::from_secs(30);

@@ -19,7 +19,7 @@ from children import fork, join
 from errors import raises
 from lease_program import LONGER_THAN_ANY_TEST, Program, lease_keys, start_thread, wait_until
 from own_process import in_own_process, run_in_new_interpreter
-from support import token
+from support import token, values
 from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite, Refreshed, _refresh
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
@@ -201,6 +201,100 @@ def test_a_program_that_ends_during_a_refresh_ahead(path):
     assert lease_keys(path) == []
 
 
+def delete(store: CustomStoreSQLite, _program: Program) -> None:
+    store.delete_token("1")
+
+
+def log_in_again(store: CustomStoreSQLite, program: Program) -> None:
+    store.save_token(token("ada@example.com", **program.new_credentials("ada@example.com")))
+
+
+class Notifying(CustomStoreSQLite):
+    """A subclass as users write it."""
+
+    def save_token(self, token):
+        super().save_token(token)
+
+
+@pytest.mark.parametrize("kind", [CustomStoreSQLite, Notifying])
+@pytest.mark.parametrize("change", [delete, log_in_again])
+@in_own_process
+def test_an_old_answer_replaces_no_new_login_and_no_deleted_row(path, kind, change):
+    """What the user has done while Zoho took its time stays."""
+    program = Program(path)
+    program.zoho.latency = 1
+    store = program.use(kind(path, **AHEAD))
+    save_valid_token(program)
+    assert program.get_token() == VALID
+    wait_until(lambda: program.zoho.token_calls == 1)
+    change(store, program)
+    after = [values(row) for row in store.get_tokens()]
+    wait_until(is_idle)
+    assert [values(row) for row in store.get_tokens()] == after
+    assert lease_keys(path) == []
+    why = 'WARNING FILE: the id "1" was not refreshed ahead of its expiry: the user has logged in again, or the row was deleted'
+    assert program.log[-1] == why
+
+
+class Reversing(CustomStoreSQLite):
+    """A subclass that stores its client secrets in another form."""
+
+    def save_token(self, token):
+        token.set_client_secret(token.get_client_secret()[::-1])
+        super().save_token(token)
+        token.set_client_secret(token.get_client_secret()[::-1])
+
+    def find_token_by_id(self, id):  # noqa: A002 - the SDK's name
+        token = super().find_token_by_id(id)
+        token.set_client_secret(token.get_client_secret()[::-1])
+        return token
+
+
+@pytest.mark.parametrize("left", [-1, 240])
+@in_own_process
+def test_a_subclass_that_changes_what_a_find_returns(path, left):
+    """The SDK gets what the subclass returns."""
+    program = Program(path)
+    store = program.use(Reversing(path, **AHEAD))
+    save_valid_token(program, left)
+    assert store.refresh(300).refreshed == ["1"]
+    assert program.zoho.token_calls == 1
+    assert store.lease_info().failed_refreshes == 0
+
+
+ANSWERS = {
+    "null": ({"access_token": None, "expires_in": 3600}, "Zoho has sent no new access token"),
+    "a number": ({"access_token": 7, "expires_in": 3600}, "save_token: the token's access_token is of type int"),
+    "a list": ([], "INVALID TOKEN ERROR"),
+    "an echo": ({"error": "not REFRESH-TOKEN"}, "INVALID TOKEN ERROR - not …"),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+@in_own_process
+def test_an_answer_that_makes_no_sense(path, answer):
+    """The row stays as it is, and the next row in the queue is refreshed."""
+    program = Program(path)
+    store = program.use(CustomStoreSQLite(path, **AHEAD))
+    save_valid_token(program)
+    bob = token("bob@example.com", **program.new_credentials("bob@example.com"), access_token=VALID)
+    bob.set_expires_in(in_seconds(240))
+    store.save_token(bob)
+    program.log.clear()
+    body, reason = ANSWERS[answer]
+    if "error" in body:
+        body = {"error": body["error"].replace("REFRESH-TOKEN", program.credentials["refresh_token"])}
+    before = values(store.find_token_by_id("1"))
+    program.zoho.fail_next(1, status=200, body=body)
+    for row_id in ("1", "2"):
+        assert OAuthToken(id=row_id).get_token() == VALID
+    wait_until(is_idle)
+    assert values(store.find_token_by_id("1")) == before
+    assert store.find_token_by_id("2").get_access_token() != VALID
+    [why] = [line for line in program.log if "was not refreshed" in line]
+    assert why.startswith(f'WARNING FILE: the id "1" was not refreshed ahead of its expiry: {reason}'), why
+
+
 @in_own_process
 def test_a_token_that_expires_during_a_refresh_ahead(path):
     """A request that needs a new token waits for the refresh that has begun, and makes no second one."""
@@ -246,12 +340,11 @@ def test_a_refresh_ahead_leaves_the_sdk_as_it_was(path):
     environment, before = Initializer.initializer.environment, vars(Initializer.initializer).copy()
     assert store.refresh(300, ids=["2"]).refreshed == ["2"]
 
-    def refuse(url, **_):
-        raise requests.ConnectionError(f"a test does not connect to {url}")
-
     # The SDK knows the data centre of this row, so it does not use the program's environment.
-    with patch.object(requests, "post", refuse), raises("refresh-failing", r"accounts\.zoho\.eu/oauth/v2/token"):
+    refuse = requests.ConnectionError("a test does not connect to Zoho")
+    with patch.object(requests, "post", side_effect=refuse) as post, raises("refresh-failing", "ConnectionError"):
         store.refresh(300, ids=["1"])
+    assert post.call_args.args == ("https://accounts.zoho.eu/oauth/v2/token",)
     assert Initializer.initializer.environment is environment
     assert vars(Initializer.initializer) == before
     assert getattr(Initializer.LOCAL, "init", None) is None
@@ -310,7 +403,7 @@ def test_refresh_reports_a_save_that_failed(path):
     def fail(_store, _token):
         raise OSError(28, "No space left on device")
 
-    with patch.object(CustomStoreSQLite, "save_token", fail), raises("refresh-failing", "No space left on device"):
+    with patch.object(CustomStoreSQLite, "save_token", fail), raises("refresh-failing", "OSError"):
         store.refresh(300)
 
 

@@ -898,16 +898,35 @@ class Source:
     def __len__(self) -> int:
         """Return the number of rows."""
 
+@final
+class RowRefresh:
+    """The refresh of one row, which holds the lease until this is dropped, unless a save has released it before.
+
+    A part of `TokenStoreBase.refresh`.
+    """
+
 def find_to_refresh(
     store: TokenStoreBase, row_id: str, within: timedelta | SupportsFloat
-) -> tuple[OAuthToken | None, object, str | None]:
+) -> tuple[OAuthToken | None, RowRefresh | None, str | None, float | None]:
     """Acquire the lease of a row with less than `within` left, and return its token as an expired one.
 
     A part of `TokenStoreBase.refresh`, to be called within the SDK's `get_token` alone.
 
     Returns:
-        The token, the guard of the lease, and `None`. Or `None` twice, and the reason why there is no token. The reason
-        is `None` if no refresh is needed. The lease is released when the guard is dropped.
+        The token and its refresh. Or the reason why there is none, and the number of seconds until the next attempt.
+        Four times `None`: no refresh is needed.
+    """
+
+def save_refreshed(store: TokenStoreBase, token: OAuthToken, refresh: RowRefresh) -> bool:
+    """Save the answer of Zoho, and return whether it was saved: not if the row is gone, or has another login now.
+
+    A part of `TokenStoreBase.refresh`.
+    """
+
+def is_refresh_wanted(store: TokenStoreBase, refresh: RowRefresh) -> bool:
+    """Return whether the row still has the login that is being refreshed.
+
+    A part of `TokenStoreBase.refresh`, for stores that override `save_token`.
     """
 
 def select_to_refresh(

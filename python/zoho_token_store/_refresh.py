@@ -9,7 +9,15 @@ from __future__ import annotations
 
 import os
 
-from ._native import TokenStoreBase, find_to_refresh, log_refresh_ahead, report_refresh, select_to_refresh
+from ._native import (
+    TokenStoreBase,
+    find_to_refresh,
+    is_refresh_wanted,
+    log_refresh_ahead,
+    report_refresh,
+    save_refreshed,
+    select_to_refresh,
+)
 
 TYPE_CHECKING = False  # type checkers take it as true
 if TYPE_CHECKING:
@@ -19,7 +27,7 @@ if TYPE_CHECKING:
 
     from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 
-    from ._native import Refreshed
+    from ._native import Refreshed, RowRefresh
 
 _RETRY_AFTER = 1.0  # seconds from one attempt in the background until the next one for the same row
 _MAX_ROWS = 1000  # that wait for the background thread; further ones are refreshed when a request needs it
@@ -29,10 +37,6 @@ _MAX_REASON = 300  # characters
 class _NotNeededError(Exception):
     """No refresh is needed, or it cannot begin. Ends the SDK's `get_token`."""
 
-    def __init__(self, reason: str | None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
 
 class _RowStore:
     """What the SDK sees as its store while it refreshes one row."""
@@ -41,32 +45,55 @@ class _RowStore:
         self._store = store
         self._row_id = row_id
         self._within = within
-        self._begun = False
+        self._is_begun = False
+        self._old_access_token: str | None = None
         self.token: OAuthToken | None = None
-        self.guard: object = None  # releases the lease when it is dropped
-        self.failed_save: Exception | None = None
-        self.saved = False
+        self.refresh: RowRefresh | None = None  # holds the lease
+        self.is_refreshed = False
+        self.reason: str | None = "the SDK saved no new token"  # why it was not refreshed; `None`: no need
+        self.retry_after: float | None = None  # seconds
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the store
         return getattr(self._store, name)
 
     def find_token_by_id(self, id: str) -> OAuthToken | None:  # noqa: A002 - the SDK's name
         # Greenlets whose `threading.local` is not patched may share this thread's `Initializer` meanwhile.
-        if self._begun or id != self._row_id:
+        if self._is_begun or id != self._row_id:
             return self._store.find_token_by_id(id)
-        self._begun = True
-        self.token, self.guard, reason = find_to_refresh(self._store, id, self._within)
-        if self.token is None:
-            raise _NotNeededError(reason)
-        return self.token
+        self._is_begun = True
+        token, self.refresh, self.reason, self.retry_after = find_to_refresh(self._store, id, self._within)
+        if token is None:
+            raise _NotNeededError
+        if type(self._store).find_token_by_id is not TokenStoreBase.find_token_by_id:
+            # The program has changed what a find returns: it may have encrypted the secrets, for example.
+            token = self._store.find_token_by_id(id)
+            if token is None:
+                raise _NotNeededError
+            token.set_expires_in("0")
+        self.token = token
+        self._old_access_token = token.get_access_token()
+        return token
 
     def save_token(self, token: OAuthToken) -> None:
+        if self.refresh is None or token is not self.token:
+            self._store.save_token(token)  # of another greenlet
+            return
         try:
-            self._store.save_token(token)
+            self.reason = self._save(token, self.refresh)
         except Exception as error:
-            self.failed_save = error  # SDK 6 to 8 swallow it
+            self.reason = _describe(error, self.token)  # SDK 6 to 8 swallow the error
             raise
-        self.saved = True
+        self.is_refreshed = self.reason is None
+
+    def _save(self, token: OAuthToken, refresh: RowRefresh) -> str | None:
+        """Save the answer of Zoho. Return why it was not saved."""
+        if token.get_access_token() in {None, "", self._old_access_token}:
+            return "Zoho has sent no new access token"
+        if type(self._store).save_token is TokenStoreBase.save_token:
+            is_saved = save_refreshed(self._store, token, refresh)
+        elif is_saved := is_refresh_wanted(self._store, refresh):
+            self._store.save_token(token)
+        return None if is_saved else "the user has logged in again, or the row was deleted"
 
 
 def _refresh_row(
@@ -74,8 +101,8 @@ def _refresh_row(
     row_id: str,
     within: timedelta | SupportsFloat,
     initializer: Any,  # noqa: ANN401 - the SDK's `Initializer`, or `None`
-) -> tuple[bool, str | None]:
-    """Let the SDK refresh a row. Return whether it was refreshed, and the reason if it should have been."""
+) -> _RowStore:
+    """Let the SDK refresh a row. The result says what became of it."""
     from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
     from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
     from zohocrmsdk.src.com.zoho.crm.api.sdk_config import SDKConfig
@@ -88,31 +115,37 @@ def _refresh_row(
     else:
         vars(own).update(vars(initializer))
     own.store = rows
+    # SDK 6 to 8 would also look up the user, of whom the row says nothing.
+    looks_user_up = "find_user" in OAuthToken.__init__.__code__.co_varnames
+    token = OAuthToken(id=row_id, **({"find_user": False} if looks_user_up else {}))
     before = getattr(Initializer.LOCAL, "init", None)
     Initializer.LOCAL.init = own
     try:
-        OAuthToken(id=row_id).get_token()
-    except _NotNeededError as error:
-        return False, error.reason
+        token.get_token()
+    except _NotNeededError:
+        pass
     except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the row stays as it was
-        return False, _reason(error, rows.token)
+        rows.reason = _describe(error, rows.token)
     finally:
-        Initializer.LOCAL.init = before
-        rows.guard = None
-    if rows.failed_save:
-        return False, _reason(rows.failed_save, rows.token)
-    return (True, None) if rows.saved else (False, "the SDK saved no new token")
+        # Another greenlet may have switched its user, where `threading.local` is not patched.
+        if getattr(Initializer.LOCAL, "init", None) is own:
+            Initializer.LOCAL.init = before
+        rows.refresh = None
+    return rows
 
 
-def _reason(error: BaseException, token: OAuthToken | None) -> str:
+def _describe(error: BaseException, token: OAuthToken | None) -> str:
     """Describe an error in one line, without a secret."""
     code, cause = getattr(error, "code", None), getattr(error, "cause", None)
     if code == "TOKEN_STORE" and cause is not None:
         text = str(cause)  # the store's own error, which begins with the name of the method
+    elif code is not None and cause is not None:
+        # The text of another library's error may have the URL of a proxy, with its password.
+        text = f"{code} - {type(cause).__name__}"
     elif code is not None:
-        text = f"{code} - {getattr(error, 'error_message', '')}"
+        text = f"{code} - {getattr(error, 'error_message', '')}"  # Zoho's answer
     else:
-        text = f"{type(error).__name__}: {error}"
+        text = type(error).__name__
     if token is not None:
         for secret in (
             token.get_client_secret(),
@@ -120,7 +153,7 @@ def _reason(error: BaseException, token: OAuthToken | None) -> str:
             token.get_access_token(),
             token.get_grant_token(),
         ):
-            text = text.replace(secret, "…") if secret else text
+            text = text.replace(secret, "…") if secret and isinstance(secret, str) else text
     return " ".join(text.split())[:_MAX_REASON]
 
 
@@ -135,13 +168,13 @@ def refresh_rows(
     failed = dict(unusable)
     initializer = Initializer.get_initializer()
     for row_id in due:
-        is_refreshed, reason = _refresh_row(store, row_id, within, initializer)
-        if is_refreshed:
+        row = _refresh_row(store, row_id, within, initializer)
+        if row.is_refreshed:
             refreshed.append(row_id)
-        elif reason is None:
+        elif row.reason is None:
             skipped.append(row_id)
         else:
-            failed[row_id] = reason
+            failed[row_id] = row.reason
     return refreshed, skipped, failed
 
 
@@ -152,6 +185,7 @@ def _refresh(self: TokenStoreBase, within: timedelta | SupportsFloat, *, ids: It
 
 # A method in Python: below one in Rust, a daemon thread could be terminated while the SDK waits for Zoho.
 _refresh.__name__, _refresh.__qualname__ = "refresh", "TokenStoreBase.refresh"
+_refresh.__module__ = TokenStoreBase.__module__
 TokenStoreBase.refresh = _refresh  # type: ignore[method-assign]
 
 
@@ -183,11 +217,13 @@ class _Background:
             if self._is_running:
                 return
             self._is_running = True
+        thread = Thread(target=self._run, name="zoho-token-store-refresh", daemon=True)
         try:
-            Thread(target=self._run, name="zoho-token-store-refresh", daemon=True).start()
+            thread.start()
         except BaseException:
-            # No thread can be started now. A later request tries again.
-            self._stop()
+            # No thread can be started now, and a later request tries again. Or a signal handler has raised meanwhile.
+            if not thread.is_alive():
+                self._stop()
             raise
 
     def _run(self) -> None:
@@ -201,12 +237,13 @@ class _Background:
                         self._is_running = False
                         return
                     store, row_id, ahead, initializer = self._queue.pop(0)
-                is_refreshed, reason = _refresh_row(store, row_id, ahead, initializer)
-                if is_refreshed or reason:
-                    log_refresh_ahead(store, row_id, reason)
+                row = _refresh_row(store, row_id, ahead, initializer)
+                # Where back-off lets no attempt begin, there is nothing new to say.
+                if row.is_refreshed or (row.reason and row.retry_after is None):
+                    log_refresh_ahead(store, row_id, row.reason)
                 with self._lock:
-                    self._not_before[id(store), row_id] = monotonic() + _RETRY_AFTER
-                del store, initializer
+                    self._not_before[id(store), row_id] = monotonic() + max(_RETRY_AFTER, row.retry_after or 0.0)
+                del store, initializer, row
         except BaseException:
             # Such as gevent's `GreenletExit`.
             self._stop()

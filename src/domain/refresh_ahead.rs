@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::lease::{self, DUE_SOON_MS, SDK_REFRESH_MARGIN_MS};
-use super::token::Row;
+use super::token::{Field, Row, Token};
 use super::{expiry, purge};
 
 /// What a refresh ahead of expiry does with a row.
@@ -44,11 +44,21 @@ pub fn remaining(row: &Row, now: i64, lead: i64) -> Remaining {
     }
 }
 
+/// Does the row still have the login whose tokens were sent to Zoho? `asked` is the row as it was then, and `row` is the
+/// row with the same id now, or `None` if it is gone.
+///
+/// If not, the answer of Zoho must not be saved: its user has logged in again meanwhile, or has logged out.
+#[must_use]
+pub fn is_same_login(asked: Token<'_>, row: Option<Token<'_>>) -> bool {
+    let secret = if asked.has(Field::RefreshToken) { Field::RefreshToken } else { Field::GrantToken };
+    row.is_some_and(|row| {
+        [Field::UserName, Field::ClientId, secret].into_iter().all(|field| asked.get(field) == row.get(field))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Field, Token};
-
     const NOW: i64 = 1_795_300_000_000;
 
     #[test]
@@ -58,6 +68,33 @@ mod tests {
             assert_eq!(lead_ms(Duration::from_millis(within)), lead, "{within}");
         }
         assert_eq!(lead_ms(Duration::MAX), i64::MAX - 5_000);
+    }
+
+    #[test]
+    fn an_answer_belongs_to_the_login_that_was_asked_for() {
+        fn token(values: &str) -> Token<'_> {
+            Token::from_fn(|field| {
+                values.split(' ').find_map(|value| value.strip_prefix(field.name())?.strip_prefix('='))
+            })
+        }
+        let asked = "user_name=ada client_id=c refresh_token=r grant_token=g access_token=old";
+        let redeemed = "client_id=c grant_token=g";
+        let table = [
+            ("unchanged", asked, Some(asked), true),
+            ("refreshed", asked, Some("user_name=ada client_id=c refresh_token=r access_token=new"), true),
+            ("refused", asked, Some("user_name=ada client_id=c refresh_token=r"), true),
+            ("a new login", asked, Some("user_name=ada client_id=c refresh_token=r2"), false),
+            ("a new client", asked, Some("user_name=ada client_id=d refresh_token=r"), false),
+            ("another user", asked, Some("user_name=bob client_id=c refresh_token=r"), false),
+            ("no refresh token any more", asked, Some("user_name=ada client_id=c grant_token=g"), false),
+            ("deleted", asked, None, false),
+            ("a grant", redeemed, Some(redeemed), true),
+            ("another grant", redeemed, Some("client_id=c grant_token=g2"), false),
+            ("a deleted grant", redeemed, None, false),
+        ];
+        for (case, asked, row, expected) in table {
+            assert_eq!(is_same_login(token(asked), row.map(token)), expected, "{case}");
+        }
     }
 
     #[test]

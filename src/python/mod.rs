@@ -40,7 +40,10 @@ mod _native {
     #[pymodule_export]
     use super::error::error_codes;
     #[pymodule_export]
-    use super::refresh_ahead::{Refreshed, find_to_refresh, log_refresh_ahead, report_refresh, select_to_refresh};
+    use super::refresh_ahead::{
+        Refreshed, RowRefresh, find_to_refresh, is_refresh_wanted, log_refresh_ahead, report_refresh, save_refreshed,
+        select_to_refresh,
+    };
     #[pymodule_export]
     use super::refresh_wait::LeaseInfo;
     #[cfg(feature = "sqlite")]

@@ -3,20 +3,22 @@
 //! No function of this file asks Zoho. Python code calls the SDK for that, with no frame of Rust below it: a daemon
 //! thread that waits for Zoho when the interpreter ends is terminated there (see [`super::exit`]).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use super::arguments::duration;
+use super::clock::now;
 use super::convert;
 use super::error::{Failure, invalid_argument};
-use super::lease_guard::{LeaseGuard, log_for};
+use super::lease_guard::{LeaseGuard, log_for, log_release_with_save};
 use super::refresh_wait::{caller, log_acquired};
 use super::stores::TokenStoreBase;
-use crate::domain::Field;
 use crate::domain::refresh_ahead::{self, Remaining};
-use crate::store::error::describe_id;
+use crate::domain::{Field, Row};
+use crate::store::error::{Code, describe_id};
 use crate::store::lease::Outcome;
 use crate::store::{Error, Wait};
 
@@ -43,9 +45,20 @@ impl Refreshed {
     }
 }
 
-/// A token whose refresh is due now, and the guard of its lease. Or the reason why there is no token: `None` if none is
-/// needed.
-type ToRefresh<'py> = (Option<Bound<'py, PyAny>>, Option<Py<LeaseGuard>>, Option<String>);
+/// The refresh of one row, which holds the lease until this is dropped, unless a save has released it before.
+#[pyclass(module = "zoho_token_store", frozen)]
+pub(super) struct RowRefresh {
+    /// Tied to this object. Tied to the frame, it would live on in the reference cycle that urllib3 makes of a refused
+    /// connection.
+    _guard: LeaseGuard,
+    /// The row whose tokens are sent to Zoho.
+    asked: Row,
+    call: usize,
+}
+
+/// A token whose refresh is due now, and its refresh. Or the reason why there is none, and the number of seconds until
+/// the next attempt. Nothing at all if no refresh is needed.
+type ToRefresh<'py> = (Option<Bound<'py, PyAny>>, Option<Py<RowRefresh>>, Option<String>, Option<f64>);
 
 /// Acquire the lease of a row with less than `within` left, and return its token as an expired one.
 ///
@@ -67,30 +80,73 @@ pub(super) fn find_to_refresh<'py>(
         let clock = opened.sdk.clock.read(py)?;
         let call = frame.as_ptr() as usize;
         let store = &opened.store;
-        let attempt = py.detach(|| store.try_acquire_ahead(id, &caller.requester, call, &clock, lead))?;
-        // Before anything that can fail: from here on the lease is released whatever happens. `_refresh.py` keeps the
-        // guard. Tied to the frame, it would live on in the reference cycle that urllib3 makes of a refused connection.
+        let attempt = match py.detach(|| store.try_acquire_ahead(id, &caller.requester, call, &clock, lead)) {
+            // The program has closed the store while the row was queued.
+            Err(error) if error.code() == Code::Closed => return Ok((None, None, None, None)),
+            attempt => attempt?,
+        };
+        // Before anything that can fail: from here on the lease is released whatever happens.
         let guard = match &attempt.outcome {
-            Outcome::Refresh(acquired) => {
-                Some(Py::new(py, LeaseGuard { store: Arc::clone(store), acquired: acquired.clone() })?)
-            }
+            Outcome::Refresh(acquired) => Some(LeaseGuard { store: Arc::clone(store), acquired: acquired.clone() }),
             _ => None,
         };
         let Some(found) = attempt.found else { return Err(Error::missing_id(store.location(), id).into()) };
-        Ok(match attempt.outcome {
-            Outcome::Refresh(acquired) => {
+        let because = |reason: &str| (None, None, Some(reason.to_owned()), None);
+        Ok(match (attempt.outcome, guard) {
+            (Outcome::Refresh(acquired), Some(guard)) => {
+                let refresh = Py::new(py, RowRefresh { _guard: guard, asked: found.stored(), call })?;
                 log_acquired(py, store, &acquired)?;
                 let expired = found.row().with(Field::ExpiryTime, Some("0"));
-                (Some(opened.sdk.make(py, expired)?), guard, None)
+                (Some(opened.sdk.make(py, expired)?), Some(refresh), None, None)
             }
-            Outcome::Serve if found.remaining(clock(), lead) == Remaining::Unusable => {
-                (None, None, Some(UNUSABLE.to_owned()))
+            (Outcome::Serve, _) if found.remaining(clock(), lead) == Remaining::Unusable => because(UNUSABLE),
+            (Outcome::BackOff(error, left), _) => {
+                (None, None, Some(error.detail().to_owned()), Some(left.as_secs_f64()))
             }
-            Outcome::Serve | Outcome::Wait(..) => (None, None, None),
-            Outcome::BackOff(error) => (None, None, Some(error.detail().to_owned())),
-            Outcome::NoLease(error) => (None, None, Some(error.to_string())),
-            Outcome::Busy => (None, None, Some("the store is too busy to acquire a lease".to_owned())),
+            (Outcome::NoLease(error), _) => because(&error.to_string()),
+            (Outcome::Busy, _) => because("the store is too busy to acquire a lease"),
+            (Outcome::Serve | Outcome::Wait(..) | Outcome::Refresh(_), _) => (None, None, None, None),
         })
+    })
+}
+
+/// Save the answer of Zoho, and return whether it was saved: not if the row is gone, or has another login now.
+#[pyfunction]
+pub(super) fn save_refreshed(
+    store: &Bound<'_, TokenStoreBase>,
+    token: &Bound<'_, PyAny>,
+    refresh: &Bound<'_, RowRefresh>,
+) -> PyResult<bool> {
+    let py = store.py();
+    store.get().run(py, "save_token", |opened| {
+        let (store, refresh) = (&opened.store, refresh.get());
+        let save = || -> Result<bool, Failure> {
+            let read = opened.sdk.read(token)?;
+            let owner = caller(py)?.map(|caller| caller.requester.owner().to_owned()).unwrap_or_default();
+            let (token, asked) = (read.token(), &refresh.asked);
+            let released = py.detach(|| store.save_refreshed(token, asked, now(), &owner, refresh.call))?;
+            let Some(released) = released else { return Ok(false) };
+            released.iter().try_for_each(|key| log_release_with_save(py, store, key))?;
+            Ok(true)
+        };
+        save().inspect_err(|failure| {
+            if let Failure::Store(error) = failure {
+                store.count_failed_save(error.code());
+            }
+        })
+    })
+}
+
+/// Return whether the row still has the login that is being refreshed.
+///
+/// A store that overrides `save_token` saves the answer itself.
+#[pyfunction]
+pub(super) fn is_refresh_wanted(store: &Bound<'_, TokenStoreBase>, refresh: &Bound<'_, RowRefresh>) -> PyResult<bool> {
+    let py = store.py();
+    store.get().run(py, "refresh", |opened| {
+        let asked = &refresh.get().asked;
+        let found = py.detach(|| opened.store.find_by_id(Some(asked.id()), Wait::Yes))?.map(|found| found.stored());
+        Ok(refresh_ahead::is_same_login(asked.token(), found.as_ref().map(Row::token)))
     })
 }
 
@@ -158,10 +214,10 @@ fn row_ids(ids: &Bound<'_, PyAny>) -> Result<Vec<String>, Failure> {
     if ids.is_instance_of::<PyString>() || (!ids.hasattr("__iter__")? && !ids.hasattr("__getitem__")?) {
         return Err(invalid_argument("ids is an iterable of ids, such as a list of str"));
     }
-    let mut read: Vec<String> = Vec::new();
+    let (mut read, mut known) = (Vec::new(), HashSet::new());
     for id in ids.try_iter()? {
         let id = convert::id(&id?)?.map_or_else(String::new, |id| id.to_string());
-        if !read.contains(&id) {
+        if known.insert(id.clone()) {
             read.push(id);
         }
     }

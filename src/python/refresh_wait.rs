@@ -150,7 +150,7 @@ pub(super) fn wait_for_row(
                 log_for(py, store, "warning", &format!("continues without a lease: {problem}"))?;
                 wait.end(true).map(|()| false)
             }
-            Outcome::BackOff(error) => {
+            Outcome::BackOff(error, _) => {
                 wait.end(true)?;
                 return Err(error.clone().into());
             }

@@ -296,16 +296,20 @@ impl Store {
         }
         // Kept for a second attempt. If only the answer of the first one was lost, the second finds its records.
         let mut records: Vec<Option<RefreshFailures>> = vec![None; held.len()];
-        let counts_failures = refresh == Refresh::Failed && !self.leases.settings.longest_backoff.is_zero();
+        let settings = self.leases.settings;
+        // A lease that has expired may have been acquired by another requester since (rule 15).
+        let has_failed = |held: &HeldLease| refresh == Refresh::Failed && held.now(settings) < held.lease.until;
+        let failed: Vec<bool> = held.iter().map(has_failed).collect();
         let release = |backend: &dyn Backend, deadline: Deadline| {
             backend.write(deadline, Durability::Relaxed, &mut |transaction| {
-                for (held, record) in held.iter().zip(&mut records).filter(|(held, _)| held.is_stored) {
-                    transaction.release_lease(held.key.as_str(), &held.lease.owner)?;
-                    if counts_failures && record.is_none() {
+                let each = held.iter().zip(&failed).zip(&mut records).filter(|((held, _), _)| held.is_stored);
+                for ((held, &has_failed), record) in each {
+                    if has_failed && record.is_none() && !settings.longest_backoff.is_zero() {
                         let seen = transaction.lease(held.key.as_str())?;
-                        let now = seen.now.unwrap_or_else(|| held.now(self.leases.settings));
+                        let now = seen.now.unwrap_or_else(|| held.now(settings));
                         *record = Some(RefreshFailures::after_another(seen.failures.as_ref(), &held.fingerprint, now));
                     }
+                    transaction.release_lease(held.key.as_str(), &held.lease.owner)?;
                     if let Some(record) = record {
                         // A failure that cannot be recorded must not keep the lease from being released.
                         let _ = transaction.record_failures(held.key.as_str(), record);
@@ -329,9 +333,7 @@ impl Store {
             });
             return Vec::new();
         }
-        if refresh == Refresh::Failed {
-            self.leases.failed.fetch_add(held.len() as u64, Ordering::Relaxed);
-        }
+        self.leases.failed.fetch_add(failed.iter().filter(|&&failed| failed).count() as u64, Ordering::Relaxed);
         held.into_iter().map(|held| held.key).collect()
     }
 

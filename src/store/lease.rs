@@ -62,8 +62,8 @@ pub enum Outcome {
     Refresh(Acquired),
     /// Another requester refreshes. Try again later. The last value is the time by the clock that the lease expires by.
     Wait(LeaseKey, Lease, i64),
-    /// Fail with this error: the last refreshes have failed, and the next one may not begin yet.
-    BackOff(Error),
+    /// Fail with this error: the last refreshes have failed, and the next one may begin after this time.
+    BackOff(Error, Duration),
     /// The store is too busy to acquire the lease. Try again later.
     Busy,
     /// Return the row. There is a problem with the lease.
@@ -138,7 +138,11 @@ impl Store {
         clock: &(dyn Fn() -> i64 + Sync),
         timeout: Duration,
     ) -> Result<Attempt> {
-        self.acquire(&Request { lookup, requester, call, clock, lead: 0 }, timeout)
+        let attempt = self.acquire(&Request { lookup, requester, call, clock, lead: 0 }, timeout)?;
+        if matches!(attempt.outcome, Outcome::BackOff(..)) {
+            self.leases.count_backed_off();
+        }
+        Ok(attempt)
     }
 
     /// Does the same for a refresh of the row with this id, `lead` milliseconds before the SDK would refresh it.
@@ -265,9 +269,9 @@ impl Store {
             (Some((Decision::BackOff(next), key)), ..) => failures.map_or(Outcome::Serve, |failures| {
                 let until = |from: i64, to: i64| Duration::from_millis(to.saturating_sub(from).try_into().unwrap_or(0));
                 let (failing_for, left) = (until(failures.since, lease_now), until(lease_now, next));
-                self.leases.count_backed_off();
                 let what = describe_key(&key);
-                Outcome::BackOff(Error::refresh_failing(self.location(), &what, failures.count, failing_for, left))
+                let error = Error::refresh_failing(self.location(), &what, failures.count, failing_for, left);
+                Outcome::BackOff(error, left)
             }),
             (Some((Decision::Acquire, key)), _, Some(lease)) => {
                 Outcome::Refresh(self.leases.add(key, lease, fingerprint, call, lease_now))
@@ -289,15 +293,41 @@ impl Store {
         owner: &str,
         call: Option<usize>,
     ) -> Result<(String, Vec<LeaseKey>)> {
+        let (saved, released) = self.save_for(token, now, owner, call, None)?;
+        Ok((saved.id, released))
+    }
+
+    /// Saves the answer to a refresh of the row `asked`, like [`Store::save_and_release`]. Saves nothing, and returns
+    /// `None`, if the row is gone, or has another login now ([`crate::domain::refresh_ahead::is_same_login`]).
+    pub fn save_refreshed(
+        &self,
+        token: Token<'_>,
+        asked: &Row,
+        now: i64,
+        owner: &str,
+        call: usize,
+    ) -> Result<Option<Vec<LeaseKey>>> {
+        let (saved, released) = self.save_for(token, now, owner, Some(call), Some(asked))?;
+        Ok((!saved.is_superseded).then_some(released))
+    }
+
+    fn save_for(
+        &self,
+        token: Token<'_>,
+        now: i64,
+        owner: &str,
+        call: Option<usize>,
+        asked: Option<&Row>,
+    ) -> Result<(Saved, Vec<LeaseKey>)> {
         let held: Vec<KeyedLease> = self.leases.with(|leases| {
             let matches = |held: &&HeldLease| held.lease.owner == owner && call.is_none_or(|call| call == held.call);
             leases.iter().filter(matches).map(|held| (held.key.clone(), held.lease.clone())).collect()
         });
         let mut lease_failed = false;
-        let mut saved = self.save_releasing(token, now, &held, &mut lease_failed);
+        let mut saved = self.save_releasing(token, now, &held, asked, &mut lease_failed);
         if lease_failed && saved.is_err() {
             // A problem with the lease table can fail the whole transaction. Then the token is saved without it.
-            let save = self.save_releasing(token, now, &[], &mut false);
+            let save = self.save_releasing(token, now, &[], asked, &mut false);
             saved = save.map(|saved| Saved { has_new_access_token: false, ..saved });
         }
         if saved.as_ref().is_err_and(Error::is_pair_kept) {
@@ -305,10 +335,10 @@ impl Store {
         }
         let saved = saved?;
         if !saved.has_new_access_token {
-            return Ok((saved.id, Vec::new()));
+            return Ok((saved, Vec::new()));
         }
         self.leases.remove(|one| held.iter().any(|(_, lease)| *lease == one.lease));
-        Ok((saved.id, held.into_iter().map(|(key, _)| key).collect()))
+        Ok((saved, held.into_iter().map(|(key, _)| key).collect()))
     }
 }
 

@@ -57,6 +57,12 @@ impl Found {
         expiry::readable(self.0.token())
     }
 
+    /// Returns a copy of the row as it is stored.
+    #[must_use]
+    pub fn stored(&self) -> Row {
+        self.0.clone()
+    }
+
     /// Returns what a refresh ahead of expiry does with the row at `now`, `lead` milliseconds before the SDK would
     /// refresh it.
     #[must_use]
@@ -195,7 +201,7 @@ impl Store {
     /// If that fails because of the store, a refreshed pair is kept in this process, and the error says so
     /// ([`Error::is_pair_kept`]).
     pub fn save(&self, token: Token<'_>, now: i64) -> Result<String> {
-        Ok(self.save_releasing(token, now, &[], &mut false)?.id)
+        Ok(self.save_releasing(token, now, &[], None, &mut false)?.id)
     }
 
     /// Counts a save that failed with this code, for [`Store::failed_saves`] and [`Store::check`].
@@ -212,16 +218,17 @@ impl Store {
     }
 
     /// Saves the token. If it has a new access token, the same transaction releases `leases`. Sets `lease_failed` if a
-    /// release failed.
+    /// release failed. With `asked`, nothing is saved if that row has another login now.
     fn save_releasing(
         &self,
         token: Token<'_>,
         now: i64,
         leases: &[KeyedLease],
+        asked: Option<&Row>,
         lease_failed: &mut bool,
     ) -> Result<Saved> {
         let saved = self.run(self.deadline(Wait::Yes), |backend, deadline| {
-            let save = Save { token: Row::new(token, 0, None), now, leases: leases.to_vec() };
+            let save = Save { token: Row::new(token, 0, None), now, leases: leases.to_vec(), asked: asked.cloned() };
             let mut commit = |saves: &[&Save]| {
                 let mut saved = Vec::new();
                 // Kept for a second attempt. If only the answer of the first one was lost, the second finds its rows.
@@ -413,6 +420,8 @@ struct Save {
     token: Row,
     now: i64,
     leases: Vec<KeyedLease>,
+    /// The row that was refreshed. Nothing is saved if it has another login now.
+    asked: Option<Row>,
 }
 
 /// A lease that a save may release, and its key.
@@ -427,13 +436,23 @@ impl Save {
         is_new: &mut bool,
         lease_failed: &mut bool,
     ) -> Result<Saved> {
-        let mut saved = upsert(transaction, self.token.token(), self.now, location)?;
+        let mut saved = match &self.asked {
+            Some(asked) if !self.is_login_unchanged(transaction, asked)? => {
+                Saved { id: asked.id().to_owned(), has_new_access_token: true, is_superseded: true }
+            }
+            _ => upsert(transaction, self.token.token(), self.now, location)?,
+        };
         *is_new |= saved.has_new_access_token;
         saved.has_new_access_token = *is_new;
         for (key, lease) in self.leases.iter().filter(|_| saved.has_new_access_token) {
             *lease_failed |= transaction.release_lease(key.as_str(), &lease.owner).is_err();
         }
         Ok(saved)
+    }
+
+    fn is_login_unchanged(&self, transaction: &dyn Transaction, asked: &Row) -> Result<bool> {
+        let row = transaction.by_key(Key::Id, asked.id())?.pop();
+        Ok(refresh_ahead::is_same_login(asked.token(), row.as_ref().map(Row::token)))
     }
 }
 
@@ -443,6 +462,8 @@ struct Saved {
     id: String,
     /// The token has an access token that its row did not have.
     has_new_access_token: bool,
+    /// Nothing was saved, because the row has another login than the one that was refreshed.
+    is_superseded: bool,
 }
 
 /// Updates the token's row, or inserts one (contract, section 5).
@@ -455,12 +476,12 @@ fn upsert(transaction: &mut dyn Transaction, token: Token<'_>, now: i64, locatio
         }
         transaction.update(&row, updated, now)?;
         let has_new_access_token = access.is_some() && access != row.get(Field::AccessToken);
-        return Ok(Saved { id: row.id().to_owned(), has_new_access_token });
+        return Ok(Saved { id: row.id().to_owned(), has_new_access_token, is_superseded: false });
     }
     if !merge::is_storable(token) {
         return Err(Error::new(Code::EmptyToken, location));
     }
-    Ok(Saved { id: insert(transaction, token, now)?, has_new_access_token: access.is_some() })
+    Ok(Saved { id: insert(transaction, token, now)?, has_new_access_token: access.is_some(), is_superseded: false })
 }
 
 /// Inserts a row, and returns its id: the token's id if no row has it, otherwise a new one.

@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 
 use common::{Clock, NOW, Setup, TIMEOUT, token};
 use zoho_token_store::backends::list::List;
-use zoho_token_store::domain::Field;
 use zoho_token_store::domain::lease::{Requester, Settings};
-use zoho_token_store::store::Store;
+use zoho_token_store::domain::{Field, Row};
 use zoho_token_store::store::backend::Backend;
 use zoho_token_store::store::error::Code;
 use zoho_token_store::store::held_leases::{Acquired, requester};
 use zoho_token_store::store::lease::{Lookup, Outcome};
+use zoho_token_store::store::{Store, Wait};
 
 const LENGTH: Duration = Duration::from_secs(10);
 
@@ -53,7 +53,7 @@ fn describe(outcome: &Outcome) -> String {
         Outcome::Serve => "serve".to_owned(),
         Outcome::Refresh(acquired) => format!("refresh {}", acquired.key.as_str()),
         Outcome::Wait(key, ..) => format!("wait {}", key.as_str()),
-        Outcome::BackOff(error) => error.code().name().to_owned(),
+        Outcome::BackOff(error, _) => error.code().name().to_owned(),
         Outcome::Busy => "busy".to_owned(),
         Outcome::NoLease(_) => "no lease".to_owned(),
     }
@@ -287,7 +287,7 @@ mod rules {
         let outcomes = || [case.outcome(&task(1)), case.outcome(&another_process(1)), case.outcome(&me())];
         assert_eq!(outcomes(), ["refresh-failing"; 3]);
         let error = match case.try_acquire(&me()) {
-            Outcome::BackOff(error) => error.to_string(),
+            Outcome::BackOff(error, _) => error.to_string(),
             other => panic!("{}", describe(&other)),
         };
         assert!(error.contains("the last 2 refreshes for the id \"1\" have failed"), "{error}");
@@ -317,6 +317,27 @@ mod rules {
         case.store.save(token("id=1 access_token=newest expiry_time=2"), NOW).unwrap();
         assert_eq!(failing(case), [""; 0]);
         assert_eq!(describe(&case.try_acquire_id("1", &me())), "refresh id:1");
+    }
+
+    pub(super) fn an_answer_for_another_login_is_not_saved(case: &Case) {
+        let asked = || case.store.find_by_id(Some("1"), Wait::Yes).unwrap().unwrap().stored();
+        let save = |asked: &Row| {
+            let answer = token("id=1 client_id=c refresh_token=r access_token=new expiry_time=1795303600000");
+            case.store.save_refreshed(answer, asked, NOW, me().owner(), 1).unwrap().map(|released| released.len())
+        };
+        let before = asked();
+        acquired(case.try_acquire_id("1", &me()));
+        case.store.save(token("id=1 refresh_token=r2"), NOW).unwrap();
+        assert_eq!(save(&before), None, "a new login");
+        assert!(!case.store.holds_leases() && case.outcome(&task(1)).starts_with("refresh"), "the lease is released");
+        let row = asked();
+        assert_eq!([row.get(Field::RefreshToken), row.get(Field::AccessToken)], [Some("r2"), Some("old")]);
+        case.store.save(token("id=1 refresh_token=r"), NOW).unwrap();
+        assert_eq!(save(&before), Some(0), "the same login");
+        assert_eq!(asked().get(Field::AccessToken), Some("new"));
+        case.store.delete(Some("1")).unwrap();
+        assert_eq!(save(&before), None, "deleted");
+        assert_eq!(case.store.count().unwrap(), 0);
     }
 
     pub(super) fn a_store_that_is_closed_during_a_refresh_records_no_failure(case: &Case) {
@@ -398,6 +419,7 @@ macro_rules! suite {
                 after_two_failures_a_requester_backs_off_until_the_next_attempt
                 a_new_login_or_a_fresh_token_ends_the_back_off
                 a_store_that_is_closed_during_a_refresh_records_no_failure
+                an_answer_for_another_login_is_not_saved
                 a_refresh_ahead_needs_the_lease_of_a_row_that_is_still_valid
                 a_refresh_ahead_backs_off_though_the_token_is_still_valid
                 one_of_many_simultaneous_requesters_acquires_the_lease
@@ -436,4 +458,18 @@ fn a_search_sees_the_current_call_and_cannot_release_a_later_one() {
     let held = search();
     let [(8, seen)] = held.as_slice() else { panic!("{held:?}") };
     assert!(case.store.release_lease(seen) && !case.store.holds_leases());
+}
+
+#[test]
+fn a_refresh_whose_lease_has_expired_is_no_failure() {
+    let settings = Settings { longest_backoff: LENGTH, ..Settings::new(Duration::from_millis(1)) };
+    let store = Store::new(Box::new(List::new()), TIMEOUT).with_refresh_settings(settings);
+    store.save(token(EXPIRED), NOW).unwrap();
+    for _ in 0..3 {
+        let attempt = store.try_acquire(Lookup::Id(Some("1")), &me(), 1, &|| NOW, TIMEOUT).unwrap();
+        let held = acquired(attempt.outcome);
+        thread::sleep(Duration::from_millis(2));
+        assert!(store.release_lease(&held));
+    }
+    assert_eq!(store.lease_counters().failed, 0);
 }

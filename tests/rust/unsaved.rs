@@ -288,7 +288,7 @@ mod rules {
                         let error = case.store.save_and_release(token(FRESH), NOW, me.owner(), None).unwrap_err();
                         assert!(error.is_pair_kept() && !case.store.release_lease(&acquired));
                     }
-                    Outcome::BackOff(error) | Outcome::NoLease(error) => panic!("{error}"),
+                    Outcome::BackOff(error, _) | Outcome::NoLease(error) => panic!("{error}"),
                     Outcome::Busy => panic!("busy"),
                 }
             }

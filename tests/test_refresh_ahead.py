@@ -201,14 +201,6 @@ def test_a_program_that_ends_during_a_refresh_ahead(path):
     assert lease_keys(path) == []
 
 
-def delete(store: CustomStoreSQLite, _program: Program) -> None:
-    store.delete_token("1")
-
-
-def log_in_again(store: CustomStoreSQLite, program: Program) -> None:
-    store.save_token(token("ada@example.com", **program.new_credentials("ada@example.com")))
-
-
 class Notifying(CustomStoreSQLite):
     """A subclass as users write it."""
 
@@ -216,24 +208,27 @@ class Notifying(CustomStoreSQLite):
         super().save_token(token)
 
 
-@pytest.mark.parametrize("kind", [CustomStoreSQLite, Notifying])
-@pytest.mark.parametrize("change", [delete, log_in_again])
+@pytest.mark.parametrize("is_subclass", [False, True], ids=["store", "subclass"])
+@pytest.mark.parametrize("change", ["delete", "log in again"])
 @in_own_process
-def test_an_old_answer_replaces_no_new_login_and_no_deleted_row(path, kind, change):
+def test_an_old_answer_replaces_no_new_login_and_no_deleted_row(path, is_subclass, change):
     """What the user has done while Zoho took its time stays."""
     program = Program(path)
     program.zoho.latency = 1
-    store = program.use(kind(path, **AHEAD))
+    store = program.use((Notifying if is_subclass else CustomStoreSQLite)(path, **AHEAD))
     save_valid_token(program)
     assert program.get_token() == VALID
     wait_until(lambda: program.zoho.token_calls == 1)
-    change(store, program)
+    if change == "delete":
+        store.delete_token("1")
+    else:
+        store.save_token(token("ada@example.com", **program.new_credentials("ada@example.com")))
     after = [values(row) for row in store.get_tokens()]
     wait_until(is_idle)
     assert [values(row) for row in store.get_tokens()] == after
     assert lease_keys(path) == []
-    why = 'WARNING FILE: the id "1" was not refreshed ahead of its expiry: the user has logged in again, or the row was deleted'
-    assert program.log[-1] == why
+    why = "was not refreshed ahead of its expiry: the user has logged in again, or the row was deleted"
+    assert program.log[-1] == f'WARNING FILE: the id "1" {why}'
 
 
 class Reversing(CustomStoreSQLite):
@@ -351,6 +346,19 @@ def test_a_refresh_ahead_leaves_the_sdk_as_it_was(path):
 
 
 @in_own_process
+def test_a_row_of_a_data_centre_that_the_sdk_does_not_know(path):
+    """Without an environment, Zoho is not asked. So that is no failed refresh, and delays no other program."""
+    program = Program(path)
+    store = program.use(CustomStoreSQLite(path))
+    save_valid_token(program)
+    Initializer.initializer.environment = None
+    for _ in range(3):
+        with raises("refresh-failing", "the SDK does not know the API domain of the row"):
+            store.refresh(300)
+    assert (program.zoho.token_calls, store.lease_info().taken) == (0, 0)
+
+
+@in_own_process
 def test_refresh_says_what_it_did_with_each_row(path):
     """One row is refreshed, one is valid for long enough, one is being refreshed elsewhere, and three fail."""
     program = Program(path)
@@ -376,6 +384,8 @@ def test_refresh_says_what_it_did_with_each_row(path):
     }
     assert repr(result) == f"Refreshed(refreshed=['1'], skipped=['2', '3'], failed={result.failed!r})"
     assert store.refresh(0, ids=[]).failed == {}
+    with raises("missing-id"):
+        store.refresh(0, ids=["9"])
 
 
 @in_own_process

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _RETRY_AFTER = 1.0  # seconds from one attempt in the background until the next one for the same row
 _MAX_ROWS = 1000  # that wait for the background thread; further ones are refreshed when a request needs it
 _MAX_REASON = 300  # characters
+_UNKNOWN_DATA_CENTRE = "the SDK does not know the API domain of the row: call Initializer.initialize before"
 
 
 class _NotNeededError(Exception):
@@ -108,6 +109,9 @@ def _refresh_row(
     from zohocrmsdk.src.com.zoho.crm.api.sdk_config import SDKConfig
 
     rows = _RowStore(store, row_id, within)
+    if getattr(initializer, "environment", None) is None and not _is_data_centre_known(store, row_id):
+        rows.reason = _UNKNOWN_DATA_CENTRE
+        return rows
     # `get_token` changes the environment of the `Initializer` that it finds. So the caller's one is copied.
     own = Initializer()
     if initializer is None:
@@ -134,14 +138,27 @@ def _refresh_row(
     return rows
 
 
+def _is_data_centre_known(store: TokenStoreBase, row_id: str) -> bool:
+    from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter
+
+    try:
+        row = store.find_token_by_id(row_id)
+    except Exception:  # noqa: BLE001 - the same happens in the SDK's `get_token`, which reports it
+        return True
+    return row is None or DataCenter.get(row.get_api_domain() or "") is not None
+
+
 def _describe(error: BaseException, token: OAuthToken | None) -> str:
     """Describe an error in one line, without a secret."""
     code, cause = getattr(error, "code", None), getattr(error, "cause", None)
     if code == "TOKEN_STORE" and cause is not None:
         text = str(cause)  # the store's own error, which begins with the name of the method
     elif code is not None and cause is not None:
-        # The text of another library's error may have the URL of a proxy, with its password.
-        text = f"{code} - {type(cause).__name__}"
+        # The text of another library's error may have the URL of a proxy, with its password. A request that fails
+        # raises an `OSError`. An answer that is not JSON raises one that is also a `ValueError`.
+        is_unreachable = isinstance(cause, OSError) and not isinstance(cause, ValueError)
+        what = "cannot be reached" if is_unreachable else "has not answered as it should"
+        text = f"Zoho {what} ({type(cause).__name__})"
     elif code is not None:
         text = f"{code} - {getattr(error, 'error_message', '')}"  # Zoho's answer
     else:

@@ -160,12 +160,13 @@ pub fn refresh_failing(rows_failing: &[FailingRefresh], now: i64) -> Option<Find
         severity: Severity::Warning,
         ids: rows_failing.iter().map(|row| row.id.clone()).collect(),
         message: format!(
-            "{}: expired, and every refresh has failed for {minutes} min, up to {most} time{} in a row",
+            "{}: expired, and all refreshes since {minutes} min ago have failed ({}{most} attempt{})",
             rows(rows_failing.len()),
+            if rows_failing.len() == 1 { "" } else { "up to " },
             if most == 1 { "" } else { "s" }
         ),
-        hint: "Look for Zoho's answer in the log of the program. The store tries again by itself, and a new login is \
-               never delayed.",
+        hint: "What get_token raised says why: invalid_code means that these users have to log in again, and Access \
+               Denied ends after ten minutes. A later request tries again by itself.",
     })
 }
 
@@ -287,13 +288,13 @@ mod tests {
             |id: &str, count, minutes: i64| FailingRefresh { id: id.to_owned(), count, since: NOW - minutes * 60_000 };
         let found =
             |rows: &[FailingRefresh]| refresh_failing(rows, NOW).map(|found| (found.ids.join(" "), found.message));
-        let text = |ids: &str, text: &str| Some((ids.to_owned(), format!("{text} in a row")));
+        let text = |ids: &str, text: &str| Some((ids.to_owned(), text.to_owned()));
         assert_eq!(found(&[]), None);
-        let one = "1 row: expired, and every refresh has failed for 2 min, up to 1 time";
+        let one = "1 row: expired, and all refreshes since 2 min ago have failed (1 attempt)";
         assert_eq!(found(&[failing("7", 1, 2)]), text("7", one));
-        let two = "2 rows: expired, and every refresh has failed for 9 min, up to 5 times";
+        let two = "2 rows: expired, and all refreshes since 9 min ago have failed (up to 5 attempts)";
         assert_eq!(found(&[failing("7", 5, 2), failing("8", 3, 9)]), text("7 8", two));
-        let ahead = "1 row: expired, and every refresh has failed for 0 min, up to 2 times";
+        let ahead = "1 row: expired, and all refreshes since 0 min ago have failed (2 attempts)";
         assert_eq!(found(&[failing("7", 2, -1)]), text("7", ahead), "the clock was set back");
     }
 

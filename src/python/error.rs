@@ -94,8 +94,13 @@ impl Failure {
             Self::Store(error) => error,
         };
         let message = format!("{method}: {error}");
-        // A missing id is an everyday event: a user has logged out. The failures that back-off follows were logged.
-        let level = if matches!(error.code(), Code::MissingId | Code::RefreshFailing) { "warning" } else { "error" };
+        let level = match error.code() {
+            // An everyday event: a user has logged out.
+            Code::MissingId => "warning",
+            // Every request gets it while refreshes fail. One line per request would hide the others.
+            Code::RefreshFailing => "debug",
+            _ => "error",
+        };
         if let Err(error) = log(py, level, &message) {
             return error;
         }

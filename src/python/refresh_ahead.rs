@@ -22,6 +22,7 @@ use crate::store::error::{Code, describe_id};
 use crate::store::lease::Outcome;
 use crate::store::{Error, Wait};
 
+const NO_ROW: &str = "no row has this id";
 const UNUSABLE: &str = "its access token has expired, and it has no refresh token";
 
 /// What `refresh` did with the rows.
@@ -103,7 +104,7 @@ pub(super) fn find_to_refresh<'py>(
             (Outcome::BackOff(error, left), _) => {
                 (None, None, Some(error.detail().to_owned()), Some(left.as_secs_f64()))
             }
-            (Outcome::NoLease(error), _) => because(&error.to_string()),
+            (Outcome::NoLease(error), _) => because(&format!("no lease can be acquired ({})", error.code().name())),
             (Outcome::Busy, _) => because("the store is too busy to acquire a lease"),
             (Outcome::Serve | Outcome::Wait(..) | Outcome::Refresh(_), _) => (None, None, None, None),
         })
@@ -201,7 +202,7 @@ pub(super) fn select_to_refresh(
         for id in ids {
             match py.detach(|| store.find_by_id(Some(&id), Wait::Yes))? {
                 Some(found) => select(id, found.remaining(clock(), lead)),
-                None => missing.push((id, "no row has this id".to_owned())),
+                None => missing.push((id, NO_ROW.to_owned())),
             }
         }
         failed.extend(missing);
@@ -236,6 +237,9 @@ pub(super) fn report_refresh(
     store.get().run(py, "refresh", |opened| {
         if let (true, Some((id, reason))) = (refreshed.is_empty(), failed.iter().next()) {
             let (id, reason): (String, String) = (id.extract()?, reason.extract()?);
+            if reason == NO_ROW {
+                return Err(Error::missing_id(opened.store.location(), &id).into());
+            }
             let others = failed.len().saturating_sub(1);
             return Err(Error::not_refreshed(opened.store.location(), &id, others, &reason).into());
         }

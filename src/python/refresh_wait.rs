@@ -151,7 +151,8 @@ pub(super) fn wait_for_row(
                 wait.end(true).map(|()| false)
             }
             Outcome::BackOff(error, _) => {
-                wait.end(true)?;
+                // The wait was not in vain: it has ended with the refresh of another requester, which has failed.
+                wait.end(false)?;
                 return Err(error.clone().into());
             }
             Outcome::Wait(key, lease, _)

@@ -57,7 +57,12 @@ impl Store {
 
     /// Writes without changing anything. Fails where a save would fail: a read-only file, a full disk, a lock.
     pub fn try_to_write(&self) -> Result<()> {
-        self.write(|transaction| transaction.raise_last_id(0))
+        // A lease without a holder. SQLite writes the pages that it changes, though they end as they were.
+        let lease = Lease { owner: String::new(), until: 0 };
+        self.write(|transaction| {
+            transaction.acquire_lease(WRITE_CHECK, &lease)?;
+            transaction.release_lease(WRITE_CHECK, &lease.owner)
+        })
     }
 
     /// Returns the rows that [`Store::purge`] would delete, the oldest first.
@@ -165,6 +170,9 @@ impl Store {
         Ok(findings)
     }
 }
+
+/// The key of the lease that a write check acquires and releases.
+const WRITE_CHECK: &str = "write check";
 
 /// Who refreshes a row, and how often that has failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

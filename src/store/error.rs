@@ -85,8 +85,8 @@ catalogue! {
         "Open another store."
     RefreshFailing "refresh-failing"
         "has a token that cannot be refreshed: {}" Kept
-        "Look for Zoho's answer in the log of the program. The store tries again by itself, and a new login is never \
-         delayed."
+        "What get_token raised before says why: invalid_code means that the user has to log in again, and Access Denied \
+         ends after ten minutes. A later request tries again by itself, and a new login is never delayed."
     Unsupported "unsupported"
         "{} is not available in this build" Unchanged
         "Install a build of zoho-token-store that has it."

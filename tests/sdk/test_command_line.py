@@ -277,11 +277,13 @@ def test_logout_of_some_rows(command_line, zoho, ada, bob):
     assert report["failed"] == {
         "1": f"{host} has refused. It may be revoked already",
         "2": f"{host} has refused. It may be revoked already",
-        "3": "the SDK does not know its API domain: give --api-domain and --accounts-url",
+        "3": "the SDK does not know its API domain: give it as --api-domain, with --accounts-url",
     }
     assert (report["revoked"], report["deleted"]) == ([], ["4"])
     assert stderr.startswith("Error: 3 rows could not be logged out, and are kept.\n  row 1 (")
-    assert stderr.endswith('\nFix: Try again. If the token is revoked already, run "zoho-token-store delete ID".\n')
+    assert stderr.endswith(
+        '\nFix: Try again later. If you know that the token is revoked, run "zoho-token-store delete ID".\n'
+    )
     assert [row["id"] for row in command_line.rows()] == ["1", "2", "3", *ids[4:]]
 
 
@@ -353,10 +355,10 @@ def test_refreshes_that_fail(command_line, zoho, ada, bob):
     assert report["refreshed"] == ["1"]
     assert report["failed"].keys() == {"2", "3", "4"}
     assert "invalid_code" in report["failed"]["2"]
-    assert report["failed"]["3"] == "the SDK does not know its API domain: give --api-domain and --accounts-url"
+    assert report["failed"]["3"] == "the SDK does not know its API domain: give it as --api-domain, with --accounts-url"
     assert "invalid_code" in report["failed"]["4"]  # the row has no API domain, so the given one is asked
     assert stderr.startswith("Error: 3 rows could not be refreshed.\n  row 2 (")
-    assert '\nFix: Run "zoho-token-store status" to see since when.' in stderr
+    assert "\nFix: If Zoho answers invalid_code, the user has to log in again." in stderr
     assert zoho.refreshes == 3
     # Without an address there is no request. If everything fails, it is the same report.
     stdout, stderr = command_line.run("refresh", "--json", "3", "4", status=1)

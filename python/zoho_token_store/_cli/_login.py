@@ -181,7 +181,8 @@ def _fail_not_saved(error: StoreError) -> NoReturn:
 
 
 _HINTS = {
-    "invalid_client": "Check --client-id. A client is known in its own data centre only: give another --data-centre.",
+    "invalid_client": "Check --client-id and the client secret. A client is known in its own data centre only: "
+    "give another --data-centre.",
     "invalid_client_secret": "Check the client secret. Some clients have another one in each data centre.",
     "invalid_redirect_uri": "Give --redirect-url, exactly as the client has it in Zoho's API console.",
     "Access Denied": "Wait ten minutes: Zoho grants 10 tokens in ten minutes.",

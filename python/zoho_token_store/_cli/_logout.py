@@ -163,5 +163,5 @@ def _fail_not_revoked(records: Iterable[Record], reasons: dict[str, str]) -> NoR
     number = _format.count(len(rows), "row")
     raise _terminal.Failure(
         f"{number} could not be logged out, and {'is' if len(rows) == 1 else 'are'} kept.\n  " + "\n  ".join(rows),
-        f'Try again. If the token is revoked already, run "{PROGRAM} delete ID".',
+        f'Try again later. If you know that the token is revoked, run "{PROGRAM} delete ID".',
     )

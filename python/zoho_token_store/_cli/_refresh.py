@@ -8,7 +8,7 @@ import click
 from zoho_token_store._native import CustomStoreSQLite, Record
 
 from . import _format, _sdk, _tables, _terminal
-from ._group import PROGRAM, Database, administration, complete_id, find_row, json_option
+from ._group import Database, administration, complete_id, find_row, json_option
 
 if TYPE_CHECKING:
     from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter
@@ -85,7 +85,8 @@ def refresh(  # noqa: PLR0913 - one argument per option
         number = _format.count(len(failed), "row")
         raise _terminal.Failure(
             f"{number} could not be refreshed.\n  " + "\n  ".join(lines),
-            f'Run "{PROGRAM} status" to see since when. If Zoho answers invalid_code, the user has to log in again.',
+            "If Zoho answers invalid_code, the user has to log in again. Otherwise mend the cause, and try "
+            "again later.",
         )
 
 

@@ -172,7 +172,7 @@ def environment_of(sdk: Sdk, record: Record, given: "DataCenter.Environment | No
         return given
     if not domain:
         return "it has no API domain: give --data-centre"
-    return "the SDK does not know its API domain: give --api-domain and --accounts-url"
+    return "the SDK does not know its API domain: give it as --api-domain, with --accounts-url"
 
 
 class Refusal(NamedTuple):

@@ -52,7 +52,8 @@ pub fn remaining(row: &Row, now: i64, lead: i64) -> Remaining {
 pub fn is_same_login(asked: Token<'_>, row: Option<Token<'_>>) -> bool {
     let secret = if asked.has(Field::RefreshToken) { Field::RefreshToken } else { Field::GrantToken };
     row.is_some_and(|row| {
-        [Field::UserName, Field::ClientId, secret].into_iter().all(|field| asked.get(field) == row.get(field))
+        let differs = |field| asked.has(field) && row.has(field) && asked.get(field) != row.get(field);
+        asked.get(secret) == row.get(secret) && !differs(Field::UserName) && !differs(Field::ClientId)
     })
 }
 
@@ -85,6 +86,7 @@ mod tests {
             ("refused", asked, Some("user_name=ada client_id=c refresh_token=r"), true),
             ("a new login", asked, Some("user_name=ada client_id=c refresh_token=r2"), false),
             ("a new client", asked, Some("user_name=ada client_id=d refresh_token=r"), false),
+            ("the user is known now", redeemed, Some("user_name=ada client_id=c grant_token=g"), true),
             ("another user", asked, Some("user_name=bob client_id=c refresh_token=r"), false),
             ("no refresh token any more", asked, Some("user_name=ada client_id=c grant_token=g"), false),
             ("deleted", asked, None, false),

@@ -3,11 +3,13 @@
 import html
 import re
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 import pytest
 import requests
+from zoho_token_store import CustomStoreSQLite
 from zoho_token_store.testing import ZohoStandIn
 
 from .conftest import EXAMPLES, HOUR_SECONDS, TIMEOUT_SECONDS
@@ -123,6 +125,93 @@ def test_rejected_logins(workspace, zoho, ada, windows):
     log_in(window, ada)
     zoho.revoke_user(ada)
     workspace.let_an_hour_pass()
+    window.open()
+    assert "Your login is no longer valid." in window.page.text
+    log_in(window, ada)
+
+
+def test_while_zoho_does_not_refresh(workspace, zoho, ada, windows):
+    """Denials, back-off and an outage end no login. The page says when to try again, and then it works."""
+    _, url = workspace.serve(*FLASK, 0)
+    window = windows(url)
+    log_in(window, ada)
+    workspace.let_an_hour_pass()
+    zoho.deny_next(2)
+    for _ in range(2):
+        window.open()
+        assert (window.page.status_code, "Please try again later." in window.page.text) == (503, True)
+    window.open()  # the store backs off
+    seconds = window.page.headers["Retry-After"]
+    assert (window.page.status_code, f"Please try again in {seconds} s." in window.page.text) == (503, True)
+    assert (zoho.token_calls, zoho.denials) == (3, 2)
+    time.sleep(int(seconds))
+    window.follow("again")
+    assert window.user() == (ada.name, "1001")
+
+    zoho.stop()
+    window.open()
+    assert (window.page.status_code, "no longer valid" in window.page.text) == (503, False)
+    zoho.start()
+    window.follow("again")
+    assert window.user() == (ada.name, "1001")
+    assert zoho.logins == 1
+
+
+def test_a_logout_that_zoho_does_not_confirm(workspace, zoho, ada, windows):
+    """The row is kept until the token is revoked. Two browsers of a user can log out."""
+    _, url = workspace.serve(*FLASK, 0)
+    window, second = windows(url), windows(url)
+    for each in (window, second):
+        log_in(each, ada)
+    zoho.fail_next(status=503, target="revoke")
+    window.press("Log out")
+    assert (window.page.status_code, "you are still logged in" in window.page.text) == (503, True)
+    assert workspace.rows() == [("1", ada.name)]
+    window.follow("again")
+    assert window.user() == (ada.name, "1001")
+
+    zoho.fail_next(status=200, body={"error": "invalid_code"}, target="revoke")
+    window.press("Log out")
+    assert "Zoho has not revoked" in window.page.text
+    assert workspace.rows() == [("1", ada.name)]
+    window.open()
+    assert window.user() is None
+    log_in(window, ada)
+
+    second.open()
+    window.press("Log out")
+    assert (window.user(), workspace.rows(), zoho.revocations) == (None, [], 1)
+    second.press("Log out")
+    assert (second.page.status_code, second.user()) == (200, None)
+
+
+def test_a_refused_access_token(workspace, zoho, ada, windows):
+    """A refused access token is replaced. If the user has revoked everything, the login is over."""
+    _, url = workspace.serve(*FLASK, 0)
+    window = windows(url)
+    log_in(window, ada)
+    zoho.fail_next(status=401, body={"code": "INVALID_TOKEN", "message": "invalid oauth token"}, target="api")
+    window.open()
+    assert (window.user(), zoho.refreshes) == ((ada.name, "1001"), 1)
+    zoho.revoke_user(ada)
+    window.open()
+    assert "Your login is no longer valid." in window.page.text
+    log_in(window, ada)
+
+
+def test_a_data_centre_that_is_not_configured(workspace, ada, windows):
+    """A row of an unknown data centre gets a page that says so, and a deleted row a new login."""
+    _, url = workspace.serve(*FLASK, 0)
+    window = windows(url)
+    log_in(window, ada)
+    with CustomStoreSQLite(workspace.database) as store:
+        [token] = store.get_tokens()
+        token.set_api_domain("https://www.zohoapis.example")
+        store.save_token(token)
+    window.open()
+    assert (window.page.status_code, "is not configured" in window.page.text) == (503, True)
+    with CustomStoreSQLite(workspace.database) as store:
+        store.delete_tokens()
     window.open()
     assert "Your login is no longer valid." in window.page.text
     log_in(window, ada)

@@ -20,6 +20,14 @@ around it, the program gets the SIGTERM of `docker stop`.
 It needs no client and no refresh token: they are in the rows, and so is the API domain, which tells the SDK the data
 centre. A program that makes requests all the time can do without a scheduler: `refresh_ahead=300`. With cron, the
 command `zoho-token-store refresh --within 10m` is enough.
+
+The SDK must know the API domain of a row, which is so with all data centres of Zoho. To try the program against the
+stand-in, or another server of your own, name the server at the beginning of `main`:
+
+    store = CustomStoreSQLite("zohooauth.db")
+    Initializer.initialize(environment=zoho.environment(), token=store.get_tokens()[0], store=store)
+
+In another process than the stand-in's, the environment is `DataCenter.Environment(url, url + "/oauth/v2/token", url)`.
 """
 
 import argparse
@@ -29,9 +37,12 @@ import signal
 import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 
 from zoho_token_store import CustomStoreSQLite, TokenStoreBase
+from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
+DATABASE = Path("zohooauth.db")
 # More than twice the pause between two rounds. So a token is tried at least twice before it expires.
 WITHIN = timedelta(minutes=10)
 
@@ -43,9 +54,12 @@ def run_round(store: TokenStoreBase, timeout: float) -> bool:
     signal.setitimer(signal.ITIMER_REAL, timeout, timeout)
     try:
         result = store.refresh(WITHIN)
-    except Exception:
-        # Such as: Zoho is down, or the disk is full. The next round tries again.
-        log.exception("this round has failed")
+    except SDKException as error:
+        # No row could be refreshed, such as while Zoho is down. The next round tries again.
+        log.error("this round has failed: %s", error.cause or error)  # noqa: TRY400 - the traceback says no more
+        return False
+    except TimeoutError as error:
+        log.error("this round has failed: %s", error)  # noqa: TRY400 - `give_up` may come at any moment
         return False
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -73,11 +87,16 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS", help="(default: %(default)s)")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("SDKLogger").setLevel(logging.CRITICAL)  # the result of `refresh` has the reasons
+    # The result of `refresh` has the reasons, so these two need not log them, too.
+    logging.getLogger("SDKLogger").setLevel(logging.CRITICAL)
+    logging.getLogger("zoho_token_store").setLevel(logging.ERROR)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     signal.signal(signal.SIGALRM, give_up)
-    with CustomStoreSQLite("zohooauth.db") as store:
+    if not DATABASE.is_file():
+        # A store would make an empty file, and this program would do nothing without a word.
+        sys.exit(f"keep_fresh: there is no token database {DATABASE.absolute()}. Start the program in its folder.")
+    with CustomStoreSQLite(DATABASE) as store:
         if options.once:
             sys.exit(not run_round(store, options.timeout))
         log.info("started")

@@ -72,6 +72,26 @@ def test_a_round_with_a_failure(workspace, zoho, ada):
     assert refreshed_rows(workspace) == ["2"]
 
 
+def test_a_round_in_which_nothing_works(workspace, zoho, ada):
+    """With one user, every failure is one of all rows. The log has one line about it."""
+    save(workspace, zoho, ada)
+    zoho.fail_next(1, status=200, body={"error": "invalid_code"})
+    status, printed = run_once(workspace)
+    [line] = printed.splitlines()
+    assert status == 1
+    assert "ERROR keep_fresh: this round has failed: refresh: " in line
+    assert "INVALID TOKEN ERROR - invalid_code" in line
+
+
+@pytest.mark.parametrize("options", [("--once",), ROUND_AFTER_ROUND])
+def test_a_folder_without_a_database(workspace, options):
+    """The program names the path, and makes no file."""
+    process, log = workspace.start(KEEP_FRESH, *options)
+    assert process.wait(TIMEOUT_SECONDS) == 1
+    assert log.read_text(encoding="utf-8").startswith(f"keep_fresh: there is no token database {workspace.database}.")
+    assert not workspace.database.exists()
+
+
 def test_rounds_go_on_after_a_failure_and_end_at_sigterm(workspace, zoho, ada):
     """While Zoho is down, every round fails. Afterwards the row is refreshed once."""
     save(workspace, zoho, ada)
@@ -108,5 +128,5 @@ def test_zoho_does_not_answer(workspace, zoho, ada):
     zoho.fail_next(hang=FOR_EVER)
     process, log = workspace.start(KEEP_FRESH, *ROUND_AFTER_ROUND, "--timeout", 1)
     wait_until(lambda: refreshed_rows(workspace) == ["1", "2"], log)
-    workspace.wait_for(process, log, "row 1: .*timed out")
+    workspace.wait_for(process, log, "row 1: .*Timeout")
     workspace.stop(process)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import re
+from pathlib import Path
 
 import pytest
 from own_process import in_own_process
 from support import login, run_python, token
 from zoho_token_store import CustomStoreInMemory
+from zoho_token_store.testing import ZohoStandIn
+from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
+from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
+
+TROUBLESHOOTING = Path(__file__).parent.parent / "docs" / "troubleshooting.md"
 
 
 def test_a_library_does_not_write_to_stderr_by_itself():
@@ -42,6 +49,34 @@ def test_failed_saves_are_counted_when_the_log_is_off():
     assert (finding.code, finding.severity, finding.ids) == ("failed-saves", "warning", [])
     assert finding.message.startswith("3 saves failed")
     assert finding.message.endswith("the last one with invalid-argument")
+
+
+class UnableToSave(CustomStoreInMemory):
+    def save_token(self, _token):
+        raise OSError("planted: the save fails")
+
+
+@in_own_process
+def test_the_filter_that_repairs_a_log_call_of_the_sdk():
+    """The SDK logs a failed save with an argument too many. A filter that reads the text then fails the request."""
+    lines = []
+    handler = logging.Handler()
+    handler.addFilter(lambda record: lines.append(record.getMessage()) or True)
+    handler.emit = lambda _: None
+    logging.getLogger().addHandler(handler)
+    _, chapter = TROUBLESHOOTING.read_text(encoding="utf-8").split("### A broken log call of the SDK")
+    [repair] = re.findall(r"^```python\n(.*?)^```$", chapter, re.DOTALL | re.MULTILINE)
+    with ZohoStandIn() as zoho:
+
+        def initialize():
+            user = OAuthToken(zoho.client_id, zoho.client_secret, refresh_token=zoho.refresh_token("ada@example.com"))
+            Initializer.initialize(zoho.environment(), user, store=UnableToSave())
+
+        with pytest.raises(TypeError, match="not all arguments converted"):
+            initialize()
+        exec(repair, {"logging": logging})
+        initialize()
+    assert "Exception in saving tokens: planted: the save fails" in lines
 
 
 def test_an_id_that_no_row_has_leaves_a_line(caplog):

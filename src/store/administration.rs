@@ -57,7 +57,7 @@ impl Store {
 
     /// Writes without changing anything. Fails where a save would fail: a read-only file, a full disk, a lock.
     pub fn try_to_write(&self) -> Result<()> {
-        // A lease without a holder. SQLite writes the pages that it changes, though they end as they were.
+        // A lease without a holder. A transaction that changes nothing would write nothing, even to a full disk.
         let lease = Lease { owner: String::new(), until: 0 };
         self.write(|transaction| {
             transaction.acquire_lease(WRITE_CHECK, &lease)?;

@@ -437,7 +437,7 @@ impl Save {
         lease_failed: &mut bool,
     ) -> Result<Saved> {
         let mut saved = match &self.asked {
-            Some(asked) if !self.is_login_unchanged(transaction, asked)? => {
+            Some(asked) if !is_login_unchanged(transaction, asked)? => {
                 Saved { id: asked.id().to_owned(), has_new_access_token: true, is_superseded: true }
             }
             _ => upsert(transaction, self.token.token(), self.now, location)?,
@@ -449,11 +449,12 @@ impl Save {
         }
         Ok(saved)
     }
+}
 
-    fn is_login_unchanged(&self, transaction: &dyn Transaction, asked: &Row) -> Result<bool> {
-        let row = transaction.by_key(Key::Id, asked.id())?.pop();
-        Ok(refresh_ahead::is_same_login(asked.token(), row.as_ref().map(Row::token)))
-    }
+/// Does the row still have the login that was refreshed?
+fn is_login_unchanged(transaction: &dyn Transaction, asked: &Row) -> Result<bool> {
+    let row = transaction.by_key(Key::Id, asked.id())?.pop();
+    Ok(refresh_ahead::is_same_login(asked.token(), row.as_ref().map(Row::token)))
 }
 
 /// The result of saving a token.

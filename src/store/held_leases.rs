@@ -11,7 +11,6 @@ use super::deadline::Deadline;
 use super::error::Error;
 use super::lock_order::{Ordered, Rank};
 use super::{KeyedLease, Store, fork};
-use crate::domain::Row;
 use crate::domain::backoff::RefreshFailures;
 use crate::domain::lease::{Lease, LeaseKey, Requester, Settings};
 use crate::domain::refresh_ahead;
@@ -28,20 +27,12 @@ pub struct Acquired {
     number: u64,
 }
 
-/// What is refreshed under a lease.
-#[derive(Clone, Default)]
-pub(super) struct Subject {
-    /// Names the credentials ([`crate::domain::backoff::fingerprint`]).
-    pub(super) fingerprint: String,
-    /// The row, if the credentials are its own.
-    pub(super) row: Option<Row>,
-}
-
 /// A lease that this process holds.
 pub(super) struct HeldLease {
     pub(super) key: LeaseKey,
     pub(super) lease: Lease,
-    pub(super) subject: Subject,
+    /// Names the credentials that are being refreshed ([`crate::domain::backoff::fingerprint`]).
+    pub(super) fingerprint: String,
     /// Identifies the call that the lease was acquired for.
     pub(super) call: usize,
     /// False if the store could not be written when it was acquired. Then it counts in this process alone.
@@ -153,7 +144,7 @@ impl HeldLeases {
     }
 
     /// Adds a lease that was acquired just now. `now` is the clock by which it expires.
-    pub(super) fn add(&self, key: LeaseKey, lease: Lease, subject: Subject, call: usize, now: i64) -> Acquired {
+    pub(super) fn add(&self, key: LeaseKey, lease: Lease, fingerprint: String, call: usize, now: i64) -> Acquired {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         self.acquired.fetch_add(1, Ordering::Relaxed);
         let acquired = Acquired { key: key.clone(), is_new: true, problem: None, number };
@@ -161,7 +152,7 @@ impl HeldLeases {
             // An expired lease belongs to nobody, whatever became of its refresh.
             leases.retain(|held| held.lease.until > now && held.key != key);
             let acquired_at = Instant::now();
-            leases.push(HeldLease { key, lease, subject, call, is_stored: true, acquired_at, number });
+            leases.push(HeldLease { key, lease, fingerprint, call, is_stored: true, acquired_at, number });
         });
         acquired
     }
@@ -171,7 +162,7 @@ impl HeldLeases {
         &self,
         key: LeaseKey,
         lease: Lease,
-        subject: Subject,
+        fingerprint: String,
         call: usize,
         now: i64,
         problem: &Error,
@@ -185,7 +176,7 @@ impl HeldLeases {
             let acquired = Acquired { key: key.clone(), is_new: true, problem: Some(problem.clone()), number };
             let acquired_at = Instant::now();
             leases.retain(|held| held.key != key);
-            leases.push(HeldLease { key, lease, subject, call, is_stored: false, acquired_at, number });
+            leases.push(HeldLease { key, lease, fingerprint, call, is_stored: false, acquired_at, number });
             self.acquired.fetch_add(1, Ordering::Relaxed);
             Some(acquired)
         })
@@ -316,11 +307,7 @@ impl Store {
                     if has_failed && record.is_none() && !settings.longest_backoff.is_zero() {
                         let seen = transaction.lease(held.key.as_str())?;
                         let now = seen.now.unwrap_or_else(|| held.now(settings));
-                        *record = Some(RefreshFailures::after_another(
-                            seen.failures.as_ref(),
-                            &held.subject.fingerprint,
-                            now,
-                        ));
+                        *record = Some(RefreshFailures::after_another(seen.failures.as_ref(), &held.fingerprint, now));
                     }
                     transaction.release_lease(held.key.as_str(), &held.lease.owner)?;
                     if let Some(record) = record {

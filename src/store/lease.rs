@@ -9,11 +9,11 @@ use std::time::Duration;
 use super::backend::{Durability, Snapshot};
 use super::deadline::Deadline;
 use super::error::{Error, Result, describe_id};
-use super::held_leases::{Acquired, HeldLease, HeldLeases, Subject};
+use super::held_leases::{Acquired, HeldLease, HeldLeases};
 use super::{Found, KeyedLease, Saved, Store, present};
 use crate::domain::backoff::{self, RefreshFailures};
 use crate::domain::lease::{self, Decision, Lease, LeaseKey, Requester, Settings};
-use crate::domain::{Key, Row, Token, identity, refresh_ahead};
+use crate::domain::{Key, Row, Token, identity};
 
 /// What a requester looks for.
 #[derive(Clone, Copy)]
@@ -87,7 +87,7 @@ struct View {
     decision: Option<(Decision, LeaseKey)>,
     lease: Option<Lease>,
     failures: Option<RefreshFailures>,
-    subject: Subject,
+    fingerprint: String,
     /// The time by the clock that leases expire by.
     lease_now: i64,
     problem: Option<Error>,
@@ -205,11 +205,11 @@ impl Store {
     /// Acquires a lease that counts in this process alone, because of the error `unwritable` (rule 1). `view` has the
     /// decision to acquire one.
     fn acquire_unstored(&self, view: View, request: &Request<'_>, unwritable: Error) -> Result<Attempt> {
-        let View { found, decision, subject, lease_now, .. } = view;
+        let View { found, decision, fingerprint, lease_now, .. } = view;
         let Some((_, key)) = decision else { return Ok(Attempt { found, outcome: Outcome::NoLease(unwritable) }) };
         let until = lease_now.saturating_add(self.leases.settings.length_ms());
         let lease = Lease { owner: request.requester.owner().to_owned(), until };
-        let acquired = self.leases.add_unstored(key, lease, subject, request.call, lease_now, &unwritable);
+        let acquired = self.leases.add_unstored(key, lease, fingerprint, request.call, lease_now, &unwritable);
         // Its holder may have released an earlier one since the row was read, so the row is read again (rule 5).
         let mut view = View::default();
         let read = self.read(|rows| {
@@ -255,16 +255,14 @@ impl Store {
         let (lease, failures) = (view.lease.as_ref(), view.failures.as_ref());
         let decision = lease::decide(token, lease, failures, requester, times, self.leases.settings);
         if decision != Decision::Serve {
-            let row = view.found.as_ref().map(|found| &found.0);
-            let row = row.filter(|row| refresh_ahead::is_same_login(row.token(), Some(token))).cloned();
-            view.subject = Subject { fingerprint: backoff::fingerprint(token), row };
+            view.fingerprint = backoff::fingerprint(token);
         }
         view.decision = Some((decision, key));
         Ok(view)
     }
 
     fn attempt(&self, view: View, call: usize) -> Attempt {
-        let View { found, decision, lease, failures, subject, lease_now, problem } = view;
+        let View { found, decision, lease, failures, fingerprint, lease_now, problem } = view;
         let outcome = match (decision, problem, lease) {
             (None | Some((Decision::Serve, _)), ..) => Outcome::Serve,
             (_, Some(problem), _) => Outcome::NoLease(problem),
@@ -276,7 +274,7 @@ impl Store {
                 Outcome::BackOff(error, left)
             }),
             (Some((Decision::Acquire, key)), _, Some(lease)) => {
-                Outcome::Refresh(self.leases.add(key, lease, subject, call, lease_now))
+                Outcome::Refresh(self.leases.add(key, lease, fingerprint, call, lease_now))
             }
             (Some((Decision::Refresh, key)), ..) => Outcome::Refresh(self.leases.reassign(key, call)),
             (Some((Decision::Wait, key)), _, Some(lease)) => Outcome::Wait(key, lease, lease_now),
@@ -288,8 +286,6 @@ impl Store {
     /// Saves like [`Store::save`]. If the token has a new access token, the same transaction releases the leases of
     /// `owner` (rule 10), or only those of `call` if it is given. A token that was only found and saved again releases
     /// nothing. Returns the row's id, and the keys of the released leases.
-    ///
-    /// Saves nothing if `call` has refreshed a row that is gone, or that has another login now (rule 12).
     pub fn save_and_release(
         &self,
         token: Token<'_>,
@@ -302,7 +298,7 @@ impl Store {
     }
 
     /// Saves the answer to a refresh of the row `asked`, like [`Store::save_and_release`]. Saves nothing, and returns
-    /// `None`, if the row is gone, or has another login now ([`refresh_ahead::is_same_login`]).
+    /// `None`, if the row is gone, or has another login now ([`crate::domain::refresh_ahead::is_same_login`]).
     pub fn save_refreshed(
         &self,
         token: Token<'_>,
@@ -323,14 +319,10 @@ impl Store {
         call: Option<usize>,
         asked: Option<&Row>,
     ) -> Result<(Saved, Vec<LeaseKey>)> {
-        let mut refreshed = None;
         let held: Vec<KeyedLease> = self.leases.with(|leases| {
             let matches = |held: &&HeldLease| held.lease.owner == owner && call.is_none_or(|call| call == held.call);
-            // The save of `get_token` has the answer of Zoho. Another save may be a new login.
-            refreshed = call.and_then(|_| leases.iter().find(matches)?.subject.row.clone());
             leases.iter().filter(matches).map(|held| (held.key.clone(), held.lease.clone())).collect()
         });
-        let asked = asked.or(refreshed.as_ref());
         let mut lease_failed = false;
         let mut saved = self.save_releasing(token, now, &held, asked, &mut lease_failed);
         if lease_failed && saved.is_err() {

@@ -335,13 +335,6 @@ mod rules {
         case.store.save(token("id=1 refresh_token=r"), NOW).unwrap();
         assert_eq!(save(&before), Some(0), "the same login");
         assert_eq!(asked().get(Field::AccessToken), Some("new"));
-        // The lease of the call knows the row, too.
-        case.store.save(token("id=1 access_token=old expiry_time=1"), NOW).unwrap();
-        acquired(case.try_acquire_id("1", &me()));
-        case.store.save(token("id=1 refresh_token=r2"), NOW).unwrap();
-        let answer = token("id=1 client_id=c refresh_token=r access_token=newer expiry_time=1795303600000");
-        assert_eq!(case.store.save_and_release(answer, NOW, me().owner(), Some(1)).unwrap().1.len(), 1);
-        assert_eq!([asked().get(Field::RefreshToken), asked().get(Field::AccessToken)], [Some("r2"), Some("old")]);
         case.store.delete(Some("1")).unwrap();
         assert_eq!(save(&before), None, "deleted");
         assert_eq!(case.store.count().unwrap(), 0);

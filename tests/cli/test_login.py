@@ -84,7 +84,11 @@ def test_an_sdk_that_cannot_be_imported(database):
     assert refused.returncode == 1
 
 
-@pytest.mark.parametrize("content", [None, b"", b" \n", b"planted secret", b"planted\nsecret", b"\xff", b"\0"])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b" \n", b"planted secret", b"planted\nsecret", b"\xff", b"\0"],
+    ids=["missing", "empty", "blank", "two words", "two lines", "no UTF-8", "NUL"],
+)
 def test_a_file_without_a_secret(run, path, tmp_path, content):
     """A file that is missing, or that does not have just one word, is an error. Its content is not shown."""
     file = tmp_path / "secret"

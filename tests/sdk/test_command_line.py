@@ -170,7 +170,7 @@ def test_zoho_cannot_be_reached(command_line, zoho, ada):
     for failure, expected in (
         ({"drop": True}, "cannot be reached (ConnectionError)"),
         ({}, "has not answered as Zoho does"),
-        ({"body": {"error": "1000.secret.made-up 4711"}}, "has not answered as Zoho does"),
+        ({"body": {"error": "1000.a-made-up.echo 4711"}}, "has not answered as Zoho does"),
     ):
         zoho.fail_next(**failure)
         error, hint = error_and_hint(command_line.login(code, status=1)[1])

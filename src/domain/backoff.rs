@@ -1,11 +1,11 @@
 //! Back-off: after refreshes that failed one after the other, how long the next one has to wait (`docs/lease.md`, rule
 //! 15). Zoho denies every refresh for minutes after too many, so a refresh that cannot succeed only prolongs an outage.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::digest;
 use super::token::{Field, Token};
 
 /// The refreshes of one token that have failed, one after the other.
@@ -25,9 +25,9 @@ pub struct RefreshFailures {
 /// single failure is often a broken connection.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 
-/// A clock may be corrected by this much. A failure further in the future was recorded by a wrong clock, and does not
-/// count.
-const CLOCK_TOLERANCE_MS: i64 = 1_000;
+/// A clock may be corrected by this much, and two readings of it differ a little. What lies further in the future was
+/// recorded by a wrong clock, and does not count.
+pub const CLOCK_TOLERANCE_MS: i64 = 1_000;
 
 /// Names the credentials of a token, without a secret: a SHA-256 of its client and its three tokens.
 ///
@@ -42,10 +42,7 @@ pub fn fingerprint(token: Token<'_>) -> String {
         digest.update(value.len().to_le_bytes());
         digest.update(value);
     }
-    digest.finalize().iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    digest::hex(digest)
 }
 
 impl RefreshFailures {
@@ -80,8 +77,8 @@ impl RefreshFailures {
 
     /// When the next refresh may begin, in milliseconds since the epoch. `None`: at once.
     ///
-    /// `token` is what would be refreshed, and `now` the time of the clock by which the failures were recorded. `longest`
-    /// is zero if back-off is off.
+    /// `token` is what would be refreshed, and `now` the time of the clock by which the failures were recorded.
+    /// `longest` is zero if back-off is off.
     #[must_use]
     pub fn next_attempt(&self, token: Token<'_>, now: i64, longest: Duration) -> Option<i64> {
         let delay = i64::try_from(self.delay(longest).as_millis()).unwrap_or(i64::MAX);

@@ -3,14 +3,13 @@
 //!
 //! The rules are in `docs/lease.md`. Each function names the rule that it implements.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::backoff::RefreshFailures;
-use super::expiry;
+use super::backoff::{CLOCK_TOLERANCE_MS, RefreshFailures};
 use super::token::{Field, Token};
+use super::{digest, expiry};
 
 /// The SDK (5 to 8) refreshes an access token that expires in less than this, in milliseconds
 /// (`OAuthToken.get_token`; `tests/sdk/test_flows.py` shows it).
@@ -19,10 +18,6 @@ pub const SDK_REFRESH_MARGIN_MS: i64 = 5_000;
 /// A find waits if the refresh will be due within this time, in milliseconds. The SDK reads the clock after the store
 /// does. Without the wait, it would refresh without a lease a token that was fresh a moment before.
 pub const DUE_SOON_MS: i64 = 200;
-
-/// A valid lease ends at most its length plus this time after now, in milliseconds. Two readings of the clock differ a
-/// little, and a clock may be corrected in between.
-const CLOCK_TOLERANCE_MS: i64 = 1_000;
 
 /// How long a requester still waits after the refresh that it waited for has failed, or after it found the store too
 /// busy to acquire a lease (rule 8).
@@ -66,7 +61,8 @@ impl Lease {
 
     /// Is the lease valid at `now`, for a store whose leases last `length` (both in milliseconds)?
     ///
-    /// It is not if it has expired, or if it ends so late that another clock must have set its end (rule 7).
+    /// It is not if it has expired, or if it ends so late that another clock must have set its end (rule 7): more than
+    /// its length and [`CLOCK_TOLERANCE_MS`] from now.
     #[must_use]
     pub const fn is_valid(&self, now: i64, length: i64) -> bool {
         now < self.until && self.until <= now.saturating_add(length).saturating_add(CLOCK_TOLERANCE_MS)
@@ -154,11 +150,7 @@ pub fn lease_key(token: Token<'_>, row: Option<&str>) -> Option<LeaseKey> {
     digest.update(client.len().to_le_bytes());
     digest.update(client);
     digest.update(secret);
-    let mut key = format!("{}:", field.name());
-    for byte in digest.finalize() {
-        let _ = write!(key, "{byte:02x}");
-    }
-    Some(LeaseKey(key))
+    Some(LeaseKey(format!("{}:{}", field.name(), digest::hex(digest))))
 }
 
 /// Will the SDK refresh this token when it gets it (rule 3)? This is the SDK's own test, restricted to refreshes that
@@ -217,9 +209,10 @@ impl Settings {
 
 /// Decides what to do for a requester (rules 3, 5, 6, 7, 15).
 ///
-/// `token` is the completed token. `lease` and `failures` are what is stored under its key. `now` is the SDK's clock,
-/// by which the token expires. For a refresh ahead of expiry it is as much later (rule 17). `lease_now` is the clock by which the lease expires: it is the same, unless the backend
-/// has a clock of its own. All times are in milliseconds.
+/// `token` is the completed token. `lease` and `failures` are what is stored under its key. `now` is the SDK's clock, by
+/// which the token expires. A refresh ahead of expiry passes a later time, at which the SDK itself would refresh (rule
+/// 17). `lease_now` is the clock by which the lease expires: it is the same, unless the backend has a clock of its own.
+/// All times are in milliseconds.
 #[must_use]
 pub fn decide(
     token: Token<'_>,

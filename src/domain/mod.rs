@@ -8,6 +8,7 @@
 pub mod backoff;
 pub mod check;
 pub mod data_centre;
+pub mod digest;
 pub mod expiry;
 pub mod id;
 pub mod identity;

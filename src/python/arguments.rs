@@ -11,6 +11,7 @@ use pyo3::types::{PyBool, PyDelta, PyString};
 
 use super::convert::{exception_name, type_name};
 use super::error::{Failure, invalid_argument};
+use crate::domain::lease::Settings;
 use crate::domain::look_alike::{LookAlike, look_alike};
 
 /// An argument with a default value. It tells an explicit `None` from an argument that was not given.
@@ -95,5 +96,39 @@ pub(super) fn idle_for(value: Option<&Bound<'_, PyAny>>) -> Result<Option<i64>, 
     match duration("idle_for", value)?.as_millis() {
         0 => Err(invalid_argument("idle_for is at least a millisecond: to delete all rows, call delete_tokens()")),
         milliseconds => Ok(Some(i64::try_from(milliseconds).unwrap_or(i64::MAX))),
+    }
+}
+
+/// The default of `refresh_lease`.
+const DEFAULT_REFRESH_LEASE: Duration = Duration::from_secs(10);
+
+/// The highest `refresh_ahead`. With more than the hour that an access token lives, each new one would be refreshed at
+/// once.
+const MAX_REFRESH_AHEAD: Duration = Duration::from_mins(30);
+
+/// The default of `refresh_backoff`.
+const DEFAULT_REFRESH_BACKOFF: Duration = Duration::from_secs(30);
+
+/// The arguments about refreshes that every constructor has.
+pub(super) struct RefreshArguments<'py> {
+    pub(super) lease: Given<'py>,
+    pub(super) ahead: Given<'py>,
+    pub(super) backoff: Given<'py>,
+}
+
+impl RefreshArguments<'_> {
+    pub(super) fn settings(&self) -> Result<Settings, Failure> {
+        let settings = Settings {
+            length: duration_or("refresh_lease", &self.lease, DEFAULT_REFRESH_LEASE)?,
+            ahead: duration_or("refresh_ahead", &self.ahead, Duration::ZERO)?,
+            longest_backoff: duration_or("refresh_backoff", &self.backoff, DEFAULT_REFRESH_BACKOFF)?,
+        };
+        if settings.ahead > MAX_REFRESH_AHEAD {
+            return Err(invalid_argument("refresh_ahead is at most 1800 s, because an access token lives for an hour"));
+        }
+        if settings.length.is_zero() && !settings.ahead.is_zero() {
+            return Err(invalid_argument("refresh_ahead needs a refresh_lease above 0"));
+        }
+        Ok(settings)
     }
 }

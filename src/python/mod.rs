@@ -13,6 +13,7 @@
 
 mod administration;
 mod arguments;
+mod base;
 mod clock;
 mod convert;
 mod dictionaries;
@@ -36,6 +37,8 @@ mod _native {
         schema_version,
     };
     #[pymodule_export]
+    use super::base::TokenStoreBase;
+    #[pymodule_export]
     use super::dictionaries::{token_from_dict, token_to_dict};
     #[pymodule_export]
     use super::error::error_codes;
@@ -46,11 +49,11 @@ mod _native {
     };
     #[pymodule_export]
     use super::refresh_wait::LeaseInfo;
+    #[pymodule_export]
+    use super::stores::CustomStoreList;
     #[cfg(feature = "sqlite")]
     #[pymodule_export]
     use super::stores::{CustomStoreInMemory, CustomStoreSQLite};
-    #[pymodule_export]
-    use super::stores::{CustomStoreList, TokenStoreBase};
 
     use super::{Bound, PyModule, PyModuleMethods, PyResult, error, fork, lease_guard};
 

@@ -10,12 +10,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use super::arguments::duration;
+use super::base::TokenStoreBase;
 use super::clock::now;
 use super::convert;
 use super::error::{Failure, invalid_argument};
 use super::lease_guard::{LeaseGuard, log_for, log_release_with_save};
 use super::refresh_wait::{caller, log_acquired};
-use super::stores::TokenStoreBase;
 use crate::domain::refresh_ahead::{self, Remaining};
 use crate::domain::{Field, Row};
 use crate::store::error::{Code, describe_id};
@@ -130,11 +130,7 @@ pub(super) fn save_refreshed(
             released.iter().try_for_each(|key| log_release_with_save(py, store, key))?;
             Ok(true)
         };
-        save().inspect_err(|failure| {
-            if let Failure::Store(error) = failure {
-                store.count_failed_save(error.code());
-            }
-        })
+        opened.count_if_failed(save())
     })
 }
 

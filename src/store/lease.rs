@@ -164,11 +164,7 @@ impl Store {
 
     fn acquire(&self, request: &Request<'_>, timeout: Duration) -> Result<Attempt> {
         let call = request.call;
-        let mut view = View::default();
-        self.read(|rows| {
-            view = self.view(rows, request)?;
-            Ok(())
-        })?;
+        let view = self.read_view(request)?;
         if view.problem.is_some() || !matches!(view.decision, Some((Decision::Acquire, _))) {
             return Ok(self.attempt(view, call));
         }
@@ -183,8 +179,7 @@ impl Store {
                     return Ok(());
                 }
                 if let (Some((Decision::Acquire, key)), None) = (&locked.decision, &locked.problem) {
-                    let until = locked.lease_now.saturating_add(self.leases.settings.length_ms());
-                    let lease = Lease { owner: request.requester.owner().to_owned(), until };
+                    let lease = self.new_lease(request, locked.lease_now);
                     transaction.acquire_lease(key.as_str(), &lease)?;
                     written = Some(lease.clone());
                     locked.lease = Some(lease);
@@ -207,27 +202,38 @@ impl Store {
     fn acquire_unstored(&self, view: View, request: &Request<'_>, unwritable: Error) -> Result<Attempt> {
         let View { found, decision, fingerprint, lease_now, .. } = view;
         let Some((_, key)) = decision else { return Ok(Attempt { found, outcome: Outcome::NoLease(unwritable) }) };
-        let until = lease_now.saturating_add(self.leases.settings.length_ms());
-        let lease = Lease { owner: request.requester.owner().to_owned(), until };
+        let lease = self.new_lease(request, lease_now);
         let acquired = self.leases.add_unstored(key, lease, fingerprint, request.call, lease_now, &unwritable);
         // Its holder may have released an earlier one since the row was read, so the row is read again (rule 5).
-        let mut view = View::default();
-        let read = self.read(|rows| {
-            view = self.view(rows, request)?;
-            Ok(())
-        });
-        match (acquired, &view.decision) {
-            (Some(acquired), Some((Decision::Refresh, _))) => {
-                return Ok(Attempt { found: view.found, outcome: Outcome::Refresh(acquired) });
+        let view = self.read_view(request);
+        let is_holder = view.as_ref().is_ok_and(|view| matches!(view.decision, Some((Decision::Refresh, _))));
+        match acquired {
+            Some(acquired) if is_holder => {
+                return Ok(Attempt { found: view?.found, outcome: Outcome::Refresh(acquired) });
             }
-            (Some(acquired), _) => drop(self.leases.remove(|held| held.is(&acquired))),
-            (None, _) => {}
+            Some(acquired) => drop(self.leases.remove(|held| held.is(&acquired))),
+            None => {}
         }
-        read?;
+        let view = view?;
         if matches!(view.decision, Some((Decision::Acquire, _))) {
             return Ok(Attempt { found: view.found, outcome: Outcome::NoLease(unwritable) });
         }
         Ok(self.attempt(view, request.call))
+    }
+
+    /// A lease for the requester, which begins at `now` by the clock that leases expire by.
+    fn new_lease(&self, request: &Request<'_>, now: i64) -> Lease {
+        let until = now.saturating_add(self.leases.settings.length_ms());
+        Lease { owner: request.requester.owner().to_owned(), until }
+    }
+
+    fn read_view(&self, request: &Request<'_>) -> Result<View> {
+        let mut view = View::default();
+        self.read(|rows| {
+            view = self.view(rows, request)?;
+            Ok(())
+        })?;
+        Ok(view)
     }
 
     fn view(&self, rows: &dyn Snapshot, request: &Request<'_>) -> Result<View> {

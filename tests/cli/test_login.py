@@ -103,7 +103,7 @@ def test_a_file_without_a_secret(run, path, tmp_path, content):
 
 
 def test_a_client_secret_that_is_missing(run, path, monkeypatch):
-    """Without a terminal nobody is asked. Two variables for one secret are refused."""
+    """Without a terminal there is no prompt. Two variables for one secret are refused."""
     monkeypatch.delenv("ZOHO_CLIENT_SECRET", raising=False)
     refused = run("login", *CODE, status=1)
     assert refused.stderr == (
@@ -220,7 +220,7 @@ def test_logout_asks(run, path):
     assert refused.stdout == ""
     refused = run("logout", "ada@example.com", status=1)
     assert "has 2 tokens of this user" in refused.stderr
-    refused = run("logout", "--all-of", "nobody@example.com", "--yes", status=1)
+    refused = run("logout", "--all-of", "unknown@example.com", "--yes", status=1)
     assert refused.stderr.startswith(f"Error: {path} has no tokens of this user. Nothing was changed.\n")
     with CustomStoreSQLite(path) as store:
         assert len(store) == 4

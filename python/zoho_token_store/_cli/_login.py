@@ -55,10 +55,7 @@ def login(  # noqa: PLR0913 - one argument per option
     refresh_token_file: str | None,
     redirect_url: str | None,
     no_user: bool,
-    data_centre: str | None,
-    environment: str | None,
-    api_domain: str | None,
-    accounts_url: str | None,
+    zoho: _sdk.Zoho,
     as_json: bool,
 ) -> None:
     """Redeem a grant code at Zoho, save the tokens, and print the row. This needs the SDK, which asks Zoho.
@@ -83,7 +80,6 @@ def login(  # noqa: PLR0913 - one argument per option
       zoho-token-store login --client-id 1000.ABC --grant - --data-centre eu
       zoho-token-store login --client-id 1000.ABC --refresh-token-file r.txt
     """  # noqa: D301 - see `cli`
-    zoho = _sdk.parse_zoho(data_centre, environment, api_domain, accounts_url)
     if (grant is None) == (refresh_token_file is None):
         raise click.UsageError("Give either --grant or --refresh-token-file.")
     if [grant, refresh_token_file, client_secret_file].count(STREAM) > 1:

@@ -37,10 +37,7 @@ def logout(  # noqa: PLR0913 - one argument per option
     token: str | None,
     user: str | None,
     keep_row: bool,
-    data_centre: str | None,
-    environment: str | None,
-    api_domain: str | None,
-    accounts_url: str | None,
+    zoho: _sdk.Zoho,
     as_json: bool,
     assume_yes: bool,
 ) -> None:
@@ -60,7 +57,6 @@ def logout(  # noqa: PLR0913 - one argument per option
       zoho-token-store logout 3
       zoho-token-store logout --all-of ada@example.com --yes
     """  # noqa: D301 - see `cli`
-    zoho = _sdk.parse_zoho(data_centre, environment, api_domain, accounts_url)
     if (token is None) == (user is None):
         raise click.UsageError("Give either TOKEN or --all-of USER.")
     with administration(database) as opened:

@@ -34,15 +34,12 @@ def _parse_within(_ctx: click.Context, _parameter: click.Parameter, text: str) -
 @_sdk.zoho_options
 @json_option
 @click.pass_obj
-def refresh(  # noqa: PLR0913 - one argument per option
+def refresh(
     database: Database,
     *,
     tokens: tuple[str, ...],
     within: float,
-    data_centre: str | None,
-    environment: str | None,
-    api_domain: str | None,
-    accounts_url: str | None,
+    zoho: _sdk.Zoho,
     as_json: bool,
 ) -> None:
     """Refresh the tokens that expire soon: all, or each TOKEN, an ID or a user with one token. This needs the SDK.
@@ -61,7 +58,6 @@ def refresh(  # noqa: PLR0913 - one argument per option
       zoho-token-store refresh
       zoho-token-store refresh --within 15m 3 4
     """  # noqa: D301 - see `cli`
-    zoho = _sdk.parse_zoho(data_centre, environment, api_domain, accounts_url)
     with administration(database) as opened:
         chosen = [find_row(opened, database, token) for token in tokens] if tokens else opened.records()
     records = {record.id: record for record in chosen}

@@ -3,6 +3,7 @@
 The import of the SDK takes 0.7 s, so it happens when a command calls `load`, and not with this module.
 """
 
+import functools
 import logging
 import re
 import sys
@@ -132,7 +133,25 @@ Command = Callable[..., None]
 
 
 def zoho_options(command: Command) -> Command:
-    """Add the options that say where Zoho is. `parse_zoho` reads them."""
+    """Add the options that say where Zoho is. The command gets them as one argument, `zoho`."""
+
+    @functools.wraps(command)
+    def with_zoho(
+        *arguments: Any,  # noqa: ANN401 - those of the command
+        data_centre: str | None,
+        environment: str | None,
+        api_domain: str | None,
+        accounts_url: str | None,
+        **options: Any,  # noqa: ANN401 - those of the command
+    ) -> None:
+        if (api_domain is None) != (accounts_url is None):
+            raise click.UsageError("--api-domain and --accounts-url go together.")
+        if api_domain is not None and (data_centre or environment):
+            raise click.UsageError(
+                "--api-domain and --accounts-url go neither with --data-centre nor with --environment."
+            )
+        command(*arguments, zoho=Zoho(data_centre, environment, api_domain, accounts_url), **options)
+
     options = (
         click.option("--data-centre", metavar="DC", help="us, eu, in, cn, au, jp, ca or sa."),
         click.option(
@@ -143,20 +162,10 @@ def zoho_options(command: Command) -> Command:
         click.option("--api-domain", metavar="URL", callback=_parse_url, help="The URL of another Zoho's API."),
         click.option("--accounts-url", metavar="URL", callback=_parse_url, help="The URL of its accounts server."),
     )
+    decorated: Command = with_zoho
     for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def parse_zoho(
-    data_centre: str | None, environment: str | None, api_domain: str | None, accounts_url: str | None
-) -> Zoho:
-    """Check how the options go together."""
-    if (api_domain is None) != (accounts_url is None):
-        raise click.UsageError("--api-domain and --accounts-url go together.")
-    if api_domain is not None and (data_centre or environment):
-        raise click.UsageError("--api-domain and --accounts-url go neither with --data-centre nor with --environment.")
-    return Zoho(data_centre, environment, api_domain, accounts_url)
+        decorated = option(decorated)
+    return decorated
 
 
 def environment_of(sdk: Sdk, record: Record, given: "DataCenter.Environment | None") -> "DataCenter.Environment | str":

@@ -201,7 +201,7 @@ def test_who_gets_the_secrets_of_a_row(path, domain, given, accounts):
         store.save_token(login("ada@example.com", api_domain=domain))
     database = Administration(path)
     sdk = _sdk.load()
-    zoho = _sdk.parse_zoho(*(given.get(name) for name in ("data_centre", "environment", "api_domain", "accounts_url")))
+    zoho = _sdk.Zoho(*(given.get(name) for name in ("data_centre", "environment", "api_domain", "accounts_url")))
     found = _sdk.environment_of(sdk, database.record("1"), zoho.load(sdk) if zoho.is_given() else None)
     database.close()
     assert (None if isinstance(found, str) else found.accounts_url.removesuffix("/oauth/v2/token")) == accounts

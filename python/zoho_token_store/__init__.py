@@ -14,6 +14,7 @@ from ._environment import data_centre_from_environment, token_from_environment
 from ._native import (
     CustomStoreInMemory,
     CustomStoreList,
+    CustomStorePostgreSQL,
     CustomStoreSQLite,
     Finding,
     LeaseInfo,
@@ -32,6 +33,7 @@ __all__ = [
     "CustomStore",
     "CustomStoreInMemory",
     "CustomStoreList",
+    "CustomStorePostgreSQL",
     "CustomStoreSQLite",
     "Finding",
     "LeaseInfo",

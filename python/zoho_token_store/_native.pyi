@@ -3,11 +3,12 @@
 Some docstrings name a section of the contract. That is `docs/contract.md` in the source distribution, which lists every
 promise of a store. One test suite checks these promises with every store class.
 
-In the examples, `store` is an open store with one row. Its id is `"1"`, and its user is `ada@example.com`. The classes
-`OAuthToken`, `UserSignature` and `SDKException` are the SDK's. A test runs every example.
+In the examples, `store` is an open store with one row. Its id is `"1"`, and its user is `ada@example.com`. `dsn` is the
+address of a PostgreSQL server, and `schema` the name of a schema that does not exist yet. The classes `OAuthToken`,
+`UserSignature` and `SDKException` are the SDK's. A test runs every example.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from os import PathLike
 from typing import Final, Literal, NoReturn, SupportsFloat, SupportsIndex, TypeAlias, final
@@ -50,6 +51,10 @@ _ErrorCode: TypeAlias = Literal[
     "io-error",
     "out-of-memory",
     "value-too-large",
+    "unreachable",
+    "access-denied",
+    "insecure-connection",
+    "wrong-database",
     "not-a-database",
     "damaged",
     "damaged-row",
@@ -241,6 +246,10 @@ class Finding:
           `"other-program"`.
         - Problems of the file, with severity `"warning"`: `"older-schema"`, `"permissions"`, `"no-wal"`,
           `"network-file-system"`.
+        - Problems of a database on a server, with severity `"error"`: `"wrong-database"`, `"missing-tables"`,
+          `"changed-tables"`, `"newer-schema"`.
+        - Problems of a server, with severity `"warning"`: `"clock-off"`, `"no-tls"`, `"read-only-server"`,
+          `"no-synchronous-commit"`, `"older-schema"`.
         - A problem of this process, with severity `"warning"`: `"failed-saves"`.
         - Problems of rows, with severity `"warning"`: `"duplicate"`, `"no-expiry"`, `"unreadable-expiry"`,
           `"far-expiry"`, `"no-refresh-token"`, `"refresh-failing"`, `"unusable"`, `"empty"`.
@@ -705,6 +714,106 @@ class CustomStoreSQLite(TokenStoreBase):
             >>> CustomStoreSQLite("zohooauth.db", refresh_lease=timedelta(seconds=15), busy_timeout=2.5).close()
         """
 
+class CustomStorePostgreSQL(TokenStoreBase):
+    """Tokens in a PostgreSQL database, for programs on any number of machines.
+
+    - One refresh per expiry holds across machines: the lease is a row of the database, and its end is judged by the
+      server's clock alone (lease, rules 4 to 9). All programs that use one schema should have the same `refresh_lease`.
+    - `save_token` returns after the server's commit. What a standby server has by then is up to the server (contract,
+      section 5).
+    - No find is answered from memory. So a token that one machine deletes is gone on all others at once.
+    - It needs PostgreSQL 13 or later, and works through a pooler such as pgbouncer in transaction mode: it uses no
+      prepared statements and no state of a session.
+    - An id has at most 1000 bytes (contract, section 12). Every other value may have a megabyte.
+    - If the clock of this machine is more than 2 s off the server's, the store writes one warning to the logger
+      `zoho_token_store`, and `check` reports `"clock-off"`: the SDK decides by the clock of its machine whether a token
+      has expired.
+    - The SDK's `TokenStore` has no asynchronous methods: a call blocks its thread, for at most `busy_timeout`. It
+      releases the GIL meanwhile.
+
+    A method can fail with these values of `StoreError.code`, besides those of `TokenStoreBase`:
+
+    - `"unreachable"`: the server could not be reached until `busy_timeout` was over. The message has the last cause.
+      Whether the last change was made is not known, and repeating it does no harm.
+    - `"access-denied"`: a wrong password, or missing rights.
+    - `"insecure-connection"`: TLS or the certificate of the server is not what `sslmode` asks for.
+    - `"wrong-database"`: the database or the schema does not exist, its tables are missing or not ours, or it is not in
+      UTF-8.
+    - `"read-only"`: the server is a read-only standby. Finds go on.
+
+    Example:
+        >>> with CustomStorePostgreSQL(dsn, schema=schema) as store:
+        ...     store.save_token(OAuthToken("1000.CLIENT", "made-up", refresh_token="1000.made.up"))
+        ...     len(store)
+        1
+    """
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        *,
+        schema: str | None = None,
+        connections: int = 4,
+        create: bool = True,
+        refresh_lease: timedelta | SupportsFloat = 10.0,
+        refresh_ahead: timedelta | SupportsFloat = 0.0,
+        refresh_backoff: timedelta | SupportsFloat = 30.0,
+        busy_timeout: timedelta | SupportsFloat = 5.0,
+        raise_on_missing_id: bool = True,
+        password: str | Callable[[], str] | None = None,
+        **libpq: str | int | None,
+    ) -> None:
+        """Connect to the database. Create the tables if they are missing.
+
+        Args:
+            dsn: A URL (`postgresql://user@host:port/database?sslmode=…`) or keywords (`"host=… dbname=…"`), as for
+                psql. A URL may also have `schema`. What it lacks comes from the environment (`PGHOST`, `PGUSER` …), and
+                the password from `PGPASSWORD` or from the password file (`~/.pgpass`).
+            schema: The schema with the tables. It is created with them. `None`: the first one of the user's search
+                path, which is `public` unless the server says otherwise.
+            connections: The most connections of a process: an `int`, at least 1. They are opened when they are needed.
+                A thread that finds none free waits for one.
+            create: Whether to create missing tables. If the user may not create tables, an administrator runs what
+                `zoho-token-store init --sql` prints.
+            refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
+                requester refreshes a token, the others wait, on all machines. If the refresh takes longer than the
+                lease, the others refresh the token themselves. Zoho answers in well under a second. `0` turns leases
+                off.
+            refresh_ahead: How much of a token's life is left when it is refreshed ahead of its expiry: a `timedelta` or
+                a number of seconds from 0 to 1800. `0`: there are no such refreshes. If a request of the SDK finds a
+                valid token with less than this left, it gets the token at once, and a background thread refreshes the
+                row. The SDK itself refreshes in the last 5 seconds, so a value up to 5 changes nothing (lease, rule
+                17).
+            refresh_backoff: The longest time between two refreshes of one token while they fail: a `timedelta` or a
+                number of seconds, not negative. From the second failure on, `get_token` raises `"refresh-failing"` for
+                1, 2, 4, … seconds at most this long, instead of asking Zoho. `0` turns this off (lease, rule 15).
+            busy_timeout: How long a call may take: a `timedelta` or a number of seconds, not negative. It covers the
+                wait for a free connection, connecting, and all attempts. A server that is down, restarts or fails over
+                is tried again until then.
+            raise_on_missing_id: Whether `find_token_by_id` raises if no row has the id. Otherwise it returns `None`.
+            password: The password, or a function without arguments that returns it. The function is called for each
+                new connection, in the thread that needs it, for passwords that expire. It must not use this store. The
+                message of its exception is not shown, because it may hold the password: the cause of the `SDKException`
+                (`"access-denied"`) has its name.
+            **libpq: Other connection parameters of libpq, such as `host`, `port`, `dbname`, `user`, `sslmode`,
+                `sslrootcert`, `target_session_attrs` or `connect_timeout`: a `str` or an `int`. They override `dsn`.
+                `None` counts as not given. Unlike libpq, `sslmode` is `"verify-full"` by default for a host that is not
+                this machine. `service` is not supported.
+
+        Raises:
+            ImportError: no Zoho CRM SDK is installed. The message names the packages that provide one.
+            SDKException: the store cannot be opened. `"invalid-argument"`: an argument has the wrong type or value, or
+                is not a connection parameter. The message names it, and repeats no value. `"unreachable"`,
+                `"access-denied"`, `"insecure-connection"`, `"wrong-database"`: see above. `"newer-schema"`: a newer
+                version of this library made the tables. They are left untouched.
+
+        Example:
+            >>> import os
+            >>> def read_password() -> str:
+            ...     return os.environ.get("MADE_UP_PASSWORD", "made-up")
+            >>> CustomStorePostgreSQL(dsn, schema=schema, password=read_password, connect_timeout=2).close()
+        """
+
 class CustomStoreInMemory(TokenStoreBase):
     """Tokens in a private SQLite database in memory, lost with the object. Also called `CustomStore`.
 
@@ -888,7 +997,7 @@ class Source:
     """The rows of a file, to import or to restore, for the command line."""
 
     @property
-    def kind(self) -> Literal["FileStore", "SQLite", "JSON Lines"]:
+    def kind(self) -> Literal["FileStore", "SQLite", "PostgreSQL", "JSON Lines"]:
         """The kind of the file."""
 
     @property
@@ -953,6 +1062,70 @@ def log_refresh_ahead(store: TokenStoreBase, row_id: str, reason: str | None) ->
     """Write what became of a refresh in the background. `reason` is given if it failed."""
 
 @final
+class StoreAddress:
+    """Where a store is: the path of a file, or the address of a database on a server.
+
+    Example:
+        >>> address = StoreAddress("zohooauth.db")
+        >>> address.is_file, address.has_password
+        (True, False)
+    """
+
+    def __new__(cls, address: str | PathLike[str]) -> Self:
+        """Read an address. Nothing is opened.
+
+        Args:
+            address: The path of a file, which is made absolute, or a text that begins with `postgresql://` or
+                `postgres://`. Such an address may end with `?schema=NAME`, and takes what it lacks from the environment
+                (`PGHOST`, `PGPASSWORD` …).
+
+        Raises:
+            StoreError: `"invalid-argument"`: it is neither. `"unsupported"`: this build has no such stores.
+        """
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is the path of a file."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it. It contains no secret."""
+
+    @property
+    def has_password(self) -> bool:
+        """Whether the address itself contains a password."""
+
+    @property
+    def lacks_password(self) -> bool:
+        """Whether no password is known: neither the address, nor the environment, nor `.pgpass` has one."""
+
+    def with_password(self, password: str) -> StoreAddress:
+        """Return the same address with this password."""
+
+class StoreAtAddress(TokenStoreBase):
+    """Tokens at any address, for the command line.
+
+    Example:
+        >>> with StoreAtAddress(StoreAddress("zohooauth.db")) as store:
+        ...     len(store)
+        1
+    """
+
+    def __init__(
+        self, address: str | PathLike[str] | StoreAddress, *, busy_timeout: timedelta | SupportsFloat = 5.0
+    ) -> None:
+        """Open the store. Create it if it is missing.
+
+        Args:
+            address: As for `StoreAddress`.
+            busy_timeout: The longest wait for other programs: a `timedelta` or a number of seconds, not negative.
+
+        Raises:
+            ImportError: no Zoho CRM SDK is installed.
+            SDKException: the store cannot be opened, with the codes of the class for this kind of address.
+        """
+
+@final
 class Administration:
     """A token database without the SDK, for the command line.
 
@@ -974,19 +1147,23 @@ class Administration:
     """
 
     def __new__(
-        cls, path: str | PathLike[str], *, make: bool = False, busy_timeout: timedelta | SupportsFloat = 5.0
+        cls,
+        address: str | PathLike[str] | StoreAddress,
+        *,
+        make: bool = False,
+        busy_timeout: timedelta | SupportsFloat = 5.0,
     ) -> Self:
-        """Open the database at `path`.
+        """Open the database at `address`.
 
         Args:
-            path: The file. A relative path is made absolute here.
-            make: Whether to create the file if it is missing.
-            busy_timeout: The longest wait for other programs that have locked the file: a `timedelta` or a number of
-                seconds, not negative.
+            address: As for `StoreAddress`.
+            make: Whether to create the file, or the tables on the server, if they are missing.
+            busy_timeout: The longest wait for other programs that have locked the database: a `timedelta` or a number
+                of seconds, not negative.
 
         Raises:
-            StoreError: with the codes of the constructor of `CustomStoreSQLite`. `"missing-file"` means that there is
-                no file and that `make` is false.
+            StoreError: with the codes of the constructors of `CustomStoreSQLite` and `CustomStorePostgreSQL`.
+                `"missing-file"` means that there is no file and that `make` is false.
         """
 
     @staticmethod
@@ -1117,16 +1294,22 @@ class Administration:
     def close(self) -> None:
         """Close the database."""
 
-def read_source(path: str | PathLike[str]) -> Source:
-    """Read the rows of a file, to import or to restore them. The file is not changed.
+def read_source(
+    address: str | PathLike[str] | StoreAddress, *, busy_timeout: timedelta | SupportsFloat = 5.0
+) -> Source:
+    """Read the rows of a file or of a server's database, to import or to restore them. Nothing is changed.
 
-    The file is a CSV file of an SDK's `FileStore`, a SQLite token database, or an export of this library.
+    A file is a CSV file of an SDK's `FileStore`, a SQLite token database, or an export of this library.
+
+    Args:
+        address: As for `StoreAddress`.
+        busy_timeout: The longest wait for a server: a `timedelta` or a number of seconds, not negative.
 
     Raises:
         StoreError: `"missing-file"`: there is no file. `"not-a-token-file"`, `"no-token-table"`, `"other-program"`: the
             file is of another kind. `"invalid-line"`, `"unfinished-line"`, `"incomplete-export"`, `"damaged"`: its
-            contents are wrong. `"changed-while-read"`:
-            another program wrote the file meanwhile.
+            contents are wrong. `"changed-while-read"`: another program wrote the file meanwhile. For a server, the
+            codes of the constructor of `CustomStorePostgreSQL`.
     """
 
 def read_stdin() -> Source:
@@ -1139,20 +1322,46 @@ def read_stdin() -> Source:
             contents are wrong.
     """
 
-def check(path: str | PathLike[str]) -> list[Finding]:
-    """Return the problems of the database at `path`, and change nothing.
+def init_sql() -> str:
+    """Return the statements that make the tables of a store on a server.
 
-    `TokenStoreBase.check` describes the problems. This function also checks a file that cannot be opened as a store.
+    They are for a user who may create tables, if the user of the programs may not.
+
+    Raises:
+        StoreError: `"unsupported"`: this build has no stores on a server.
+
+    Example:
+        >>> "CREATE TABLE" in init_sql()
+        True
+    """
+
+def check(
+    address: str | PathLike[str] | StoreAddress, *, busy_timeout: timedelta | SupportsFloat = 5.0
+) -> list[Finding]:
+    """Return the problems of the database at `address`, and change nothing.
+
+    `TokenStoreBase.check` describes the problems. This function also checks a database that cannot be opened as a
+    store.
+
+    Args:
+        address: As for `StoreAddress`.
+        busy_timeout: The longest wait for a server: a `timedelta` or a number of seconds, not negative.
 
     Raises:
         StoreError: `"missing-file"`: there is no file. `"permission-denied"`, `"io-error"`: it cannot be read.
     """
 
-def schema_version(path: str | PathLike[str]) -> int:
-    """Return the version of the schema of the database at `path`, and change nothing.
+def schema_version(
+    address: str | PathLike[str] | StoreAddress, *, busy_timeout: timedelta | SupportsFloat = 5.0
+) -> int:
+    """Return the version of the schema of the database at `address`, and change nothing.
 
     It is 0 for a file of the vendor's sample, and for an empty file.
 
+    Args:
+        address: As for `StoreAddress`.
+        busy_timeout: The longest wait for a server: a `timedelta` or a number of seconds, not negative.
+
     Raises:
-        StoreError: with the codes of the constructor of `CustomStoreSQLite`.
+        StoreError: with the codes of the constructors of `CustomStoreSQLite` and `CustomStorePostgreSQL`.
     """

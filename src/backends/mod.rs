@@ -1,11 +1,13 @@
 //! The places where rows are kept. Each implements [`crate::store::backend::Backend`], and knows nothing of the others.
 
+pub mod address;
 pub mod list;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
-use std::path::Path;
-
+use self::address::StoreAddress;
 use crate::domain::check::Finding;
 use crate::store::backend::{Backend, DatabaseFormat};
 use crate::store::deadline::Deadline;
@@ -20,51 +22,87 @@ pub const DATABASE_FORMATS: &[&DatabaseFormat] = &[
 /// The format of a backup of a backend that cannot make one online.
 pub const BACKUP_FORMAT: Option<&DatabaseFormat> = DATABASE_FORMATS.first().copied();
 
-/// Opens the store at an address. Today an address is the path of a database file.
-pub fn open(address: &Path, create: bool, deadline: Deadline) -> Result<Box<dyn Backend>> {
-    // If the folder cannot be searched, the file may exist: opening it will tell.
-    if !create && address.try_exists().is_ok_and(|exists| !exists) {
-        return Err(Error::at(Code::MissingFile, address));
+/// Opens the store at an address.
+pub fn open(address: &StoreAddress, create: bool, deadline: Deadline) -> Result<Box<dyn Backend>> {
+    match address {
+        StoreAddress::File(path) => {
+            // If the folder cannot be searched, the file may exist: opening it will tell.
+            if !create && path.try_exists().is_ok_and(|exists| !exists) {
+                return Err(Error::at(Code::MissingFile, path));
+            }
+            #[cfg(feature = "sqlite")]
+            return Ok(Box::new(sqlite::Sqlite::open(path, deadline)?));
+            #[cfg(not(feature = "sqlite"))]
+            return {
+                let _ = deadline;
+                Err(without_files())
+            };
+        }
+        #[cfg(feature = "postgres")]
+        StoreAddress::Postgres(server) => {
+            let settings = postgres::PostgresSettings { create, ..server.settings() };
+            Ok(Box::new(postgres::Postgres::open(server.address.clone(), settings, deadline)?))
+        }
     }
-    #[cfg(feature = "sqlite")]
-    return Ok(Box::new(sqlite::Sqlite::open(address, deadline)?));
-    #[cfg(not(feature = "sqlite"))]
-    return {
-        let _ = deadline;
-        Err(Error::new(Code::Unsupported, "").with("a token database in a file"))
-    };
 }
 
 /// Returns a copy of the rows at an address, if [`open`] would migrate what it finds there. Changes nothing.
-pub fn read_older(address: &Path, deadline: Deadline) -> Result<Option<Box<dyn Backend>>> {
-    #[cfg(feature = "sqlite")]
-    return Ok(sqlite::read_older(address, deadline)?.map(|copy| Box::new(copy) as Box<dyn Backend>));
-    #[cfg(not(feature = "sqlite"))]
-    return {
-        let _ = (address, deadline);
-        Ok(None)
-    };
+pub fn read_older(address: &StoreAddress, deadline: Deadline) -> Result<Option<Box<dyn Backend>>> {
+    match address {
+        #[cfg(feature = "sqlite")]
+        StoreAddress::File(path) => {
+            Ok(sqlite::read_older(path, deadline)?.map(|copy| Box::new(copy) as Box<dyn Backend>))
+        }
+        #[cfg(not(feature = "sqlite"))]
+        StoreAddress::File(_) => {
+            let _ = deadline;
+            Ok(None)
+        }
+        // A migration there only adds to what programs of the older version use.
+        #[cfg(feature = "postgres")]
+        StoreAddress::Postgres(_) => Ok(None),
+    }
 }
 
 /// Checks the store at an address at `now` (milliseconds since the epoch), even if it cannot be opened. Changes
 /// nothing.
-pub fn check(address: &Path, now: i64) -> Result<Vec<Finding>> {
-    #[cfg(feature = "sqlite")]
-    return sqlite::check(address, now);
-    #[cfg(not(feature = "sqlite"))]
-    return {
-        let _ = (address, now);
-        Err(Error::new(Code::Unsupported, "").with("a token database in a file"))
-    };
+pub fn check(address: &StoreAddress, now: i64, deadline: Deadline) -> Result<Vec<Finding>> {
+    let _ = deadline;
+    match address {
+        #[cfg(feature = "sqlite")]
+        StoreAddress::File(path) => sqlite::check(path, now),
+        #[cfg(not(feature = "sqlite"))]
+        StoreAddress::File(_) => {
+            let _ = now;
+            Err(without_files())
+        }
+        #[cfg(feature = "postgres")]
+        StoreAddress::Postgres(server) => postgres::check(&server.address, server.address.schema(), now, deadline),
+    }
 }
 
 /// Returns the version of the schema of the store at an address. Changes nothing.
-pub fn schema_version(address: &Path) -> Result<i32> {
-    #[cfg(feature = "sqlite")]
-    return sqlite::schema_version(address);
-    #[cfg(not(feature = "sqlite"))]
-    return {
-        let _ = address;
-        Err(Error::new(Code::Unsupported, "").with("a token database in a file"))
-    };
+pub fn schema_version(address: &StoreAddress, deadline: Deadline) -> Result<i32> {
+    let _ = deadline;
+    match address {
+        #[cfg(feature = "sqlite")]
+        StoreAddress::File(path) => sqlite::schema_version(path),
+        #[cfg(not(feature = "sqlite"))]
+        StoreAddress::File(_) => Err(without_files()),
+        #[cfg(feature = "postgres")]
+        StoreAddress::Postgres(server) => postgres::schema_version(&server.address, server.address.schema(), deadline),
+    }
+}
+
+/// Returns the statements that make the tables of a store on a server, for a user who may.
+pub fn init_sql() -> Result<&'static str> {
+    #[cfg(feature = "postgres")]
+    return Ok(postgres::INIT_SQL);
+    #[cfg(not(feature = "postgres"))]
+    return Err(address::without_servers());
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn without_files() -> Error {
+    Error::new(Code::Unsupported, "").with("a token database in a file")
 }

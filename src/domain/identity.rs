@@ -55,7 +55,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Each key and its value.
-    pub fn iter(&self) -> impl Iterator<Item = (Key, &'a str)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &'a str)> + Clone {
         self.0.iter().copied().flatten()
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! The rules are in `docs/lease.md`. Each function names the rule that it implements.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -129,18 +130,19 @@ impl LeaseKey {
     /// The id of the row, or `None` if the lease is for credentials that no row has yet.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
-        self.0.strip_prefix(ROW)
+        self.0.strip_prefix(ROW_PREFIX)
     }
 }
 
-const ROW: &str = "id:";
+/// What the lease key of a row begins with. Its id follows.
+pub const ROW_PREFIX: &str = "id:";
 
 /// Returns the lease key of a token that was completed from the row with the id `row`. `None`: it can never be
 /// refreshed.
 #[must_use]
 pub fn lease_key(token: Token<'_>, row: Option<&str>) -> Option<LeaseKey> {
     if let Some(id) = row.filter(|id| !id.is_empty()) {
-        return Some(LeaseKey(format!("{ROW}{id}")));
+        return Some(LeaseKey(format!("{ROW_PREFIX}{id}")));
     }
     let of = |field| token.get(field).map(|secret| (field, secret));
     let (field, secret) = of(Field::RefreshToken).or_else(|| of(Field::GrantToken))?;
@@ -276,6 +278,15 @@ impl WaitProgress {
         let seen_after = self.current.as_ref().map_or(Duration::ZERO, |(_, after)| *after);
         since.map_or(seen_after.saturating_add(length), |after| after.saturating_add(WAIT_AFTER_FAILURE.min(length)))
     }
+}
+
+/// The time between two looks of a requester that has `waited` for a lease, in milliseconds.
+///
+/// `answers_at_once`: a look at the store takes microseconds. Otherwise each one is a statement on a server. If a
+/// holder is killed, many requesters wait for seconds, so they look less often after the first one.
+#[must_use]
+pub fn poll_interval(waited: Duration, answers_at_once: bool) -> Range<u64> {
+    if answers_at_once || waited < Duration::from_secs(1) { 20..50 } else { 100..200 }
 }
 
 #[cfg(test)]
@@ -492,6 +503,23 @@ mod tests {
         progress.see_lease(&first, 0, Duration::ZERO);
         progress.see_lease(&second, 0, Duration::from_millis(100));
         assert_eq!(progress.limit(Duration::from_millis(500)), Duration::from_millis(600), "a short lease");
+    }
+
+    #[test]
+    fn a_server_is_asked_less_often_after_a_second() {
+        let table = [
+            (0, true, 20..50),
+            (999, true, 20..50),
+            (1_000, true, 20..50),
+            (9_000, true, 20..50),
+            (0, false, 20..50),
+            (999, false, 20..50),
+            (1_000, false, 100..200),
+            (9_000, false, 100..200),
+        ];
+        for (waited, answers_at_once, expected) in table {
+            assert_eq!(poll_interval(Duration::from_millis(waited), answers_at_once), expected, "{waited}");
+        }
     }
 
     #[test]

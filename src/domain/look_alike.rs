@@ -1,4 +1,5 @@
-//! Texts that look like the path of a file, but that other programs read in another way.
+//! Texts that look like the path of a file, but that other programs read in another way. One kind of them is the
+//! address of a database server, where a store can be.
 
 /// What a text looks like that is given as the path of a file, but that some other program reads in another way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,6 +8,8 @@ pub enum LookAlike {
     Home,
     /// `file:tokens.db?mode=ro`, `sqlite:///tokens.db`, `https://…`: a URI.
     Uri,
+    /// `postgresql://host/database`, `postgres://…`: the address of a database server. A store can be there.
+    Server,
     /// `C:\tokens.db`, `\\server\share\tokens.db`: a path of Windows, on another system.
     Windows,
     /// `:memory:`: SQLite's name for a database in memory.
@@ -36,14 +39,21 @@ pub fn look_alike(given: &str, on_windows: bool) -> Option<LookAlike> {
         if is_drive(scheme, rest) {
             return if on_windows { None } else { Some(LookAlike::Windows) };
         }
+        let is_one_of = |known: [&str; 2]| known.iter().any(|known| scheme.eq_ignore_ascii_case(known));
+        if rest.starts_with("//") && is_one_of(SERVER_SCHEMES) {
+            return Some(LookAlike::Server);
+        }
         // Without slashes a colon is common in names of files, so only two schemes count that tutorials use this way.
-        let is_known = ["file", "sqlite"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+        let is_known = is_one_of(["file", "sqlite"]);
         if scheme.len() > 1 && (rest.starts_with("//") || is_known) {
             return Some(LookAlike::Uri);
         }
     }
     if !on_windows && given.starts_with(r"\\") { Some(LookAlike::Windows) } else { None }
 }
+
+/// The schemes of the addresses that a store can have on a server (PostgreSQL's "Connection URIs").
+const SERVER_SCHEMES: [&str; 2] = ["postgresql", "postgres"];
 
 /// Is it a scheme (RFC 3986, section 3.1)?
 fn is_scheme(text: &str) -> bool {
@@ -57,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_text_that_another_program_would_expand_is_no_path_of_a_file() {
-        use LookAlike::{Home, Memory, Uri, Windows};
+        use LookAlike::{Home, Memory, Server, Uri, Windows};
         // given, elsewhere, on Windows
         let table = [
             ("tokens.db", None, None),
@@ -78,7 +88,18 @@ mod tests {
             ("sqlite:tokens.db", Some(Uri), Some(Uri)),
             ("sqlite:///tokens.db", Some(Uri), Some(Uri)),
             ("sqlite+pysqlite:///tokens.db", Some(Uri), Some(Uri)),
-            ("postgresql://ada:made-up@localhost/tokens", Some(Uri), Some(Uri)),
+            ("postgresql://ada:made-up@localhost/tokens", Some(Server), Some(Server)),
+            ("postgres://localhost", Some(Server), Some(Server)),
+            ("PostgreSQL://localhost/tokens", Some(Server), Some(Server)),
+            ("postgresql://", Some(Server), Some(Server)),
+            ("postgresql:///tokens?host=/run/postgresql", Some(Server), Some(Server)),
+            ("postgresql+psycopg://localhost/tokens", Some(Uri), Some(Uri)),
+            ("postgresql2://localhost/tokens", Some(Uri), Some(Uri)),
+            ("mysql://localhost/tokens", Some(Uri), Some(Uri)),
+            ("postgresql:tokens.db", None, None),
+            ("postgresql:/tokens.db", None, None),
+            ("./postgresql://localhost", None, None),
+            ("dbname=tokens", None, None),
             ("https://example.com/tokens.db", Some(Uri), Some(Uri)),
             ("./file:tokens.db", None, None),
             ("backups/file:tokens.db", None, None),

@@ -12,9 +12,12 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::address::store_address;
 use super::arguments::{Given, duration_or, file_path, idle_for as parse_idle_for};
 use super::clock::now;
 use super::error::Failure;
+use super::password::or_ended;
+use crate::backends::address::StoreAddress;
 use crate::backends::list::List;
 use crate::backends::{self, BACKUP_FORMAT, DATABASE_FORMATS};
 use crate::domain::check as findings;
@@ -192,12 +195,26 @@ impl PySource {
     }
 }
 
-/// Read the rows of a file, to import or to restore them. The file is not changed.
+/// Read the rows of a file or of a server's database, to import or to restore them. Nothing is changed.
 #[pyfunction]
-pub(super) fn read_source(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<PySource> {
+#[pyo3(
+    signature = (address, *, busy_timeout=Given(None)),
+    text_signature = "(address, *, busy_timeout=5.0)"
+)]
+#[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+pub(super) fn read_source(py: Python<'_>, address: &Bound<'_, PyAny>, busy_timeout: Given<'_>) -> PyResult<PySource> {
     run(py, || {
-        let path = file_path(path)?;
-        Ok(PySource(py.detach(|| transfer::read(&path, DATABASE_FORMATS))?))
+        let address = store_address(address)?;
+        let timeout = duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT)?;
+        Ok(PySource(py.detach(|| {
+            if let Some(path) = address.path() {
+                return transfer::read(path, DATABASE_FORMATS);
+            }
+            let store = Store::open(timeout, |deadline| backends::open(&address, false, deadline))?;
+            let contents = store.contents();
+            store.close();
+            Ok(transfer::Source::of_store(contents?, address.kind()))
+        })?))
     })
 }
 
@@ -207,29 +224,47 @@ pub(super) fn read_stdin(py: Python<'_>) -> PyResult<PySource> {
     run(py, || Ok(PySource(py.detach(|| transfer::read_stream("standard input", io::stdin(), DATABASE_FORMATS))?)))
 }
 
-/// Return the problems of the database at `path`, and change nothing.
+/// Return the statements that make the tables of a store on a server.
 #[pyfunction]
-pub(super) fn check(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<Vec<PyFinding>> {
+pub(super) fn init_sql(py: Python<'_>) -> PyResult<&'static str> {
+    run(py, || Ok(backends::init_sql()?))
+}
+
+/// Return the problems of the database at `address`, and change nothing.
+#[pyfunction]
+#[pyo3(
+    signature = (address, *, busy_timeout=Given(None)),
+    text_signature = "(address, *, busy_timeout=5.0)"
+)]
+#[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+pub(super) fn check(py: Python<'_>, address: &Bound<'_, PyAny>, busy_timeout: Given<'_>) -> PyResult<Vec<PyFinding>> {
     run(py, || {
-        let path = file_path(path)?;
-        let findings = py.detach(|| backends::check(&path, now()))?;
+        let address = store_address(address)?;
+        let timeout = duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT)?;
+        let findings = py.detach(|| backends::check(&address, now(), Deadline::after(timeout)))?;
         Ok(findings.into_iter().map(PyFinding::from).collect())
     })
 }
 
-/// Return the version of the schema of the database at `path`, and change nothing.
+/// Return the version of the schema of the database at `address`, and change nothing.
 #[pyfunction]
-pub(super) fn schema_version(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<i32> {
+#[pyo3(
+    signature = (address, *, busy_timeout=Given(None)),
+    text_signature = "(address, *, busy_timeout=5.0)"
+)]
+#[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+pub(super) fn schema_version(py: Python<'_>, address: &Bound<'_, PyAny>, busy_timeout: Given<'_>) -> PyResult<i32> {
     run(py, || {
-        let path = file_path(path)?;
-        Ok(py.detach(|| backends::schema_version(&path))?)
+        let address = store_address(address)?;
+        let timeout = duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT)?;
+        Ok(py.detach(|| backends::schema_version(&address, Deadline::after(timeout)))?)
     })
 }
 
 /// A token database without the SDK, for the command line.
 #[pyclass(module = "zoho_token_store._native", frozen)]
 pub(super) struct Administration {
-    path: PathBuf,
+    address: StoreAddress,
     timeout: Duration,
     /// The database, or a copy of the rows of a file that a store would migrate. Only a change migrates the file.
     opened: Store,
@@ -242,22 +277,22 @@ pub(super) struct Administration {
 impl Administration {
     #[new]
     #[pyo3(
-        signature = (path, *, make=false, busy_timeout=Given(None)),
-        text_signature = "(path, *, make=False, busy_timeout=5.0)"
+        signature = (address, *, make=false, busy_timeout=Given(None)),
+        text_signature = "(address, *, make=False, busy_timeout=5.0)"
     )]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
-    fn new(py: Python<'_>, path: &Bound<'_, PyAny>, make: bool, busy_timeout: Given<'_>) -> PyResult<Self> {
+    fn new(py: Python<'_>, address: &Bound<'_, PyAny>, make: bool, busy_timeout: Given<'_>) -> PyResult<Self> {
         run(py, || {
-            let path = file_path(path)?;
+            let address = store_address(address)?;
             let timeout = duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT)?;
             Ok(py.detach(|| -> Result<_, Error> {
-                let older = if make { None } else { backends::read_older(&path, Deadline::after(timeout))? };
+                let older = if make { None } else { backends::read_older(&address, Deadline::after(timeout))? };
                 let is_copy = older.is_some();
                 let opened = match older {
                     Some(copy) => Store::new(copy, timeout),
-                    None => Store::open(timeout, |deadline| backends::open(&path, make, deadline))?,
+                    None => Store::open(timeout, |deadline| backends::open(&address, make, deadline))?,
                 };
-                Ok(Self { path, timeout, opened, is_copy, migrated: OnceLock::new() })
+                Ok(Self { address, timeout, opened, is_copy, migrated: OnceLock::new() })
             })?)
         })
     }
@@ -273,7 +308,7 @@ impl Administration {
                     store.restore(rows, *last_id)?;
                 }
                 Ok(Self {
-                    path: PathBuf::new(),
+                    address: StoreAddress::File(PathBuf::new()),
                     timeout: DEFAULT_BUSY_TIMEOUT,
                     opened: store,
                     is_copy: false,
@@ -438,7 +473,7 @@ impl Administration {
         }
         // Fails if this object was closed.
         self.opened.count()?;
-        let store = Store::open(self.timeout, |deadline| backends::open(&self.path, false, deadline))?;
+        let store = Store::open(self.timeout, |deadline| backends::open(&self.address, false, deadline))?;
         Ok(self.migrated.get_or_init(|| store))
     }
 
@@ -466,5 +501,5 @@ const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the work of a method, and raises its failure.
 fn run<T>(py: Python<'_>, work: impl FnOnce() -> Result<T, Failure>) -> PyResult<T> {
-    work().map_err(|failure| failure.raise_without_sdk(py))
+    or_ended(work()).map_err(|failure| failure.raise_without_sdk(py))
 }

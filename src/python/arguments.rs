@@ -8,13 +8,18 @@ use std::time::Duration;
 use pyo3::Borrowed;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDelta, PyString};
+#[cfg(feature = "postgres")]
+use pyo3::types::{PyDict, PyInt};
 
 use super::convert::{exception_name, type_name};
 use super::error::{Failure, invalid_argument};
+#[cfg(feature = "postgres")]
+use crate::backends::address::PostgresAddress;
 use crate::domain::lease::Settings;
 use crate::domain::look_alike::{LookAlike, look_alike};
 
 /// An argument with a default value. It tells an explicit `None` from an argument that was not given.
+#[derive(Default)]
 pub(super) struct Given<'py>(pub(super) Option<Bound<'py, PyAny>>);
 
 impl<'py> FromPyObject<'_, 'py> for Given<'py> {
@@ -23,6 +28,12 @@ impl<'py> FromPyObject<'_, 'py> for Given<'py> {
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> Result<Self, Infallible> {
         Ok(Self(Some(object.to_owned())))
     }
+}
+
+/// The text of a value that is the address of a database on a server, and not the path of a file.
+pub(super) fn server_address(value: &Bound<'_, PyAny>) -> Option<String> {
+    let text = value.cast::<PyString>().ok()?.to_str().ok()?;
+    (look_alike(text, cfg!(windows)) == Some(LookAlike::Server)).then(|| text.to_owned())
 }
 
 /// A path of the caller, made absolute: a later `chdir` must not move the store.
@@ -43,6 +54,10 @@ pub(super) fn file_path(value: &Bound<'_, PyAny>) -> Result<PathBuf, Failure> {
             LookAlike::Home => {
                 "the path begins with \"~\", which is not expanded: use os.path.expanduser(path), or \"./~\" for a \
                  folder with this name"
+            }
+            LookAlike::Server => {
+                "the path is the address of a database on a server: give the path of a file, or open the address with \
+                 CustomStorePostgreSQL"
             }
             LookAlike::Uri => "the path is a URI or URL: give the path of a file, or \"./\" before a name with a colon",
             LookAlike::Windows => {
@@ -70,6 +85,71 @@ fn unless_fatal(py: Python<'_>, error: PyErr, failure: Failure) -> Failure {
 pub(super) fn flag(name: &str, value: &Given<'_>) -> Result<bool, Failure> {
     let Some(value) = &value.0 else { return Ok(true) };
     value.cast::<PyBool>().map(PyBoolMethods::is_true).map_err(|_| invalid_argument(format!("{name} is True or False")))
+}
+
+/// A count of at least 1, with a default.
+#[cfg(feature = "postgres")]
+pub(super) fn count_or(name: &str, value: &Given<'_>, default: usize) -> Result<usize, Failure> {
+    let Some(value) = &value.0 else { return Ok(default) };
+    let count = if value.is_instance_of::<PyBool>() { None } else { value.extract::<usize>().ok() };
+    count.filter(|&count| count > 0).ok_or_else(|| invalid_argument(format!("{name} is an int, and at least 1")))
+}
+
+/// The arguments that say which server, database and schema, and as whom.
+#[cfg(feature = "postgres")]
+pub(super) struct PostgresArguments {
+    pub(super) server: PostgresAddress,
+    /// The schema, if it is not that of the address.
+    pub(super) schema: Option<String>,
+    /// A function that returns the password.
+    pub(super) password: Option<Py<PyAny>>,
+}
+
+/// Reads the address of a database: a text, and arguments that override it. `None` counts as not given.
+#[cfg(feature = "postgres")]
+pub(super) fn postgres_arguments(
+    dsn: Option<&Bound<'_, PyAny>>,
+    schema: Option<&Bound<'_, PyAny>>,
+    password: Option<&Bound<'_, PyAny>>,
+    libpq: Option<&Bound<'_, PyDict>>,
+) -> Result<PostgresArguments, Failure> {
+    let dsn = dsn.map(|dsn| text("dsn", dsn)).transpose()?;
+    let mut arguments = Vec::new();
+    let mut function = None;
+    match password {
+        Some(password) if password.is_callable() => function = Some(password.clone().unbind()),
+        Some(password) if password.is_instance_of::<PyString>() => {
+            arguments.push(("password".to_owned(), text("password", password)?));
+        }
+        Some(password) => {
+            return Err(invalid_argument(format!(
+                "password is a str, or a function that returns one, not an object of type {}",
+                type_name(password)
+            )));
+        }
+        None => {}
+    }
+    let schema = schema.map(|schema| text("schema", schema)).transpose()?;
+    for (name, value) in libpq.into_iter().flatten() {
+        if !value.is_none() {
+            let name: String = name.extract()?;
+            let is_number = value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>();
+            let value = if is_number { value.str()?.to_string() } else { text(&name, &value)? };
+            arguments.push((name, value));
+        }
+    }
+    Ok(PostgresArguments { server: PostgresAddress::new(dsn.as_deref(), &arguments)?, schema, password: function })
+}
+
+/// The text of an argument.
+#[cfg(feature = "postgres")]
+fn text(name: &str, value: &Bound<'_, PyAny>) -> Result<String, Failure> {
+    let Ok(text) = value.cast::<PyString>() else {
+        return Err(invalid_argument(format!("{name} is a str, not an object of type {}", type_name(value))));
+    };
+    text.to_str()
+        .map(str::to_owned)
+        .map_err(|_| invalid_argument(format!("{name} has no UTF-8 form (it contains half of a surrogate pair)")))
 }
 
 /// A duration with a default.
@@ -110,6 +190,7 @@ const MAX_REFRESH_AHEAD: Duration = Duration::from_mins(30);
 const DEFAULT_REFRESH_BACKOFF: Duration = Duration::from_secs(30);
 
 /// The arguments about refreshes that every constructor has.
+#[derive(Default)]
 pub(super) struct RefreshArguments<'py> {
     pub(super) lease: Given<'py>,
     pub(super) ahead: Given<'py>,

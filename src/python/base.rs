@@ -17,6 +17,7 @@ use super::convert::{self, CallerToken, Sdk, type_name};
 use super::error::{Failure, invalid_argument};
 use super::exit::Call;
 use super::lease_guard::{log_for, log_pending_lines, log_release_with_save};
+use super::password::or_ended;
 use super::refresh_wait::{LeaseInfo, refresh_in_background, saver, wait_for_row};
 use crate::backends::BACKUP_FORMAT;
 use crate::domain::lease::DUE_SOON_MS;
@@ -67,7 +68,7 @@ impl TokenStoreBase {
             let store = make(timeout()?)?.with_refresh_settings(settings);
             this.get().opened.set(Opened { store: Arc::new(store), sdk, raise_on_missing_id }).map_err(|_| again())
         };
-        open().map_err(|failure| {
+        or_ended(open()).map_err(|failure| {
             failure.raise(py, &type_name(this.as_any()), |cause, message| sdk.exception(py, cause, message))
         })
     }
@@ -87,7 +88,7 @@ impl TokenStoreBase {
     ) -> PyResult<T> {
         let opened = self.opened()?;
         let _call = Call::begin(py);
-        work(opened)
+        or_ended(work(opened))
             .map_err(|failure| failure.raise(py, method, |cause, message| opened.sdk.exception(py, cause, message)))
     }
 }
@@ -362,14 +363,15 @@ impl TokenStoreBase {
         let Some(opened) = this.get().opened.get() else { return Ok(format!("<{class}, not opened>")) };
         Ok(match opened.store.location().path() {
             Some(path) => format!("{class}({})", path.as_os_str().into_pyobject(this.py())?.repr()?),
-            None => format!("{class}()"),
+            None if opened.store.answers_at_once() => format!("{class}()"),
+            None => format!("{class}({})", opened.store.location()),
         })
     }
 
     // A copy would be a second owner of one connection. A pickle would contain secrets, or nothing.
     fn __reduce_ex__(this: &Bound<'_, Self>, _protocol: &Bound<'_, PyAny>) -> PyResult<()> {
         Err(PyTypeError::new_err(format!(
-            "{} cannot be copied or pickled: open another store on the same file",
+            "{} cannot be copied or pickled: open another store instead",
             type_name(this.as_any())
         )))
     }

@@ -11,6 +11,7 @@
 //!   while it makes one, and a child that is forked at that moment would wait for it for ever. So names are plain strings.
 //!   What is needed often is made when the module or the SDK is imported.
 
+mod address;
 mod administration;
 mod arguments;
 mod base;
@@ -21,6 +22,7 @@ mod error;
 mod exit;
 mod fork;
 mod lease_guard;
+mod password;
 mod refresh_ahead;
 mod refresh_wait;
 mod stores;
@@ -32,9 +34,11 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     #[pymodule_export]
+    use super::address::PyStoreAddress;
+    #[pymodule_export]
     use super::administration::{
-        Administration, Imported, PyFinding, PyRefreshState, PySource, Record, check, read_source, read_stdin,
-        schema_version,
+        Administration, Imported, PyFinding, PyRefreshState, PySource, Record, check, init_sql, read_source,
+        read_stdin, schema_version,
     };
     #[pymodule_export]
     use super::base::TokenStoreBase;
@@ -49,12 +53,15 @@ mod _native {
     };
     #[pymodule_export]
     use super::refresh_wait::LeaseInfo;
-    #[pymodule_export]
-    use super::stores::CustomStoreList;
     #[cfg(feature = "sqlite")]
     #[pymodule_export]
     use super::stores::{CustomStoreInMemory, CustomStoreSQLite};
+    #[pymodule_export]
+    use super::stores::{CustomStoreList, StoreAtAddress};
 
+    #[cfg(feature = "postgres")]
+    #[pymodule_export]
+    use super::stores::CustomStorePostgreSQL;
     use super::{Bound, PyModule, PyModuleMethods, PyResult, error, fork, lease_guard};
 
     #[pymodule_init]

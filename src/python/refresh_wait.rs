@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,7 +20,7 @@ use super::lease_guard::{
     LeaseGuard, log_for, log_pending_lines, or_no_lease, release_at_exit, released_text, tie_to_frame,
 };
 use crate::domain::Field;
-use crate::domain::lease::{DUE_SOON_MS, Lease, LeaseKey, Requester, WaitProgress};
+use crate::domain::lease::{DUE_SOON_MS, Lease, LeaseKey, Requester, WaitProgress, poll_interval};
 use crate::store::error::describe_id;
 use crate::store::held_leases::{Acquired, Counters, requester};
 use crate::store::lease::{Lookup, Outcome, describe_key};
@@ -84,8 +83,8 @@ const REFRESH_MODULE: &str = "zoho_token_store._refresh";
 /// The longest single attempt to acquire a lease on a busy store. Signals are handled between two attempts.
 const LEASE_ACQUIRE_SLICE: Duration = Duration::from_millis(50);
 
-/// The time between two attempts while another requester holds the lease, in milliseconds.
-const LEASE_POLL_MS: Range<u64> = 20..50;
+/// The same for a store on a server: an attempt may have to connect first.
+const SERVER_ACQUIRE_SLICE: Duration = Duration::from_secs(1);
 
 /// Returns the row when it is fresh, or when this requester has to refresh it.
 ///
@@ -115,7 +114,8 @@ pub(super) fn wait_for_row(
     let mut wait = RefreshWait { py, store, begun: None, progress: WaitProgress::default() };
     let mut may_hold_abandoned = store.holds_leases();
     loop {
-        let slice = LEASE_ACQUIRE_SLICE.min(store.refresh_lease());
+        let slice = if store.answers_at_once() { LEASE_ACQUIRE_SLICE } else { SERVER_ACQUIRE_SLICE };
+        let slice = slice.min(store.refresh_lease());
         let attempted_at = Instant::now();
         let outcome = match py.detach(|| store.try_acquire(lookup, &caller.requester, call, &clock, slice)) {
             Ok(attempt) => {
@@ -298,7 +298,8 @@ impl RefreshWait<'_, '_> {
             self.end(true)?;
             return Ok(false);
         }
-        sleep(self.py, left.min(Duration::from_millis(fastrand::u64(LEASE_POLL_MS))))?;
+        let pause = fastrand::u64(poll_interval(waited, self.store.answers_at_once()));
+        sleep(self.py, left.min(Duration::from_millis(pause)))?;
         Ok(true)
     }
 

@@ -3,7 +3,9 @@
 //! The stub `_native.pyi` is the documentation of record. `help()` shows the doc comments of this file. Each one begins
 //! with the first line of the docstring in the stub: `tests/typing/test_typing.py` compares them.
 
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "postgres")]
+use std::sync::Arc;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -12,18 +14,28 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::arguments::{Given, RefreshArguments};
+use super::address::store_address;
 #[cfg(feature = "sqlite")]
-use super::arguments::{duration_or, file_path};
+use super::arguments::file_path;
+use super::arguments::{Given, RefreshArguments, duration_or};
+#[cfg(feature = "postgres")]
+use super::arguments::{PostgresArguments, count_or, flag, postgres_arguments};
 use super::base::TokenStoreBase;
 use super::error::Failure;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 use super::error::log;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 use super::lease_guard::lock;
+#[cfg(feature = "postgres")]
+use super::password;
+use crate::backends;
 use crate::backends::list::List;
+#[cfg(feature = "postgres")]
+use crate::backends::postgres::{Postgres, PostgresSettings};
 #[cfg(feature = "sqlite")]
 use crate::backends::sqlite::{Memory, Sqlite};
+#[cfg(feature = "postgres")]
+use crate::domain::check::Finding;
 use crate::store::backend::Backend;
 use crate::store::deadline::Deadline;
 use crate::store::{Error, Store};
@@ -34,6 +46,13 @@ use crate::store::{Error, Store};
 #[cfg(feature = "sqlite")]
 #[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
 pub(super) struct CustomStoreSQLite;
+
+/// Tokens in a PostgreSQL database, for programs on any number of machines.
+///
+/// `_native.pyi`, which editors show, documents each argument and method.
+#[cfg(feature = "postgres")]
+#[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
+pub(super) struct CustomStorePostgreSQL;
 
 /// Tokens in a private SQLite database in memory, lost with the object. Also called `CustomStore`.
 ///
@@ -48,8 +67,13 @@ pub(super) struct CustomStoreInMemory;
 #[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
 pub(super) struct CustomStoreList;
 
+/// Tokens at any address, for the command line.
+///
+/// `_native.pyi`, which editors show, documents each argument and method.
+#[pyclass(module = "zoho_token_store._native", extends = TokenStoreBase, subclass, frozen)]
+pub(super) struct StoreAtAddress;
+
 /// The default of `busy_timeout`.
-#[cfg(feature = "sqlite")]
 const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a store in memory waits for another thread. That is ample: a change takes microseconds.
@@ -96,7 +120,71 @@ impl CustomStoreSQLite {
                 Ok(Box::new(sqlite))
             })?;
             // Only now: a handler of the log is Python code, so another thread can fork meanwhile.
-            warnings.iter().try_for_each(|warning| warn_once(py, warning))?;
+            warnings.iter().try_for_each(|warning| warn_once(py, warning, warning))?;
+            Ok(store)
+        })
+    }
+}
+
+#[cfg(feature = "postgres")]
+#[pymethods]
+impl CustomStorePostgreSQL {
+    #[new]
+    #[pyo3(
+        signature = (*_args, **_kwargs),
+        text_signature = "(dsn=None, *, schema=None, connections=4, create=True, refresh_lease=10.0, \
+                          refresh_ahead=0.0, refresh_backoff=30.0, busy_timeout=5.0, raise_on_missing_id=True, \
+                          password=None, **libpq)"
+    )]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
+    }
+
+    #[pyo3(signature = (
+        dsn=None, *, schema=None, connections=Given(None), create=Given(None), refresh_lease=Given(None),
+        refresh_ahead=Given(None), refresh_backoff=Given(None), busy_timeout=Given(None),
+        raise_on_missing_id=Given(None), password=None, **libpq
+    ))]
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+    #[expect(clippy::too_many_arguments, reason = "those of the Python constructor")]
+    fn __init__(
+        this: &Bound<'_, Self>,
+        dsn: Option<&Bound<'_, PyAny>>,
+        schema: Option<&Bound<'_, PyAny>>,
+        connections: Given<'_>,
+        create: Given<'_>,
+        refresh_lease: Given<'_>,
+        refresh_ahead: Given<'_>,
+        refresh_backoff: Given<'_>,
+        busy_timeout: Given<'_>,
+        raise_on_missing_id: Given<'_>,
+        password: Option<&Bound<'_, PyAny>>,
+        libpq: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let py = this.py();
+        let timeout = || duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT);
+        let refresh = RefreshArguments { lease: refresh_lease, ahead: refresh_ahead, backoff: refresh_backoff };
+        TokenStoreBase::init(this.as_super(), &refresh, &raise_on_missing_id, timeout, |timeout| {
+            let create = flag("create", &create)?;
+            let connections = count_or("connections", &connections, PostgresSettings::default().connections)?;
+            let PostgresArguments { server, schema, password } = postgres_arguments(dsn, schema, password, libpq)?;
+            let of_address = server.settings();
+            let settings = PostgresSettings { schema: schema.or(of_address.schema), connections, create };
+            let mut address = server.address;
+            if let Some(function) = password {
+                let location = address.location().clone();
+                address = address.with_password(Arc::new(move || password::call(&function, &location)));
+            }
+            let mut clock = None;
+            let store = open(py, timeout, |deadline| {
+                let postgres = Postgres::open(address.clone(), settings.clone(), deadline)?;
+                // The store is open, so a failure here is none of the constructor.
+                clock = postgres.check_clock(deadline).unwrap_or_default();
+                Ok(Box::new(postgres))
+            })?;
+            if let Some(Finding { code, message, hint, .. }) = clock {
+                warn_once(py, code, &format!("{message}. {hint}"))?;
+            }
             Ok(store)
         })
     }
@@ -161,6 +249,26 @@ impl CustomStoreList {
     }
 }
 
+#[pymethods]
+impl StoreAtAddress {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(address, *, busy_timeout=5.0)")]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
+    }
+
+    #[pyo3(signature = (address, *, busy_timeout=Given(None)))]
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+    fn __init__(this: &Bound<'_, Self>, address: &Bound<'_, PyAny>, busy_timeout: Given<'_>) -> PyResult<()> {
+        let timeout = || duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT);
+        let refresh = RefreshArguments::default();
+        TokenStoreBase::init(this.as_super(), &refresh, &Given(None), timeout, |timeout| {
+            let address = store_address(address)?;
+            open(this.py(), timeout, |deadline| backends::open(&address, true, deadline))
+        })
+    }
+}
+
 /// Opens a store without the GIL: this waits while another thread forks, and that thread needs the GIL.
 fn open(
     py: Python<'_>,
@@ -188,16 +296,16 @@ fn warnings_about(sqlite: &Sqlite) -> Vec<String> {
     warnings
 }
 
-/// Writes a warning about a file, once per process.
-#[cfg(feature = "sqlite")]
-fn warn_once(py: Python<'_>, warning: &str) -> PyResult<()> {
+/// Writes a warning, once per process for each `key`.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn warn_once(py: Python<'_>, key: &str, warning: &str) -> PyResult<()> {
     static WARNED: Mutex<Vec<String>> = Mutex::new(Vec::new());
     {
         let mut warned = lock(py, &WARNED);
-        if warned.iter().any(|known| known == warning) {
+        if warned.iter().any(|known| known == key) {
             return Ok(());
         }
-        warned.push(warning.to_owned());
+        warned.push(key.to_owned());
     }
     log(py, "warning", warning)
 }

@@ -49,6 +49,10 @@ pub trait Snapshot {
     /// included; 0 if there was none.
     fn last_id(&self) -> Result<i64>;
 
+    /// Announces that the lease of the row that is looked up next will be read. `key` is the key of its lease if there is
+    /// no such row. A backend that pays a round trip per statement looks up both in one statement.
+    fn announce_lease(&self, _key: Option<&str>) {}
+
     /// Returns the lease under this key, whether it is still valid or not, and the failures that are recorded there.
     fn lease(&self, key: &str) -> Result<SeenLease>;
 }
@@ -192,11 +196,11 @@ pub trait Backend: Send + Sync {
     fn close(&self, _deadline: Deadline) {}
 }
 
-/// The rows of a database file.
+/// The rows of a database.
 pub struct DatabaseRows {
     /// All rows, the oldest first.
     pub rows: Vec<Row>,
-    /// The highest number that an id ever had, or 0 if the file does not say.
+    /// The highest number that an id ever had, or 0 if the database does not say.
     pub last_id: i64,
 }
 

@@ -24,6 +24,8 @@ enum DataState {
     Untouched,
     /// The row was found or saved. Only the caller's token object is incomplete.
     RowCorrect,
+    /// The answer of a server may be lost. A change is repeated safely, because it finds what it has written.
+    Unknown,
 }
 
 impl DataState {
@@ -33,6 +35,7 @@ impl DataState {
             Self::Kept => "Nothing was changed, and nothing that was saved is lost.",
             Self::Untouched => "The file was left untouched.",
             Self::RowCorrect => "The row in the store is correct.",
+            Self::Unknown => "Whether the last change was made is not known. Repeating it does no harm.",
         }
     }
 }
@@ -158,7 +161,8 @@ catalogue! {
         "Give this user read and write permission on the file and on its folder."
     ReadOnly "read-only"
         "cannot be written: {}" Kept
-        "Give this user write permission on the file and on its folder, or use a path that can be written."
+        "Give this user write permission on the file and on its folder, use a path that can be written, or connect to the \
+         primary server."
     NeedsRecovery "needs-recovery"
         "has saves in its -wal, which cannot be read in a read-only folder or on a read-only medium" Kept
         "Copy the file and its -wal into a folder that can be written, and open it there once."
@@ -174,6 +178,21 @@ catalogue! {
     ValueTooLarge "value-too-large"
         "cannot hold a value of this size" Kept
         "Save a smaller value."
+
+    // The connection to a database server.
+    Unreachable "unreachable"
+        "cannot be reached: {}" Unknown
+        "Check that the server runs and that this machine can connect to it, and try again."
+    AccessDenied "access-denied"
+        "denied access: {}" Kept
+        "Correct the user or the password, or grant the missing rights to this user."
+    InsecureConnection "insecure-connection"
+        "cannot be connected to securely: {}" Kept
+        "Give the server a certificate for this host name, name the authority that signed it in sslrootcert, or set \
+         another sslmode."
+    WrongDatabase "wrong-database"
+        "cannot be used as a token store: {}" Kept
+        "Give another database or schema, or have its owner make the tables with zoho-token-store init."
 
     // The contents of a database.
     NotADatabase "not-a-database"
@@ -259,6 +278,10 @@ impl Code {
                 | Self::DiskFull
                 | Self::IoError
                 | Self::OutOfMemory
+                | Self::Unreachable
+                | Self::AccessDenied
+                | Self::InsecureConnection
+                | Self::WrongDatabase
                 | Self::NotADatabase
                 | Self::Damaged
                 | Self::DamagedRow
@@ -282,6 +305,7 @@ impl Code {
                 | Self::ReadOnly
                 | Self::DiskFull
                 | Self::IoError
+                | Self::AccessDenied
         )
     }
 }
@@ -447,6 +471,7 @@ impl Error {
             Code::Damaged | Code::DamagedRow => "damaged",
             Code::NewerSchema => "newer-schema",
             Code::OtherProgram => "other-program",
+            Code::WrongDatabase => "wrong-database",
             _ => return Err(self),
         };
         let (message, hint) = (self.problem(), self.hint());
@@ -535,8 +560,15 @@ mod tests {
         assert_eq!(cannot, of_the_call);
         let unwritable: Vec<&str> =
             Code::ALL.iter().filter(|code| code.is_unwritable()).map(|code| code.name()).collect();
-        let expected =
-            ["cannot-open", "too-many-open-files", "permission-denied", "read-only", "disk-full", "io-error"];
+        let expected = [
+            "cannot-open",
+            "too-many-open-files",
+            "permission-denied",
+            "read-only",
+            "disk-full",
+            "io-error",
+            "access-denied",
+        ];
         assert_eq!(unwritable, expected);
     }
 
@@ -606,6 +638,7 @@ mod tests {
                 Code::Damaged | Code::DamagedRow => Some("damaged"),
                 Code::NewerSchema => Some("newer-schema"),
                 Code::OtherProgram => Some("other-program"),
+                Code::WrongDatabase => Some("wrong-database"),
                 _ => None,
             };
             assert_eq!(of(*code).ok().map(|finding| finding.code), expected, "{code:?}");

@@ -32,6 +32,11 @@ impl<'a> Lookup<'a> {
         }
     }
 
+    /// The key of the lease if there is no row.
+    fn key_without_row(self) -> Option<LeaseKey> {
+        lease::lease_key(self.completed(None), None)
+    }
+
     /// The token that the SDK will get.
     fn completed<'b>(self, found: Option<&'b Found>) -> Token<'b>
     where
@@ -238,6 +243,7 @@ impl Store {
 
     fn view(&self, rows: &dyn Snapshot, request: &Request<'_>) -> Result<View> {
         let &Request { lookup, requester, clock, lead, .. } = request;
+        rows.announce_lease(lookup.key_without_row().as_ref().map(LeaseKey::as_str));
         let mut view = View { found: lookup.find(rows)?.map(|row| self.unsaved.found(row)), ..View::default() };
         let token = lookup.completed(view.found.as_ref());
         let row = view.found.as_ref().map(|found| found.0.id());

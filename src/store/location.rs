@@ -26,6 +26,11 @@ impl Location {
         Self(LocationKind::Name(Cow::Borrowed(name)))
     }
 
+    /// A database on a server. `name` holds no user name and no password.
+    pub fn on_server(name: impl Into<String>) -> Self {
+        Self(LocationKind::Name(Cow::Owned(name.into())))
+    }
+
     /// The path, if the location is one.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use self::backend::{Backend, DatabaseFormat, Durability, Location, Snapshot, Transaction};
+use self::backend::{Backend, DatabaseFormat, DatabaseRows, Durability, Location, Snapshot, Transaction};
 use self::deadline::Deadline;
 use self::error::Code;
 use self::group_commit::GroupCommit;
@@ -316,13 +316,19 @@ impl Store {
         // Kept for a second attempt, which does not see the rows that the first one has deleted.
         let mut ids = BTreeSet::new();
         self.write(|transaction| {
+            let mut matching = BTreeSet::new();
             transaction.each(&mut |row| {
                 if matches(&row) {
-                    ids.insert(row.id().to_owned());
+                    matching.insert(row.id().to_owned());
+                } else {
+                    // The first attempt has not deleted it, and it was saved since.
+                    ids.remove(row.id());
                 }
                 Ok(())
             })?;
-            ids.iter().try_for_each(|id| transaction.delete(id).map(drop))
+            matching.iter().try_for_each(|id| transaction.delete(id).map(drop))?;
+            ids.append(&mut matching);
+            Ok(())
         })?;
         self.unsaved.discard(|kept, _| ids.contains(kept));
         Ok(ids.len())
@@ -336,13 +342,14 @@ impl Store {
                 return Ok(());
             }
             let format = format.ok_or_else(|| Error::new(Code::Unsupported, "").with("a backup"))?;
-            let (mut all, mut last_id) = (Vec::new(), 0);
-            backend.read(deadline, &mut |rows| {
-                (all, last_id) = (all_rows(rows)?, rows.last_id()?);
-                Ok(())
-            })?;
-            (format.write)(&all, last_id, target, deadline)
+            let DatabaseRows { rows, last_id } = read_contents(backend, deadline)?;
+            (format.write)(&rows, last_id, target, deadline)
         })
+    }
+
+    /// Returns all rows, the oldest first, and the highest number that an id ever had.
+    pub fn contents(&self) -> Result<DatabaseRows> {
+        self.run(self.deadline(Wait::Yes), read_contents)
     }
 
     /// Closes the store, and releases its leases. Every later operation fails with [`Code::Closed`], but a second
@@ -398,6 +405,16 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.close_backend(Deadline::now());
     }
+}
+
+/// Returns what [`Store::contents`] returns.
+fn read_contents(backend: &dyn Backend, deadline: Deadline) -> Result<DatabaseRows> {
+    let mut contents = DatabaseRows { rows: Vec::new(), last_id: 0 };
+    backend.read(deadline, &mut |rows| {
+        contents = DatabaseRows { rows: all_rows(rows)?, last_id: rows.last_id()? };
+        Ok(())
+    })?;
+    Ok(contents)
 }
 
 /// Returns all rows of a snapshot, the oldest first.

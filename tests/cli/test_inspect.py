@@ -253,7 +253,9 @@ def test_the_summary_of_findings(monkeypatch, run, path):
             self.severity = severity
             self.code, self.ids, self.message, self.hint = "made-up", [], "Two\nlines\x1b", "none"
 
-    monkeypatch.setattr(_inspect, "check", lambda _path: [Finding("warning"), Finding("error"), Finding("warning")])
+    monkeypatch.setattr(
+        _inspect, "check", lambda _address, **_: [Finding("warning"), Finding("error"), Finding("warning")]
+    )
     shown = run("check", status=2).stdout
     assert shown.startswith(f"{path}: 1 error, 2 warnings\n")
     assert [line.split()[0] for line in shown.splitlines() if "made-up" in line] == ["error", "warning", "warning"]

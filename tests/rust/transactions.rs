@@ -7,6 +7,7 @@ use zoho_token_store::domain::Key;
 use zoho_token_store::store::Error;
 use zoho_token_store::store::backend::{Backend, Durability};
 use zoho_token_store::store::deadline::Deadline;
+use zoho_token_store::store::error::Code;
 
 use super::common::{NOW, TIMEOUT, deadline, token};
 
@@ -52,7 +53,7 @@ pub(super) fn a_failed_transaction_changes_nothing(backend: &dyn Backend) {
         transaction.insert(token("id=3 refresh_token=u"), NOW)?;
         Err(Error::invalid_argument("injected"))
     });
-    assert!(failed.is_err());
+    assert_eq!(failed.unwrap_err().code(), Code::InvalidArgument, "the error of the work");
     backend
         .write(deadline(), Durability::Full, &mut |transaction| {
             assert_eq!((transaction.count()?, transaction.last_id()?), (1, 1));

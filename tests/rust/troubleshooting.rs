@@ -114,6 +114,33 @@ fn file_findings() -> Vec<(&'static str, [String; 2])> {
     findings.iter().map(|finding| (finding.code, quotes(finding, &subject(finding)))).collect()
 }
 
+/// What a check finds on a server, apart from errors and from rows.
+#[cfg(all(unix, feature = "postgres"))]
+fn server_findings() -> Vec<(&'static str, [String; 2])> {
+    use common::postgres::{Admin, Schema, address, dsn, open};
+    use zoho_token_store::backends::postgres::check;
+    use zoho_token_store::store::backend::Backend;
+
+    let schema = Schema::new();
+    let check = |option: &str| {
+        let address = address(&format!("{} options='-c {option}'", dsn()));
+        check(&address, Some(&schema.0), NOW, common::deadline()).unwrap()
+    };
+    let mut findings = check("jit=off");
+    let opened = open(&schema);
+    findings.extend(check("synchronous_commit=off"));
+    findings.extend(check("default_transaction_read_only=on"));
+    Admin::new().sql(&format!("DROP INDEX {}.zoho_token_user_name", schema.0));
+    findings.extend(check("jit=off"));
+    let location = opened.location().to_string();
+    let quote = |finding: &Finding| {
+        let [message, fix] = quotes(finding, &location);
+        let what = [format!("\"{}\"", schema.0), "zoho_token_user_name".to_owned()];
+        (finding.code, [what.iter().fold(message, |message, what| message.replace(what, "…")), fix])
+    };
+    findings.iter().map(quote).collect()
+}
+
 #[test]
 fn each_finding_has_an_entry_with_its_text_and_hint() {
     let mut entries: BTreeMap<_, _> =
@@ -121,11 +148,22 @@ fn each_finding_has_an_entry_with_its_text_and_hint() {
     let findings = row_findings();
     #[cfg(feature = "sqlite")]
     let findings = findings.chain(file_findings());
+    #[cfg(all(unix, feature = "postgres"))]
+    let findings = findings.chain(server_findings());
     for (code, quotes) in findings {
         assert_eq!(entries.remove(code).unwrap(), quotes, "{code}");
     }
     // No test can make a file system of another machine.
     assert!(entries.remove("network-file-system").is_some());
+    // This needs a server with another clock. `tests/postgres/test_store.py` has one.
+    assert!(entries.remove("clock-off").is_some());
+    // No test can make a connection to another machine.
+    assert!(entries.remove("no-tls").is_some());
+    if cfg!(not(feature = "postgres")) {
+        for code in ["missing-tables", "changed-tables", "no-synchronous-commit", "read-only-server"] {
+            assert!(entries.remove(code).is_some(), "{code}");
+        }
+    }
     if cfg!(all(feature = "sqlite", unix)) {
         assert!(entries.is_empty(), "{:?}", entries.keys());
     }

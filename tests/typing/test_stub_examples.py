@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 import zoho_token_store
 from support import login
-from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
-from zoho_token_store._native import Administration, error_codes, token_from_dict, token_to_dict
+from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStorePostgreSQL, CustomStoreSQLite
+from zoho_token_store._native import (
+    Administration,
+    StoreAddress,
+    StoreAtAddress,
+    error_codes,
+    init_sql,
+    token_from_dict,
+    token_to_dict,
+)
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.api.authenticator.store.file_store import FileStore
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
@@ -23,11 +31,15 @@ NAMES = {
     "Administration": Administration,
     "CustomStoreInMemory": CustomStoreInMemory,
     "CustomStoreList": CustomStoreList,
+    "CustomStorePostgreSQL": CustomStorePostgreSQL,
     "CustomStoreSQLite": CustomStoreSQLite,
     "OAuthToken": OAuthToken,
     "SDKException": SDKException,
+    "StoreAddress": StoreAddress,
+    "StoreAtAddress": StoreAtAddress,
     "UserSignature": UserSignature,
     "error_codes": error_codes,
+    "init_sql": init_sql,
     "token_from_dict": token_from_dict,
     "token_to_dict": token_to_dict,
 }
@@ -51,7 +63,7 @@ EXAMPLES = {name: text for name, text in docstrings().items() if ">>>" in text}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_example_gives_the_result_that_it_shows(name, tmp_path, monkeypatch):
+def test_the_example_gives_the_result_that_it_shows(name, tmp_path, monkeypatch, request):
     """Each example runs on a store with one row, and prints what the docstring shows."""
     monkeypatch.chdir(tmp_path)
     for number in (2, 3):
@@ -59,7 +71,10 @@ def test_the_example_gives_the_result_that_it_shows(name, tmp_path, monkeypatch)
     with CustomStoreSQLite("zohooauth.db") as store:
         ada = UserSignature("ada@example.com")
         store.save_token(OAuthToken("1000.CLIENT", "made-up-secret", refresh_token="1000.made.up", user_signature=ada))
-        test = doctest.DocTestParser().get_doctest(EXAMPLES[name], {**NAMES, "store": store}, name, str(STUB), 0)
+        names = {**NAMES, "store": store}
+        if "dsn" in EXAMPLES[name]:
+            names.update({fixture: request.getfixturevalue(fixture) for fixture in ("dsn", "schema")})
+        test = doctest.DocTestParser().get_doctest(EXAMPLES[name], names, name, str(STUB), 0)
         problems: list[str] = []
         doctest.DocTestRunner(optionflags=doctest.REPORT_NDIFF).run(test, out=problems.append)
     assert "".join(problems) == ""

@@ -19,7 +19,12 @@ import zoho_token_store
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PROGRAM, MISTAKES = HERE / "program.py", HERE / "mistakes.py"
-STORES = [zoho_token_store.CustomStoreSQLite, zoho_token_store.CustomStoreInMemory, zoho_token_store.CustomStoreList]
+STORES = [
+    zoho_token_store.CustomStoreSQLite,
+    zoho_token_store.CustomStorePostgreSQL,
+    zoho_token_store.CustomStoreInMemory,
+    zoho_token_store.CustomStoreList,
+]
 
 
 def run(*command: object) -> str:
@@ -99,8 +104,9 @@ def test_docstrings_begin_as_in_the_stub(name):
 def test_signatures_are_those_of_the_stub(name):
     """`inspect.signature` of a class, function or method shows the arguments of the stub, with their defaults."""
     arguments = CALLABLES[name].args
-    for argument in [*arguments.args, *arguments.kwonlyargs]:
-        argument.annotation = None
+    for argument in [*arguments.args, *arguments.kwonlyargs, arguments.kwarg]:
+        if argument is not None:
+            argument.annotation = None
     found = inspect.signature(native(name)).replace(return_annotation=inspect.Signature.empty)
     # A method in Python has annotations, too.
     bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in found.parameters.values()]

@@ -3,17 +3,28 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, TypeVar
 
 import click
 
-from zoho_token_store._native import Administration, Record, StoreError, __version__
+from zoho_token_store._native import (
+    Administration,
+    Record,
+    Source,
+    StoreAddress,
+    StoreError,
+    __version__,
+    read_source,
+    schema_version,
+)
 
 from . import _format, _tables, _terminal
 
 PROGRAM = "zoho-token-store"
 _DB_VARIABLE = "ZOHO_TOKEN_STORE_DB"
 _DB_DEFAULT = "zohooauth.db"
+_PASSWORD_HINT = "Set PGPASSWORD, or write the password into ~/.pgpass (chmod 600). On a terminal, it is asked for."  # noqa: S105
 _CHECK = "check"
 _TIMEOUT_DEFAULT = 5.0
 _MAX_TIMEOUT_SECONDS = 86400.0
@@ -26,11 +37,84 @@ _STREAM_PATHS = {
 }
 
 
-class Database(NamedTuple):
-    """The database that the command works on."""
+_Opened = TypeVar("_Opened")
 
-    path: str
-    timeout: float  # in seconds: how long to wait for other programs
+
+class Database:
+    """A token database: a file, or a database on a server."""
+
+    def __init__(self, given: str, timeout: float, *, may_have_password: bool = False) -> None:
+        """Take an address as the user gave it, and how long to wait for other programs, in seconds."""
+        self._given = given
+        self.timeout = timeout
+        self._may_have_password = may_have_password
+
+    @cached_property
+    def address(self) -> StoreAddress:
+        """The address.
+
+        Raises:
+            Failure: It contains a password, and other users of the machine can see it.
+            StoreError: It is not an address.
+
+        """
+        address = StoreAddress(self._given)
+        if address.has_password and not self._may_have_password:
+            message = (
+                f"The address of {address.name} contains a password, and other users can see the arguments of a "
+                "program (ps). Nothing was changed."
+            )
+            raise _terminal.Failure(message, _PASSWORD_HINT)
+        return address
+
+    @property
+    def path(self) -> str | None:
+        """The path of the file. `None` if it is a database on a server."""
+        return self._given if self.address.is_file else None
+
+    @property
+    def name(self) -> str:
+        """What messages call it. It contains no secret."""
+        return self._given if self.address.is_file else self.address.name
+
+    @property
+    def printable_name(self) -> str:
+        """The name on one line."""
+        return _format.escape_unprintable(self.name)
+
+    def open(self, action: Callable[[StoreAddress], _Opened]) -> _Opened:
+        """Return the result of `action`, which connects to the address. If that needs a password, ask for it.
+
+        Only a terminal is asked, and only once: the address has the password from then on.
+
+        Raises:
+            StoreError: It cannot be opened.
+
+        """
+        try:
+            return action(self.address)
+        except StoreError as error:
+            if not (_needs_password(error) and self.address.lacks_password and _terminal.stdin_is_terminal()):
+                raise
+        password = _terminal.prompt_secret(f"password for {self.name}", _PASSWORD_HINT)
+        self.address = self.address.with_password(password)
+        return action(self.address)
+
+    def schema_version(self) -> int:
+        """Return the version of the schema."""
+        return self.open(lambda address: schema_version(address, busy_timeout=self.timeout))
+
+    def has_tables(self) -> bool:
+        """Return whether a database on a server has the tables of a store."""
+        return self.schema_version() > 0
+
+    def read(self) -> Source:
+        """Read all rows."""
+        return self.open(lambda address: read_source(address, busy_timeout=self.timeout))
+
+
+def _needs_password(error: StoreError) -> bool:
+    return error.code == "access-denied" and "no password was given" in str(error)
 
 
 # `check` returns 2 for errors in the database, so "the check could not run" needs a status of its own.
@@ -59,6 +143,8 @@ class _Group(click.Group):
                 return super().invoke(ctx)
         except StoreError as error:
             raise _store_failure(ctx, error) from None
+        except _terminal.Failure as error:
+            raise _failure_class(ctx)(error.message, error.hint) from None
         except click.UsageError as error:
             usage_error = _CheckUsageError if ctx.invoked_subcommand == _CHECK else click.UsageError
             raise usage_error(_usage_message(error, ctx), error.ctx) from None
@@ -74,6 +160,8 @@ def _store_failure(ctx: click.Context, error: StoreError) -> _terminal.Failure:
     hint = error.hint
     if error.code == "missing-file" and message.startswith(os.path.join(os.getcwd(), ctx.params["db"])):  # noqa: PTH109, PTH118 - pathlib starts slowly
         hint = f"Name the database with --db PATH before the command, or in {_DB_VARIABLE}."
+    elif _needs_password(error):
+        hint = _PASSWORD_HINT
     elif error.code == "busy":
         hint = hint.replace("raise busy_timeout", "wait longer (--timeout SECONDS, before the command)")
     elif error.code == "not-a-regular-file" and ctx.invoked_subcommand in _STREAM_PATHS:
@@ -123,7 +211,7 @@ def _parse_timeout(_ctx: click.Context, _parameter: click.Parameter, seconds: fl
     show_envvar=True,
     # With `readable=True` click would report an unreadable file as wrong usage, with exit status 2.
     type=click.Path(readable=False),
-    help="The token database.",
+    help="The token database: a file, or postgresql://USER@HOST:PORT/NAME.",
 )
 @click.option(
     "--timeout",
@@ -162,14 +250,16 @@ def cli(ctx: click.Context, db: str, timeout: float) -> None:
       zsh   eval "$(_ZOHO_TOKEN_STORE_COMPLETE=zsh_source zoho-token-store)"
       fish  _ZOHO_TOKEN_STORE_COMPLETE=fish_source zoho-token-store | source
     """  # noqa: D301 - click does not rewrap a paragraph that begins with \b
-    ctx.obj = Database(db, timeout)
+    # Other users cannot see the environment of a program.
+    is_argument = ctx.get_parameter_source("db") is click.core.ParameterSource.COMMANDLINE
+    ctx.obj = Database(db, timeout, may_have_password=not is_argument)
     ctx.color = _terminal.color_setting()
 
 
 @contextmanager
 def administration(database: Database, *, make: bool = False) -> Iterator[Administration]:
     """Open the database for the duration of a command."""
-    opened = Administration(database.path, make=make, busy_timeout=database.timeout)
+    opened = database.open(lambda address: Administration(address, make=make, busy_timeout=database.timeout))
     try:
         yield opened
     finally:
@@ -201,9 +291,7 @@ def find_row(opened: Administration, database: Database, token: str) -> Record:
             raise _unknown_token(error) from None
     if len(records) == 1:
         return records[0]
-    message = (
-        f"{_format.escape_unprintable(database.path)} has {len(records)} tokens of this user. Nothing was changed."
-    )
+    message = f"{database.printable_name} has {len(records)} tokens of this user. Nothing was changed."
     raise _terminal.Failure(message + _list_rows(records), "Give the id of one of them.")
 
 
@@ -237,7 +325,7 @@ def complete_id(ctx: click.Context, _parameter: click.Parameter, prefix: str) ->
                 for record in opened.records()
                 if record.id.startswith(prefix) and record.id.isprintable()
             ]
-    except StoreError:
+    except (StoreError, _terminal.Failure):
         return []
 
 

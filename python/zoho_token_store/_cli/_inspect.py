@@ -49,9 +49,9 @@ def list_(database: Database, *, user: str | None, expired: bool, as_json: bool)
     elif listed:
         _terminal.print_result(_tables.render(_tables.columns(listed, now_ms), _terminal.stdout_width()))
     elif records:
-        _terminal.note(f"{_format.escape_unprintable(database.path)} has no such tokens.")
+        _terminal.note(f"{database.printable_name} has no such tokens.")
     else:
-        _terminal.note(f"{_format.escape_unprintable(database.path)} has no tokens.")
+        _terminal.note(f"{database.printable_name} has no tokens.")
 
 
 @click.command("show", short_help="Show all fields of a token.")
@@ -93,9 +93,9 @@ def show(database: Database, *, token: str, as_json: bool, reveal: bool, assume_
 def check_(ctx: click.Context, *, as_json: bool) -> None:
     """Check the database for problems, and print how to fix each one. Nothing is changed.
 
-    The command checks the file: its integrity, schema version, permissions, WAL mode and file system. In the rows it
-    finds duplicates, access tokens without a readable expiry or with one far ahead, refreshes that fail, and tokens
-    that can never be used again.
+    The command checks the file: its integrity, schema version, permissions, WAL mode and file system. Of a database on
+    a server, it checks the tables, settings, clock and connection. In the rows it finds duplicates, access tokens
+    without a readable expiry or with one far ahead, refreshes that fail, and tokens that can never be used again.
 
     \b
     Exit status, as monitoring plugins use it:
@@ -113,16 +113,17 @@ def check_(ctx: click.Context, *, as_json: bool) -> None:
       zoho-token-store --db /var/lib/crm/zohooauth.db check --json
     """  # noqa: D301 - see `cli`
     database: Database = ctx.obj
-    findings = errors_first(check(database.path))
+    findings = find_problems(database)
     if as_json:
         _terminal.print_result(_tables.to_json([finding_object(finding) for finding in findings]))
     else:
-        _terminal.print_result("\n".join([summary(database.path, findings), *map(describe, findings)]))
+        _terminal.print_result("\n".join([summary(database.printable_name, findings), *map(describe, findings)]))
     ctx.exit(_exit_status(findings))
 
 
-def errors_first(findings: list[Finding]) -> list[Finding]:
-    """Return the findings in the order in which they are shown."""
+def find_problems(database: Database) -> list[Finding]:
+    """Check a database, and return the findings in the order in which they are shown."""
+    findings = database.open(lambda address: check(address, busy_timeout=database.timeout))
     return sorted(findings, key=lambda finding: finding.severity != _ERROR)
 
 
@@ -140,12 +141,12 @@ def _exit_status(findings: list[Finding]) -> int:
     return 2 if count_errors(findings) else min(len(findings), 1)
 
 
-def summary(db: str, findings: list[Finding]) -> str:
+def summary(name: str, findings: list[Finding]) -> str:
     """Return the first line of the report. Monitors show only this line."""
     errors = count_errors(findings)
     counts = [(errors, "error"), (len(findings) - errors, "warning")]
     found = ", ".join(_format.count(number, severity) for number, severity in counts if number)
-    return f"{_format.escape_unprintable(db)}: {found or 'nothing found'}"
+    return f"{name}: {found or 'nothing found'}"
 
 
 def describe(finding: Finding) -> str:

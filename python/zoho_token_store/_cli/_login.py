@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from zoho_token_store._environment import read_variable
-from zoho_token_store._native import CustomStoreSQLite, Record, StoreError
+from zoho_token_store._native import Record, StoreAtAddress, StoreError
 
 from . import _sdk, _tables, _terminal
 from ._group import STREAM, Database, administration, json_option
@@ -18,7 +18,7 @@ _CLIENT_SECRET = "ZOHO_CLIENT_SECRET"  # noqa: S105 - the name of a variable
 _FILE = click.Path(readable=False)  # see the option --db
 
 
-class _Recorder(CustomStoreSQLite):
+class _Recorder(StoreAtAddress):
     """A store that remembers what became of the save. The SDKs 6 to 8 swallow its error."""
 
     row_id: str | None = None
@@ -144,7 +144,7 @@ def _redeem(sdk: _sdk.Sdk, database: Database, where: "DataCenter.Environment", 
     """
     accounts_url: str = where.accounts_url
     with _sdk.asking_zoho(sdk):
-        store = _Recorder(database.path, busy_timeout=database.timeout)
+        store = _Recorder(database.address, busy_timeout=database.timeout)
     with store:
         try:
             with _sdk.asking_zoho(sdk):

@@ -82,7 +82,7 @@ def logout(  # noqa: PLR0913 - one argument per option
 def _rows_of(opened: Administration, database: Database, user: str) -> list[Record]:
     records = [record for record in opened.records() if belongs_to(record, user)]
     if not records:
-        message = f"{_format.escape_unprintable(database.path)} has no tokens of this user. Nothing was changed."
+        message = f"{database.printable_name} has no tokens of this user. Nothing was changed."
         raise _terminal.Failure(message, f'Run "{PROGRAM} list" to see the ids and the users.')
     return records
 

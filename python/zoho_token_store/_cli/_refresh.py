@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zoho_token_store._native import CustomStoreSQLite, Record
+from zoho_token_store._native import Record, StoreAtAddress
 
 from . import _format, _sdk, _tables, _terminal
 from ._group import Database, administration, complete_id, find_row, json_option
@@ -100,7 +100,7 @@ def _refresh(
     initializer.resource_path = os.getcwd()  # noqa: PTH109 - pathlib starts slowly
     before, sdk.initializer.initializer = sdk.initializer.initializer, initializer
     try:
-        with _sdk.asking_zoho(sdk), CustomStoreSQLite(database.path, busy_timeout=database.timeout) as store:
+        with _sdk.asking_zoho(sdk), StoreAtAddress(database.address, busy_timeout=database.timeout) as store:
             return refresh_rows(store, within, ids)
     finally:
         sdk.initializer.initializer = before

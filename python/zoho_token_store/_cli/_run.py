@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import click
 
-from . import _delete, _inspect, _login, _logout, _refresh, _status, _terminal, _transfer
+from . import _delete, _init, _inspect, _login, _logout, _refresh, _status, _terminal, _transfer
 from ._group import PROGRAM, cli
 
 # The help lists the commands in this order.
@@ -19,6 +19,7 @@ for _command in (
     _refresh.refresh,
     _delete.delete,
     _delete.purge,
+    _init.init,
     _transfer.import_,
     _transfer.export,
     _transfer.backup,

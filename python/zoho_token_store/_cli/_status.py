@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import click
 
-from zoho_token_store._native import Finding, Record, RefreshState, StoreError, check, schema_version
+from zoho_token_store._native import Finding, Record, RefreshState, StoreError
 
 from . import _format, _inspect, _tables, _terminal
 from ._group import Database, administration, json_option
@@ -20,7 +20,7 @@ _MIN_LISTED_ROWS = 3
 
 
 class _Status(NamedTuple):
-    path: str
+    database: Database
     schema_version: int
     rows: list[tuple[Record, RefreshState]]
     findings: list[Finding]
@@ -61,7 +61,7 @@ def status(database: Database, *, watch: float | None, as_json: bool, prometheus
 
     With --prometheus, print gauges for the textfile collector of node_exporter. Their names begin with
     zoho_token_store_: rows, rows_expired, rows_refresh_failing, oldest_save_timestamp_seconds, schema_version, and
-    findings (by severity). The label database is the path of the file.
+    findings (by severity). The label database is the path of the file, or the server's host, port and database.
 
     The exit status is 0 even if there are findings. It is 1 if the database cannot be read.
 
@@ -84,10 +84,10 @@ def status(database: Database, *, watch: float | None, as_json: bool, prometheus
 
 def _read(database: Database) -> _Status:
     # These two look into the file before this process opens it: see `open_to_inspect` in the native layer.
-    version = schema_version(database.path)
-    findings = _inspect.errors_first(check(database.path))
+    version = database.schema_version()
+    findings = _inspect.find_problems(database)
     with administration(database) as opened:
-        return _Status(database.path, version, opened.refresh_states(), findings, _terminal.now_ms())
+        return _Status(database, version, opened.refresh_states(), findings, _terminal.now_ms())
 
 
 def _watch(database: Database, seconds: float, *, as_json: bool) -> None:
@@ -109,7 +109,12 @@ def _watch(database: Database, seconds: float, *, as_json: bool) -> None:
 
 def _screen(found: _Status, height: int | None) -> str:
     """Return the table of rows and the findings. With `height`, as many rows as fit into that many lines."""
-    about = ["", _inspect.summary(found.path, found.findings), *map(_inspect.describe, found.findings)]
+    name = found.database.printable_name
+    about = [
+        "",
+        _inspect.summary(name, found.findings),
+        *map(_inspect.describe, found.findings),
+    ]
     report = "\n".join(about)
     rows = sorted(found.rows, key=lambda row: row[1].failing_since is None)
     shown = rows
@@ -118,7 +123,7 @@ def _screen(found: _Status, height: int | None) -> str:
         shown = rows[: max(_MIN_LISTED_ROWS, height - report.count("\n") - 1 - 3)]
     lines = [_tables.render(_columns(shown, found.now_ms), _terminal.stdout_width())]
     if not rows:
-        lines = [f"{_format.escape_unprintable(found.path)} has no tokens."]
+        lines = [f"{name} has no tokens."]
     if len(shown) < len(rows):
         lines.append(f"and {_format.count(len(rows) - len(shown), 'more row')}")
     return "\n".join([*lines, report])
@@ -149,7 +154,7 @@ def _json(found: _Status) -> str:
     ]
     return _tables.to_json(
         {
-            "database": found.path,
+            "database": found.database.name,
             "schema_version": found.schema_version,
             "rows": rows,
             "findings": [_inspect.finding_object(finding) for finding in found.findings],
@@ -165,8 +170,10 @@ def _metrics(found: _Status) -> str:
     saves = [record.last_saved for record in records if record.last_saved is not None]
     errors = _inspect.count_errors(found.findings)
     by_severity = {"error": errors, "warning": len(found.findings) - errors}
-    path = _escape_label(os.path.abspath(found.path))  # noqa: PTH100 - the import of pathlib would take a tenth of a run's time
-    label = f'database="{path}"'
+    name = found.database.name
+    if found.database.path is not None:
+        name = os.path.abspath(name)  # noqa: PTH100 - the import of pathlib would take a tenth of a run's time
+    label = f'database="{_escape_label(name)}"'
     gauges: list[tuple[str, str, dict[str, int | float]]] = [
         ("rows", "Rows of the database.", {label: len(records)}),
         ("rows_expired", "Rows whose access token has expired. Its next use refreshes it.", {label: expired}),

@@ -109,6 +109,11 @@ def color_setting() -> bool | None:
     return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
 
 
+def stdin_is_terminal() -> bool:
+    """Return whether stdin is a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def stdout_width() -> int | None:
     """Return the width of the terminal, or `None` if stdout is not a terminal and text must not be cut."""
     if sys.stdout is None or not sys.stdout.isatty():
@@ -155,7 +160,7 @@ def confirm(question: str, *, assume_yes: bool) -> None:
     if assume_yes:
         return
     _write(f"{escape_lines(question)} [y/N] ", sys.stderr, newline=False)
-    is_terminal = sys.stdin is not None and sys.stdin.isatty()
+    is_terminal = stdin_is_terminal()
     answer = sys.stdin.readline() if sys.stdin is not None else ""
     if not is_terminal:
         note("")  # on a terminal, the Enter key ends the line
@@ -171,7 +176,7 @@ def prompt_secret(what: str, instead: str) -> str:
     Raises:
         Failure: Stdin is not a terminal, or the answer is empty.
     """
-    if sys.stdin is None or not sys.stdin.isatty():
+    if not stdin_is_terminal():
         raise Failure(
             f"The {what} is missing, and stdin is not a terminal to ask for it. Nothing was changed.", instead
         )

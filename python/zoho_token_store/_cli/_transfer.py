@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import click
 
-from zoho_token_store._native import Administration, Source, StoreError, read_source, read_stdin
+from zoho_token_store._native import Administration, Source, StoreError, read_stdin
 
 from . import _format, _tables, _terminal
 from ._group import STREAM, Database, administration, dry_run_option, json_option, names_stream, yes_option
@@ -33,6 +33,7 @@ def import_(ctx: click.Context, *, file: str, dry_run: bool, as_json: bool) -> N
       the table of an SDK's DBStore, exported as CSV
       a SQLite database of this library or of the vendor's sample
       a file that "export" wrote
+    It can also be the address of a database on a server (postgresql://...).
 
     If the database already has a row for a token, the import fills in its missing fields. It keeps the access token
     with the later expiry. A second import of the same file adds no rows. A missing database is created.
@@ -47,12 +48,18 @@ def import_(ctx: click.Context, *, file: str, dry_run: bool, as_json: bool) -> N
     Examples:
       zoho-token-store import sdk_tokens.txt
       zoho-token-store --db new.db import old.db
+      zoho-token-store --db postgresql://crm@db.example.com/tokens import old.db
       gpg -d tokens.jsonl.gpg | zoho-token-store import -
     """  # noqa: D301 - see `cli`
     database: Database = ctx.obj
     from_stream = names_stream(ctx, file)
-    source = read_stdin() if from_stream else read_source(file)
-    with _rehearsal(database, file) if dry_run else administration(database, make=True) as opened:
+    given = Database(file, database.timeout)
+    source = read_stdin() if from_stream else given.read()
+    with (
+        _rehearsal(database, None if from_stream else given)
+        if dry_run
+        else administration(database, make=True) as opened
+    ):
         (new, updated, unchanged, skipped), remarks = _import_in_batches(opened, source)
     groups = _group([*source.remarks, *remarks])
     if as_json:
@@ -61,7 +68,7 @@ def import_(ctx: click.Context, *, file: str, dry_run: bool, as_json: bool) -> N
         _terminal.print_result(_tables.to_json({**report, "skipped": skipped, "remarks": listed, "dry_run": dry_run}))
         return
     counts = f"{new} new, {updated} updated, {unchanged} unchanged, {skipped} skipped"
-    name = "standard input" if from_stream else _format.escape_unprintable(file)
+    name = "standard input" if from_stream else given.printable_name
     what = f"{name} ({source.kind}, {_format.count(len(source), 'row')})"
     _terminal.print_result(f"{'Would import ' if dry_run else ''}{what}: {counts}.")
     for text, positions in groups.items():
@@ -69,21 +76,29 @@ def import_(ctx: click.Context, *, file: str, dry_run: bool, as_json: bool) -> N
 
 
 @contextmanager
-def _rehearsal(database: Database, file: str) -> Iterator[Administration]:
+def _rehearsal(database: Database, source: Database | None) -> Iterator[Administration]:
     """Open a copy of the database in memory. A missing database has no rows and is not created."""
-    _require_another_file(database, file)
-    exists = os.path.lexists(database.path)
-    opened = Administration.rehearsal(read_source(database.path) if exists else None)
+    if source is not None:
+        _require_another_file(database, source)
+    opened = Administration.rehearsal(_read_if_there(database))
     try:
         yield opened
     finally:
         opened.close()
 
 
-def _require_another_file(database: Database, file: str) -> None:
-    exists = os.path.exists(database.path) and os.path.exists(file)  # noqa: PTH110 - see `_count_rows`
-    if exists and os.path.samefile(database.path, file):  # noqa: PTH121 - see `_count_rows`
-        message = f"{file} is the token database itself. Nothing was changed."
+def _read_if_there(database: Database) -> Source | None:
+    is_there = database.has_tables() if database.path is None else os.path.lexists(database.path)
+    return database.read() if is_there else None
+
+
+def _require_another_file(database: Database, source: Database) -> None:
+    one, other = database.path, source.path
+    if one is None or other is None:
+        return
+    exists = os.path.exists(one) and os.path.exists(other)  # noqa: PTH110 - see `_count_rows`
+    if exists and os.path.samefile(one, other):  # noqa: PTH121 - see `_count_rows`
+        message = f"{other} is the token database itself. Nothing was changed."
         raise _terminal.Failure(message, "Give the path of another file.")
 
 
@@ -215,7 +230,7 @@ def backup(database: Database, *, file: str, as_json: bool) -> None:
     _refuse_stream(file, f"export {STREAM}")
     with administration(database) as opened:
         opened.backup(file)
-    text = f"Backed up {_format.escape_unprintable(database.path)} to {_format.escape_unprintable(file)}."
+    text = f"Backed up {database.printable_name} to {_format.escape_unprintable(file)}."
     _report(as_json, {"file": file}, text)
 
 
@@ -241,18 +256,19 @@ def restore(database: Database, *, file: str, dry_run: bool, as_json: bool, assu
       zoho-token-store --db new.db restore /var/backups/zohooauth.db --yes
     """  # noqa: D301 - see `cli`
     _refuse_stream(file, f"import {STREAM}")
-    source = read_source(file)
+    given = Database(file, database.timeout)
+    source = given.read()
     if source.kind != _SQLITE:
-        message = f"{file} is not a backup, so it cannot be restored. The file was left untouched."
+        message = f"{given.name} is not a backup, so it cannot be restored. The file was left untouched."
         raise _terminal.Failure(message, "Import it. An import keeps the rows that are already there.")
-    _require_another_file(database, file)
+    _require_another_file(database, given)
     before = _count_rows(database)
     restored = len(source)
     if not dry_run:
         if before:
             replaced = "the 1 row" if before == 1 else f"all {before} rows"
             restoring = _format.count(restored, "row")
-            question = f"Replace {replaced} of {database.path} with {restoring} from {file}?"
+            question = f"Replace {replaced} of {database.name} with {restoring} from {file}?"
             _terminal.confirm(question, assume_yes=assume_yes)
         with administration(database, make=True) as opened:
             restored = opened.restore(source)
@@ -268,7 +284,9 @@ def restore(database: Database, *, file: str, dry_run: bool, as_json: bool, assu
 
 def _count_rows(database: Database) -> int:
     """Count the rows. A missing database has none and is not created."""
-    if not os.path.exists(database.path):  # noqa: PTH110 - the import of pathlib would take a tenth of a run's time
+    # The import of pathlib would take a tenth of a run's time.
+    is_there = database.has_tables() if database.path is None else os.path.exists(database.path)  # noqa: PTH110
+    if not is_there:
         return 0
     with administration(database) as opened:
         return len(opened)

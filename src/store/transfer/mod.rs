@@ -53,6 +53,13 @@ impl Source {
         Self { order: import::order(&rows), rows, last_id, kind, file, remarks, lines }
     }
 
+    /// The rows of a store. `name` is what users call its kind of database.
+    #[must_use]
+    pub fn of_store(contents: DatabaseRows, name: &'static str) -> Self {
+        let DatabaseRows { rows, last_id } = contents;
+        Self::new(RowsOfText { rows, ..RowsOfText::default() }, last_id, SourceKind::Database(name), None)
+    }
+
     /// Says where a row is: the number of its line, or its id in a database.
     #[must_use]
     pub fn position(&self, index: usize) -> String {

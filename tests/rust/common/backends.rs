@@ -7,6 +7,8 @@ macro_rules! for_each_backend {
     ($suite:ident) => {
         $suite!(list, |_| zoho_token_store::backends::list::List::new());
         $suite!(miniature, |setup| $crate::common::Miniature::new(setup.clock.clone()));
+        #[cfg(all(unix, feature = "postgres"))]
+        $suite!(postgres, |setup| $crate::common::postgres::TestPostgres::new(setup));
         #[cfg(feature = "sqlite")]
         $suite!(memory, |_| zoho_token_store::backends::sqlite::Memory::new().unwrap());
         #[cfg(feature = "sqlite")]

@@ -6,6 +6,12 @@ mod backends;
 #[path = "../miniature.rs"]
 mod miniature;
 mod network;
+#[cfg(all(unix, feature = "postgres"))]
+pub(crate) mod postgres;
+#[cfg(all(unix, feature = "postgres"))]
+pub(crate) mod postgres_proxy;
+#[cfg(all(unix, feature = "postgres"))]
+pub(crate) mod postgres_server;
 mod unwritable;
 
 use std::fs;

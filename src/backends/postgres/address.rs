@@ -1,0 +1,863 @@
+//! Which server, database and user: from a text, arguments, variables and a password file.
+//!
+//! | what | the first that is given |
+//! | --- | --- |
+//! | a parameter | the argument, the text (`dsn`), the variable (`PGHOST`, …), the default |
+//! | the password | a function, the argument, the text, `PGPASSWORD`, the password file |
+//! | the host | …, the folder `/var/run/postgresql` or `/tmp` with a socket, `localhost` |
+//! | the user | …, the user of the operating system |
+//! | the database | …, one with the name of the user |
+//! | `sslmode` | …, `verify-full` for another machine, `prefer` for this one |
+//!
+//! The default of `sslmode` differs from libpq, where it is always `prefer`: with that, who can redirect a connection can
+//! read every token. It counts for each host: `localhost`, `127.0.0.0/8` and `::1` are this machine. A socket never uses
+//! TLS. `sslmode=require` with `sslrootcert` means `verify-ca`, as in libpq.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::config::ChannelBinding;
+
+use super::parameters::{self, PARAMETERS, Setting};
+use super::password_file;
+use crate::store::backend::Location;
+use crate::store::error::{Error, Result};
+
+/// What an address takes from the process that it is made in.
+pub trait Environment {
+    /// The value of an environment variable.
+    fn variable(&self, name: &str) -> Option<String>;
+    /// The name of the user of the operating system.
+    fn user_name(&self) -> Option<String>;
+    /// The path of the password file, if none is named.
+    fn default_password_file(&self) -> Option<PathBuf>;
+    /// Reads a password file.
+    fn read_password_file(&self, path: &Path) -> PasswordFile;
+    /// Is there a file or a folder with this path?
+    fn exists(&self, path: &Path) -> bool;
+}
+
+/// The text of a password file, or why there is none.
+pub enum PasswordFile {
+    /// The file has this text.
+    Text(String),
+    /// There is no such file.
+    Missing,
+    /// Others than its owner may read it, so it does not count.
+    Exposed,
+}
+
+/// The environment of this process.
+pub struct OwnProcess;
+
+impl Environment for OwnProcess {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn user_name(&self) -> Option<String> {
+        whoami::username().ok()
+    }
+
+    fn default_password_file(&self) -> Option<PathBuf> {
+        if cfg!(windows) {
+            return Some(PathBuf::from(std::env::var_os("APPDATA")?).join("postgresql").join("pgpass.conf"));
+        }
+        Some(std::env::home_dir()?.join(".pgpass"))
+    }
+
+    fn read_password_file(&self, path: &Path) -> PasswordFile {
+        let Ok(metadata) = path.metadata() else { return PasswordFile::Missing };
+        if !metadata.is_file() {
+            return PasswordFile::Missing;
+        }
+        if is_exposed(&metadata) {
+            return PasswordFile::Exposed;
+        }
+        std::fs::read_to_string(path).map_or(PasswordFile::Missing, PasswordFile::Text)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+}
+
+/// May others than the owner read or write the file?
+#[cfg(unix)]
+pub(super) fn is_exposed(metadata: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    metadata.mode() & 0o077 != 0
+}
+
+#[cfg(not(unix))]
+pub(super) fn is_exposed(_: &std::fs::Metadata) -> bool {
+    false
+}
+
+/// A function that returns the password.
+pub type AskPassword = Arc<dyn Fn() -> Result<String> + Send + Sync>;
+
+/// Which server, database and user, and how to connect. Its `Debug` shows the location alone.
+#[derive(Clone)]
+pub struct Address {
+    pub(super) hosts: Vec<ServerHost>,
+    pub(super) user: String,
+    pub(super) database: String,
+    schema: Option<String>,
+    pub(super) application_name: String,
+    pub(super) options: Option<String>,
+    pub(super) channel_binding: ChannelBinding,
+    pub(super) target: Target,
+    pub(super) is_shuffled: bool,
+    /// The longest time for one host.
+    pub(super) connect_timeout: Option<Duration>,
+    pub(super) keepalives: Option<Keepalives>,
+    pub(super) certificates: Certificates,
+    ask_password: Option<AskPassword>,
+    password: Option<String>,
+    has_exposed_password_file: bool,
+    location: Location,
+}
+
+/// One host of an address.
+#[derive(Clone)]
+pub(super) struct ServerHost {
+    pub(super) endpoint: Endpoint,
+    pub(super) port: u16,
+    pub(super) mode: SslMode,
+    /// The password of the password file.
+    password: Option<String>,
+}
+
+/// Where a host is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    /// The folder of a socket.
+    Socket(PathBuf),
+    /// A name to look up, which its certificate has to have.
+    Name(String),
+    /// An IP address. The name, if there is one, is for its certificate.
+    Address(IpAddr, Option<String>),
+}
+
+/// The values of `sslmode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SslMode {
+    Disable,
+    Allow,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+/// The values of `target_session_attrs` with which a store can save.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Any,
+    ReadWrite,
+    Primary,
+}
+
+/// When the system looks whether an idle connection is still alive, and how long sent data may stay unanswered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Keepalives {
+    pub(super) idle: Duration,
+    pub(super) interval: Duration,
+    pub(super) count: u32,
+    pub(super) user_timeout: Duration,
+}
+
+/// The files with certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Certificates {
+    /// The certificates of authorities. `None` stands for those of the system.
+    pub(super) roots: Option<PathBuf>,
+    /// The client's certificate and its key.
+    pub(super) client: Option<(PathBuf, PathBuf)>,
+}
+
+impl Address {
+    /// `dsn` is a `postgresql://` URL or keyword text; `arguments` override it; what is missing comes from
+    /// `environment`. An error repeats no part of a text that may be a password.
+    pub fn new(dsn: Option<&str>, arguments: &[(String, String)], environment: &dyn Environment) -> Result<Self> {
+        let values = ParameterValues::collect(dsn, arguments, environment)?;
+        let user = match values.get("user") {
+            Some(user) => user.to_owned(),
+            None => environment.user_name().ok_or_else(|| Error::invalid_argument("user is missing"))?,
+        };
+        let database = values.get("dbname").unwrap_or(&user).to_owned();
+        let roots = values.get("sslrootcert");
+        let certificates = Certificates {
+            roots: roots.filter(|&roots| roots != "system").map(PathBuf::from),
+            client: match (values.get("sslcert"), values.get("sslkey")) {
+                (None, None) => None,
+                (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
+                _ => return Err(Error::invalid_argument("sslcert and sslkey need each other")),
+            },
+        };
+        let mut hosts = hosts(&values, ssl_mode(&values, roots)?, environment)?;
+        if roots.is_some() && certificates.roots.is_none() {
+            // As in libpq: every owner of a domain has a certificate of the system's authorities.
+            for host in &mut hosts {
+                host.mode = SslMode::VerifyFull;
+            }
+        }
+        let names: Vec<_> = hosts.iter().map(ServerHost::to_string).collect();
+        let location = Location::on_server(format!("PostgreSQL {}/{}", names.join(","), database.escape_debug()));
+        let mut address = Self {
+            application_name: ["application_name", "fallback_application_name"]
+                .iter()
+                .find_map(|name| values.get(name))
+                .unwrap_or("zoho-token-store")
+                .to_owned(),
+            schema: values.get("schema").map(str::to_owned),
+            options: values.get("options").map(str::to_owned),
+            channel_binding: values.one_of(
+                "channel_binding",
+                &[
+                    ("prefer", ChannelBinding::Prefer),
+                    ("disable", ChannelBinding::Disable),
+                    ("require", ChannelBinding::Require),
+                ],
+            )?,
+            target: values.one_of(
+                "target_session_attrs",
+                &[("any", Target::Any), ("read-write", Target::ReadWrite), ("primary", Target::Primary)],
+            )?,
+            is_shuffled: values.one_of("load_balance_hosts", &[("disable", false), ("random", true)])?,
+            connect_timeout: values.seconds("connect_timeout")?,
+            keepalives: keepalives(&values)?,
+            ask_password: None,
+            password: values.get("password").map(str::to_owned),
+            has_exposed_password_file: false,
+            hosts,
+            user,
+            database,
+            certificates,
+            location,
+        };
+        if address.password.is_none() {
+            address.read_password_file(values.get("passfile"), environment);
+        }
+        Ok(address)
+    }
+
+    /// The same address with a function that returns the password. It is called for each new connection.
+    #[must_use]
+    pub fn with_password(self, ask: AskPassword) -> Self {
+        Self { ask_password: Some(ask), ..self }
+    }
+
+    /// The location, which displays as `PostgreSQL host:port/db`.
+    #[must_use]
+    pub const fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// The schema that it names.
+    #[must_use]
+    pub fn schema(&self) -> Option<&str> {
+        self.schema.as_deref()
+    }
+
+    /// Is there a password, or a function that returns one?
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        let is_known = self.password.is_some() || self.hosts.iter().any(|host| host.password.is_some());
+        is_known || self.ask_password.is_some()
+    }
+
+    /// Asks for the password, if there is a function for that. Otherwise returns `None`.
+    pub(super) fn ask_password(&self) -> Result<Option<String>> {
+        self.ask_password.as_ref().map(|ask| ask()).transpose()
+    }
+
+    /// The password for a host, if nobody has to be asked for it.
+    pub(super) fn password<'a>(&'a self, host: &'a ServerHost) -> Option<&'a str> {
+        self.password.as_deref().or(host.password.as_deref())
+    }
+
+    /// Was a password file ignored because others may read it?
+    pub(super) const fn has_exposed_password_file(&self) -> bool {
+        self.has_exposed_password_file
+    }
+
+    fn read_password_file(&mut self, path: Option<&str>, environment: &dyn Environment) {
+        let Some(path) = path.map(PathBuf::from).or_else(|| environment.default_password_file()) else { return };
+        match environment.read_password_file(&path) {
+            PasswordFile::Missing => {}
+            PasswordFile::Exposed => self.has_exposed_password_file = true,
+            PasswordFile::Text(text) => {
+                for host in &mut self.hosts {
+                    let entry = password_file::Entry {
+                        host: &host.name_in_password_file(),
+                        port: &host.port.to_string(),
+                        database: &self.database,
+                        user: &self.user,
+                    };
+                    host.password = password_file::find(&text, &entry);
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Address").field(&format_args!("{}", self.location)).finish()
+    }
+}
+
+impl ServerHost {
+    fn name_in_password_file(&self) -> String {
+        match &self.endpoint {
+            Endpoint::Socket(folder) if SOCKET_FOLDERS.iter().any(|default| Path::new(default) == folder) => {
+                "localhost".to_owned()
+            }
+            Endpoint::Socket(folder) => folder.to_string_lossy().into_owned(),
+            Endpoint::Name(name) | Endpoint::Address(_, Some(name)) => name.clone(),
+            Endpoint::Address(address, None) => address.to_string(),
+        }
+    }
+
+    /// Does everything that connects to this host stay on this machine?
+    pub(super) fn is_local(&self) -> bool {
+        match &self.endpoint {
+            Endpoint::Socket(_) => true,
+            Endpoint::Name(name) => is_localhost(name),
+            Endpoint::Address(address, name) => {
+                address.to_canonical().is_loopback() && name.as_deref().is_none_or(is_localhost)
+            }
+        }
+    }
+}
+
+/// As messages name it: `host:port`, `[address]:port` or `/folder:port`.
+impl fmt::Display for ServerHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.endpoint {
+            Endpoint::Socket(folder) => write!(f, "{}", folder.to_string_lossy().escape_debug())?,
+            Endpoint::Name(name) | Endpoint::Address(_, Some(name)) => f.write_str(name)?,
+            Endpoint::Address(IpAddr::V6(address), None) => write!(f, "[{address}]")?,
+            Endpoint::Address(IpAddr::V4(address), None) => write!(f, "{address}")?,
+        }
+        write!(f, ":{}", self.port)
+    }
+}
+
+fn is_localhost(name: &str) -> bool {
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// The folders in which a server makes its socket: as Debian, Ubuntu and Fedora build it, and as PostgreSQL does.
+const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
+const DEFAULT_PORT: u16 = 5432;
+
+/// The parameters that were given. An empty value counts as absent, as in libpq.
+struct ParameterValues(BTreeMap<&'static str, ParameterValue>);
+
+struct ParameterValue {
+    text: String,
+    /// What an error names: the parameter or its variable.
+    source: String,
+}
+
+impl ParameterValues {
+    fn collect(dsn: Option<&str>, arguments: &[(String, String)], environment: &dyn Environment) -> Result<Self> {
+        let mut values = Self(BTreeMap::new());
+        for parameter in PARAMETERS.iter().filter(|parameter| !parameter.variable.is_empty()) {
+            if let Some(value) = environment.variable(parameter.variable) {
+                values.set(Setting::new(parameter, value, parameter.variable)?, parameter.variable);
+            }
+        }
+        for setting in dsn.map(parameters::parse).transpose()?.unwrap_or_default() {
+            let name = setting.parameter.name;
+            values.set(setting, name);
+        }
+        for (number, (name, value)) in (1..).zip(arguments) {
+            let parameter = parameters::find(name).ok_or_else(|| parameters::unknown(Some(name), number))?;
+            values.set(Setting::new(parameter, value.clone(), name)?, name);
+        }
+        Ok(values)
+    }
+
+    fn set(&mut self, setting: Setting, source: &str) {
+        let value = ParameterValue { text: setting.value, source: source.to_owned() };
+        self.0.insert(setting.parameter.name, value);
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|value| value.text.as_str()).filter(|text| !text.is_empty())
+    }
+
+    fn error(&self, name: &str, rule: impl fmt::Display) -> Error {
+        let source = self.0.get(name).map_or(name, |value| &value.source);
+        Error::invalid_argument(format!("{source} {rule}"))
+    }
+
+    /// The first choice is the default.
+    fn one_of<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<T> {
+        let text = self.get(name).unwrap_or(choices[0].0);
+        choices.iter().find(|(choice, _)| *choice == text).map(|&(_, value)| value).ok_or_else(|| {
+            let choices: Vec<_> = choices.iter().map(|(choice, _)| *choice).collect();
+            self.error(name, format_args!("can only be {}", choices.join(" or ")))
+        })
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u32>> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        // libpq takes a negative number for "not given".
+        let number = text.trim().parse::<i32>().map_err(|_| self.error(name, "has to be a whole number"))?;
+        Ok(u32::try_from(number).ok())
+    }
+
+    /// A positive number of seconds.
+    fn seconds(&self, name: &str) -> Result<Option<Duration>> {
+        Ok(self.number(name)?.filter(|&seconds| seconds > 0).map(|seconds| Duration::from_secs(seconds.into())))
+    }
+}
+
+fn keepalives(values: &ParameterValues) -> Result<Option<Keepalives>> {
+    // With the system's own values, a connection that a firewall forgot would count as alive for two hours.
+    let keepalives = Keepalives {
+        idle: values.seconds("keepalives_idle")?.unwrap_or(Duration::from_secs(30)),
+        interval: values.seconds("keepalives_interval")?.unwrap_or(Duration::from_secs(5)),
+        count: values.number("keepalives_count")?.filter(|&count| count > 0).unwrap_or(3),
+        user_timeout: values
+            .number("tcp_user_timeout")?
+            .filter(|&milliseconds| milliseconds > 0)
+            .map_or(Duration::from_secs(10), |milliseconds| Duration::from_millis(milliseconds.into())),
+    };
+    Ok((values.number("keepalives")? != Some(0)).then_some(keepalives))
+}
+
+/// The value of `sslmode`, if there is one.
+fn ssl_mode(values: &ParameterValues, roots: Option<&str>) -> Result<Option<SslMode>> {
+    let mode = values.get("sslmode").map(|_| {
+        values.one_of(
+            "sslmode",
+            &[
+                ("disable", SslMode::Disable),
+                ("allow", SslMode::Allow),
+                ("prefer", SslMode::Prefer),
+                ("require", SslMode::Require),
+                ("verify-ca", SslMode::VerifyCa),
+                ("verify-full", SslMode::VerifyFull),
+            ],
+        )
+    });
+    match mode.transpose()? {
+        Some(mode) if roots == Some("system") && mode != SslMode::VerifyFull => {
+            Err(values.error("sslmode", "has to be verify-full with sslrootcert=system"))
+        }
+        Some(SslMode::Require) if roots.is_some() => Ok(Some(SslMode::VerifyCa)),
+        mode => Ok(mode),
+    }
+}
+
+fn hosts(values: &ParameterValues, mode: Option<SslMode>, environment: &dyn Environment) -> Result<Vec<ServerHost>> {
+    let list = |name| values.get(name).map(|text| text.split(',').map(str::trim).collect::<Vec<_>>());
+    let (names, addresses, ports) = (list("host"), list("hostaddr"), list("port").unwrap_or_else(|| vec![""]));
+    let count = addresses.as_ref().or(names.as_ref()).map_or(1, Vec::len);
+    if names.as_ref().is_some_and(|names| names.len() != count) {
+        return Err(values.error("hostaddr", "needs as many addresses as host has names"));
+    }
+    if ports.len() != 1 && ports.len() != count {
+        return Err(values.error("port", "needs one number, or one for each host"));
+    }
+    let item = |list: &Option<Vec<&str>>, index: usize| {
+        list.as_ref().and_then(|list| list.get(index).copied()).unwrap_or_default().to_owned()
+    };
+    (0..count)
+        .map(|index| {
+            let port = match ports.get(if ports.len() == 1 { 0 } else { index }) {
+                None | Some(&"") => DEFAULT_PORT,
+                Some(text) => text
+                    .parse()
+                    .ok()
+                    .filter(|&port| port != 0)
+                    .ok_or_else(|| values.error("port", "has to be a number from 1 to 65535"))?,
+            };
+            let name = item(&names, index);
+            let endpoint = match item(&addresses, index).as_str() {
+                "" => endpoint(values, name, port, environment)?,
+                address => {
+                    let address = address.parse().map_err(|_| values.error("hostaddr", "has to be an IP address"))?;
+                    Endpoint::Address(address, host_name(values, name)?)
+                }
+            };
+            let mut host = ServerHost { endpoint, port, mode: SslMode::Disable, password: None };
+            if !matches!(host.endpoint, Endpoint::Socket(_)) {
+                let default = if host.is_local() { SslMode::Prefer } else { SslMode::VerifyFull };
+                host.mode = mode.unwrap_or(default);
+            }
+            Ok(host)
+        })
+        .collect()
+}
+
+/// Where the host with this name is. An empty name stands for the default.
+fn endpoint(values: &ParameterValues, name: String, port: u16, environment: &dyn Environment) -> Result<Endpoint> {
+    if name.is_empty() {
+        return Ok(default_endpoint(port, environment));
+    }
+    if name.starts_with('/') {
+        return if cfg!(unix) {
+            Ok(Endpoint::Socket(name.into()))
+        } else {
+            Err(values.error("host", "cannot be a socket on this system"))
+        };
+    }
+    if let Ok(address) = name.parse() {
+        return Ok(Endpoint::Address(address, None));
+    }
+    Ok(host_name(values, name)?.map_or_else(|| default_endpoint(port, environment), Endpoint::Name))
+}
+
+fn default_endpoint(port: u16, environment: &dyn Environment) -> Endpoint {
+    let [system, temporary] = SOCKET_FOLDERS.map(PathBuf::from);
+    if cfg!(unix) && environment.exists(&system) {
+        return Endpoint::Socket(system);
+    }
+    if cfg!(unix) && environment.exists(&socket_path(&temporary, port)) {
+        return Endpoint::Socket(temporary);
+    }
+    Endpoint::Name("localhost".to_owned())
+}
+
+/// The path of the socket that a server makes in `folder`.
+pub(super) fn socket_path(folder: &Path, port: u16) -> PathBuf {
+    folder.join(format!(".s.PGSQL.{port}"))
+}
+
+/// Checks the characters of a host name, because messages show it.
+fn host_name(values: &ParameterValues, name: String) -> Result<Option<String>> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:%".contains(&byte);
+    if !name.bytes().all(is_allowed) {
+        return Err(values.error("host", "has a character that no host name has"));
+    }
+    Ok(Some(name).filter(|name| !name.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An environment of variables, paths that exist, and a password file.
+    #[derive(Default)]
+    struct MadeUp {
+        variables: &'static [(&'static str, &'static str)],
+        paths: &'static [&'static str],
+        password_file: Option<(&'static str, &'static str)>,
+        is_exposed: bool,
+    }
+
+    impl Environment for MadeUp {
+        fn variable(&self, name: &str) -> Option<String> {
+            self.variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
+        }
+
+        fn user_name(&self) -> Option<String> {
+            Some("os-user".to_owned())
+        }
+
+        fn default_password_file(&self) -> Option<PathBuf> {
+            Some("/home/os-user/.pgpass".into())
+        }
+
+        fn read_password_file(&self, path: &Path) -> PasswordFile {
+            match self.password_file.filter(|(name, _)| Path::new(name) == path) {
+                Some(_) if self.is_exposed => PasswordFile::Exposed,
+                Some((_, text)) => PasswordFile::Text(text.to_owned()),
+                None => PasswordFile::Missing,
+            }
+        }
+
+        fn exists(&self, path: &Path) -> bool {
+            self.paths.iter().any(|exists| Path::new(exists) == path)
+        }
+    }
+
+    const EMPTY: MadeUp = MadeUp { variables: &[], paths: &[], password_file: None, is_exposed: false };
+
+    /// Names with values.
+    type Given = &'static [(&'static str, &'static str)];
+
+    fn pairs(arguments: &[(&str, &str)]) -> Vec<(String, String)> {
+        arguments.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    fn address(dsn: &str, environment: &dyn Environment) -> Address {
+        Address::new(Some(dsn), &[], environment).unwrap()
+    }
+
+    fn error(dsn: &str, environment: &dyn Environment) -> String {
+        Address::new(Some(dsn), &[], environment).unwrap_err().detail().to_owned()
+    }
+
+    #[test]
+    fn arguments_come_before_the_text_and_the_text_before_variables() {
+        let variables = &[("PGHOST", "c"), ("PGPORT", "3"), ("PGDATABASE", "v"), ("PGUSER", "x"), ("PGAPPNAME", "n")];
+        let environment = MadeUp { variables, ..EMPTY };
+        let table: [(&str, Given, &str, &str); 5] = [
+            ("", &[], "PostgreSQL c:3/v", "x"),
+            ("postgresql://me@b:2/t", &[], "PostgreSQL b:2/t", "me"),
+            ("host=b port=2 dbname=t user=me", &[], "PostgreSQL b:2/t", "me"),
+            ("postgresql://me@b:2/t", &[("host", "a"), ("user", "other")], "PostgreSQL a:2/t", "other"),
+            // An empty value counts as absent.
+            ("dbname=t", &[("dbname", ""), ("port", "")], "PostgreSQL c:5432/x", "x"),
+        ];
+        for (dsn, arguments, location, user) in table {
+            let address = Address::new(Some(dsn), &pairs(arguments), &environment).unwrap();
+            assert_eq!((address.location().to_string().as_str(), address.user.as_str()), (location, user), "{dsn}");
+            assert_eq!(address.application_name, "n");
+        }
+        let bare = Address::new(None, &[], &EMPTY).unwrap();
+        assert_eq!(bare.location().to_string(), "PostgreSQL localhost:5432/os-user");
+        assert_eq!((bare.user.as_str(), bare.application_name.as_str()), ("os-user", "zoho-token-store"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_default_host_is_a_socket_if_there_may_be_one() {
+        let table: [(&'static [&'static str], &str, &str); 5] = [
+            (&["/var/run/postgresql", "/tmp/.s.PGSQL.5432"], "", "PostgreSQL /var/run/postgresql:5432/db"),
+            (&["/tmp/.s.PGSQL.5432"], "", "PostgreSQL /tmp:5432/db"),
+            (&["/tmp/.s.PGSQL.5432"], "port=5433", "PostgreSQL localhost:5433/db"),
+            (&["/var/run/postgresql"], "host=a,", "PostgreSQL a:5432,/var/run/postgresql:5432/db"),
+            (&[], "host=/run/made-up", "PostgreSQL /run/made-up:5432/db"),
+        ];
+        for (paths, dsn, location) in table {
+            let environment = MadeUp { paths, variables: &[("PGDATABASE", "db")], ..EMPTY };
+            assert_eq!(address(dsn, &environment).location().to_string(), location);
+        }
+    }
+
+    #[test]
+    fn hosts_addresses_and_ports_belong_together() {
+        let table = [
+            ("postgresql://a:1,b:2/db", "PostgreSQL a:1,b:2/db"),
+            ("postgresql://a,b:2/db", "PostgreSQL a:5432,b:2/db"),
+            ("host=a,b port=7 dbname=db", "PostgreSQL a:7,b:7/db"),
+            ("postgresql://[::1]:7/db", "PostgreSQL [::1]:7/db"),
+            ("hostaddr=10.0.0.1,10.0.0.2 dbname=db", "PostgreSQL 10.0.0.1:5432,10.0.0.2:5432/db"),
+            ("host=a,b hostaddr=10.0.0.1,10.0.0.2 dbname=db", "PostgreSQL a:5432,b:5432/db"),
+            ("host=a dbname='a b\tc'", "PostgreSQL a:5432/a b\\tc"),
+        ];
+        for (dsn, location) in table {
+            assert_eq!(address(dsn, &EMPTY).location().to_string(), location);
+        }
+        let named = address("host=db.example hostaddr=10.0.0.1", &EMPTY);
+        let ip = "10.0.0.1".parse().unwrap();
+        assert_eq!(named.hosts[0].endpoint, Endpoint::Address(ip, Some("db.example".to_owned())));
+        let errors = [
+            ("host=a,b hostaddr=10.0.0.1", "hostaddr needs as many addresses as host has names"),
+            ("host=a,b port=1,2,3", "port needs one number, or one for each host"),
+            ("host=a port=0", "port has to be a number from 1 to 65535"),
+            ("host=a port=65536", "port has to be a number from 1 to 65535"),
+            ("postgresql://u:made-up", "port has to be a number from 1 to 65535"),
+            ("hostaddr=made-up", "hostaddr has to be an IP address"),
+            ("host='a b'", "host has a character that no host name has"),
+            ("host=@a", "host has a character that no host name has"),
+        ];
+        for (dsn, text) in errors {
+            assert_eq!(error(dsn, &EMPTY), text);
+        }
+    }
+
+    #[test]
+    fn the_default_of_sslmode_depends_on_where_the_host_is() {
+        use SslMode::{Allow, Disable, Prefer, Require, VerifyCa, VerifyFull};
+        let table: [(&str, &[SslMode]); 22] = [
+            ("host=db.example", &[VerifyFull]),
+            ("host=10.0.0.1", &[VerifyFull]),
+            ("host=localhost", &[Prefer]),
+            ("host=LOCALHOST", &[Prefer]),
+            ("host=localhost.example", &[VerifyFull]),
+            ("host=127.0.0.1", &[Prefer]),
+            ("host=127.8.9.1", &[Prefer]),
+            ("host=::1", &[Prefer]),
+            ("host=::ffff:127.0.0.1", &[Prefer]),
+            ("hostaddr=127.0.0.1", &[Prefer]),
+            // A tunnel to another machine.
+            ("host=db.example hostaddr=127.0.0.1", &[VerifyFull]),
+            ("host=localhost hostaddr=10.0.0.1", &[VerifyFull]),
+            ("host=localhost,db.example", &[Prefer, VerifyFull]),
+            ("host=localhost,db.example sslmode=disable", &[Disable, Disable]),
+            ("host=db.example sslmode=allow", &[Allow]),
+            ("host=db.example sslmode=prefer", &[Prefer]),
+            ("host=db.example sslmode=require", &[Require]),
+            ("host=db.example sslmode=require sslrootcert=/made/up", &[VerifyCa]),
+            ("host=db.example sslmode=verify-ca", &[VerifyCa]),
+            ("host=localhost sslmode=verify-full", &[VerifyFull]),
+            ("host=localhost sslrootcert=system", &[VerifyFull]),
+            ("host=localhost sslrootcert=/made/up", &[Prefer]),
+        ];
+        for (dsn, modes) in table {
+            let address = address(dsn, &EMPTY);
+            assert_eq!(address.hosts.iter().map(|host| host.mode).collect::<Vec<_>>(), modes, "{dsn}");
+        }
+        let errors = [
+            (
+                "sslmode=made-up",
+                "sslmode can only be disable or allow or prefer or require or verify-ca or verify-full",
+            ),
+            ("sslmode=require sslrootcert=system", "sslmode has to be verify-full with sslrootcert=system"),
+            ("sslcert=/made/up", "sslcert and sslkey need each other"),
+            ("target_session_attrs=standby", "target_session_attrs can only be any or read-write or primary"),
+            ("channel_binding=made-up", "channel_binding can only be prefer or disable or require"),
+            ("connect_timeout=soon", "connect_timeout has to be a whole number"),
+        ];
+        for (dsn, text) in errors {
+            assert_eq!(error(dsn, &EMPTY), text);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_socket_has_no_tls() {
+        let address = address("host=/run/made-up,db.example", &EMPTY);
+        assert_eq!(
+            address.hosts.iter().map(|host| host.mode).collect::<Vec<_>>(),
+            [SslMode::Disable, SslMode::VerifyFull]
+        );
+    }
+
+    #[test]
+    fn a_wrong_variable_is_named() {
+        let table: [(Given, &str); 4] = [
+            (&[("PGSERVICE", "made-up")], "PGSERVICE is not supported: give the values of the service themselves"),
+            (&[("PGPORT", "made-up")], "PGPORT has to be a number from 1 to 65535"),
+            (
+                &[("PGSSLMODE", "made-up")],
+                "PGSSLMODE can only be disable or allow or prefer or require or verify-ca or verify-full",
+            ),
+            (&[("PGGSSENCMODE", "require")], "PGGSSENCMODE can only be disable or prefer"),
+        ];
+        for (variables, text) in table {
+            assert_eq!(error("", &MadeUp { variables, ..EMPTY }), text);
+        }
+    }
+
+    #[test]
+    fn an_unknown_argument_is_named() {
+        let unknown = |name: &str| Address::new(None, &pairs(&[(name, "made-up")]), &EMPTY).unwrap_err();
+        assert_eq!(unknown("sslmod").detail(), "sslmod is not a connection parameter");
+        assert_eq!(unknown("Made Up").detail(), "parameter 1 is not a connection parameter");
+        assert_eq!(unknown("service").detail(), "service is not supported: give the values of the service themselves");
+    }
+
+    #[test]
+    fn a_password_comes_from_the_first_place_that_has_one() {
+        const FILE: &str = "db.example:*:*:*:of-file\nlocalhost:*:*:*:of-socket\n*:*:*:app:of-user";
+        let file = Some(("/home/os-user/.pgpass", FILE));
+        let table: [(Given, &str, Option<&str>); 8] = [
+            (&[("PGPASSWORD", "of-variable")], "postgresql://u:of-url@db.example", Some("of-url")),
+            (&[("PGPASSWORD", "of-variable")], "postgresql://u@db.example", Some("of-variable")),
+            (&[], "postgresql://u@db.example", Some("of-file")),
+            (&[], "postgresql://u:@db.example", Some("of-file")),
+            (&[], "postgresql://app@other.example", Some("of-user")),
+            (&[], "postgresql://u@other.example", None),
+            (&[("PGPASSFILE", "/made/up")], "postgresql://u@db.example", None),
+            (&[], "host=db.example passfile=/made/up", None),
+        ];
+        for (variables, dsn, password) in table {
+            let address = address(dsn, &MadeUp { variables, password_file: file, ..EMPTY });
+            assert_eq!(address.password(&address.hosts[0]), password, "{dsn}");
+        }
+        let several = address("host=db.example,other.example user=app", &MadeUp { password_file: file, ..EMPTY });
+        let passwords: Vec<_> = several.hosts.iter().map(|host| several.password(host)).collect();
+        assert_eq!(passwords, [Some("of-file"), Some("of-user")]);
+        let exposed = address("host=db.example", &MadeUp { password_file: file, is_exposed: true, ..EMPTY });
+        assert!(exposed.has_exposed_password_file() && exposed.password(&exposed.hosts[0]).is_none());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_default_sockets_are_localhost_in_a_password_file() {
+        let file = Some(("/home/os-user/.pgpass", "localhost:*:*:*:of-socket\n/run/other:*:*:*:of-other"));
+        let environment = MadeUp { password_file: file, ..EMPTY };
+        let table = [("/var/run/postgresql", "of-socket"), ("/tmp", "of-socket"), ("/run/other", "of-other")];
+        for (folder, password) in table {
+            let address = address(&format!("host={folder}"), &environment);
+            assert_eq!(address.password(&address.hosts[0]), Some(password));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_password_file_counts_only_if_it_is_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "*:*:*:*:of-file").unwrap();
+        for (mode, is_text) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o610, false)] {
+            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            match OwnProcess.read_password_file(file.path()) {
+                PasswordFile::Text(text) => assert!(is_text && text == "*:*:*:*:of-file", "{mode:o}"),
+                PasswordFile::Exposed => assert!(!is_text, "{mode:o}"),
+                PasswordFile::Missing => panic!("{mode:o}"),
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(OwnProcess.read_password_file(folder.path()), PasswordFile::Missing));
+    }
+
+    #[test]
+    fn a_function_is_asked_for_the_password_each_time() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        let calls = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&calls);
+        let address = address("postgresql://u:of-url@h", &EMPTY)
+            .with_password(Arc::new(move || Ok(format!("made-up-{}", counter.fetch_add(1, Ordering::Relaxed)))));
+        assert_eq!(address.ask_password().unwrap().as_deref(), Some("made-up-0"));
+        assert_eq!(address.clone().ask_password().unwrap().as_deref(), Some("made-up-1"));
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
+    }
+
+    /// Whatever is wrong with a text, no part of its password is shown.
+    #[test]
+    fn no_part_of_a_password_is_shown() {
+        const SPECIAL: &[&str] =
+            &["", "@", "/", "?", "#", "&", "=", ":", ",", "[", "]", "%", "%4", "%40", "'", "\\", " ", "+", "\0", "é"];
+        let mut wrong = 0;
+        for first in SPECIAL {
+            for second in SPECIAL {
+                let password = format!("{second}qjx{first}wvk{second}zhu");
+                let texts = [
+                    format!("postgresql://u:{password}@db.example:5432/db?sslmode=require"),
+                    format!("postgresql://:{password}@/db?host=/tmp"),
+                    format!("postgresql://u:{password}@[::1/db"),
+                    format!("postgresql://u:{password}@db.example:port/db"),
+                    format!("postgresql://u:{password}@db.example/db?made=up"),
+                    format!("postgresql://u:{password}@db.example/db?sslmode"),
+                    format!("postgresql://db.example/db?password={password}"),
+                    format!("postgresql://db.example/db?password={password}&port=none"),
+                    format!("host=db.example password={password} dbname=db"),
+                    format!("host=db.example password='{password}' dbname=db"),
+                    format!("host=db.example password={password} port=none"),
+                    password.clone(),
+                ];
+                for text in texts {
+                    let shown = match Address::new(Some(&text), &[], &EMPTY) {
+                        Ok(address) => format!("{address:?} {}", address.location()),
+                        Err(error) => {
+                            wrong += 1;
+                            format!("{error} {error:?}")
+                        }
+                    };
+                    for part in ["qjx", "wvk", "zhu"] {
+                        assert!(!shown.contains(part), "{text:?} is shown as {shown}");
+                    }
+                }
+            }
+        }
+        assert!(wrong > 1_000, "{wrong}");
+    }
+}

@@ -1,0 +1,345 @@
+//! What a failed statement or connection means: repeat it on a new connection, repeat it, or report it at once.
+//!
+//! A message of the server is never repeated, because it may hold a value of a row. Our own text and the SQLSTATE
+//! (<https://www.postgresql.org/docs/current/errcodes-appendix.html>) are reported instead.
+
+use std::io::{self, ErrorKind};
+
+use crate::store::backend::Location;
+use crate::store::deadline::Deadline;
+use crate::store::error::{Code, Error};
+
+/// Why something failed that may succeed if it is repeated. It becomes an [`Error`] when the time for that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cause {
+    code: Code,
+    detail: String,
+    is_timeout: bool,
+}
+
+impl Cause {
+    /// The server cannot be reached. `detail` holds no value and no secret.
+    pub(super) fn unreachable(detail: impl Into<String>) -> Self {
+        Self::new(Code::Unreachable, detail)
+    }
+
+    /// The server, which is a standby, cannot write.
+    pub(super) fn read_only() -> Self {
+        Self::new(Code::ReadOnly, READ_ONLY)
+    }
+
+    /// What a transaction has read was changed before it could write.
+    pub(super) fn conflict() -> Self {
+        Self::new(Code::Busy, "")
+    }
+
+    /// Nothing came in time.
+    pub(super) fn timeout(detail: impl Into<String>) -> Self {
+        Self { is_timeout: true, ..Self::unreachable(detail) }
+    }
+
+    fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), is_timeout: false }
+    }
+
+    /// The cause that says more: this one, unless it is a timeout and there was another cause before.
+    #[must_use]
+    pub(super) fn or_earlier(self, earlier: Option<Self>) -> Self {
+        // "Busy" says that nothing was changed. After a timeout that is not known.
+        let says_more = |earlier: &Self| !earlier.is_timeout && earlier.code != Code::Busy;
+        earlier.filter(|earlier| self.is_timeout && says_more(earlier)).unwrap_or(self)
+    }
+
+    /// The same cause, for one of several hosts.
+    #[must_use]
+    pub(super) fn of_host(mut self, host: &str) -> Self {
+        if self.code == Code::Unreachable {
+            self.detail = format!("{host}: {}", self.detail);
+        }
+        self
+    }
+
+    /// The error to report when `deadline` is over.
+    #[must_use]
+    pub(super) fn into_error(self, location: &Location, deadline: Deadline) -> Error {
+        if self.code == Code::Busy {
+            return deadline.busy(location);
+        }
+        Error::new(self.code, location).with(self.detail)
+    }
+}
+
+/// A failed statement or connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ServerFailure {
+    /// The connection is lost, was never there, or cannot be used any more. A new one may succeed.
+    Lost(Cause),
+    /// The connection is fine, once its transaction is rolled back. The same work may succeed if it is repeated.
+    Retry(Cause),
+    /// Repeating it does not help.
+    Final(Error),
+}
+
+impl ServerFailure {
+    /// Nothing came in time, so the connection cannot be used any more: a late answer would be taken for that of the
+    /// next statement.
+    pub(super) fn timeout() -> Self {
+        Self::Lost(Cause::timeout("the server did not answer in time"))
+    }
+
+    /// What an error of the client means at `location`.
+    pub(super) fn from_client(location: &Location, error: &tokio_postgres::Error) -> Self {
+        if let Some(code) = error.code() {
+            return Self::from_sqlstate(location, code.code());
+        }
+        let source = std::error::Error::source(error);
+        if let Some(error) = source.and_then(|source| source.downcast_ref::<io::Error>()) {
+            return Self::Lost(lost(error));
+        }
+        if error.is_closed() {
+            return Self::Lost(Cause::unreachable(CLOSED));
+        }
+        // The client has no other way to tell an authentication that it cannot do from a wrong answer.
+        if error.to_string() == "authentication error" {
+            let detail = "the server asks for an authentication that this client does not have, or failed its own part";
+            return Self::Final(Error::new(Code::AccessDenied, location).with(detail));
+        }
+        Self::Final(Error::new(Code::DatabaseError, location).with("an answer that this client does not understand"))
+    }
+
+    /// What a SQLSTATE means at `location`.
+    pub(super) fn from_sqlstate(location: &Location, sqlstate: &str) -> Self {
+        let verdict = verdict(sqlstate);
+        let detail = match verdict.text {
+            "" => shown(sqlstate).to_owned(),
+            READ_ONLY => READ_ONLY.to_owned(),
+            text => format!("{text} ({})", shown(sqlstate)),
+        };
+        match verdict.then {
+            Then::Reconnect => Self::Lost(Cause::new(verdict.code, detail)),
+            Then::Repeat => Self::Retry(Cause::new(verdict.code, detail)),
+            Then::Report => Self::Final(Error::new(verdict.code, location).with(detail)),
+        }
+    }
+
+    /// The error to report when `deadline` is over. `earlier` is the cause of the attempt before.
+    pub(super) fn into_error(self, location: &Location, deadline: Deadline, earlier: Option<Cause>) -> Error {
+        match self {
+            Self::Final(error) => error,
+            Self::Lost(cause) | Self::Retry(cause) => cause.or_earlier(earlier).into_error(location, deadline),
+        }
+    }
+}
+
+const CLOSED: &str = "the server closed the connection";
+const READ_ONLY: &str = "it is a read-only standby";
+
+/// Why an operation on a socket failed.
+pub(super) fn lost(error: &io::Error) -> Cause {
+    // A text that is not the system's comes from a library, and may repeat what the server sent.
+    let text = match error.kind() {
+        ErrorKind::ConnectionRefused => "connection refused",
+        ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::BrokenPipe
+        | ErrorKind::UnexpectedEof
+        | ErrorKind::NotConnected => CLOSED,
+        ErrorKind::TimedOut => return Cause::timeout("the connection timed out"),
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "there is no route to it",
+        ErrorKind::NotFound => "there is no socket in that folder",
+        ErrorKind::InvalidData => "the connection carried something that is not the server's protocol",
+        _ if error.raw_os_error().is_some() => return Cause::unreachable(error.to_string()),
+        _ => "the connection failed",
+    };
+    Cause::unreachable(text)
+}
+
+/// What to do after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Reconnect,
+    Repeat,
+    Report,
+}
+
+/// What a SQLSTATE means. An empty text stands for the SQLSTATE alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Verdict {
+    then: Then,
+    code: Code,
+    text: &'static str,
+}
+
+/// What each SQLSTATE means. Those of one class that are not named mean the same.
+#[allow(clippy::match_same_arms, reason = "the table is in the order of the classes")]
+fn verdict(sqlstate: &str) -> Verdict {
+    use Code::{AccessDenied, Busy, DatabaseError, DiskFull, IoError, OutOfMemory, Unreachable, ValueTooLarge};
+    use Code::{ReadOnly, WrongDatabase};
+    use Then::{Reconnect, Repeat, Report};
+
+    let class = sqlstate.get(..2).unwrap_or_default();
+    let (then, code, text) = match (class, sqlstate) {
+        ("08", _) => (Reconnect, Unreachable, "the connection was lost"),
+        ("22", "22021" | "22P05") => (Report, WrongDatabase, "its encoding is not UTF-8"),
+        // Two processes make the same row or the same table. The next attempt finds it.
+        ("23", "23505") | ("42", "42P06" | "42P07" | "42710") => (Repeat, Busy, ""),
+        // A host or a name may belong to another server after a failover, so a new connection may find the primary.
+        ("25", "25006") => (Reconnect, ReadOnly, READ_ONLY),
+        ("25", "25P03" | "25P04") => (Reconnect, Unreachable, "the server ended a transaction that took too long"),
+        // The connection is in a state that we did not leave it in.
+        ("25" | "26" | "2D" | "34", _) => (Reconnect, DatabaseError, ""),
+        ("28", "28P01") => (Report, AccessDenied, "the password is wrong"),
+        ("28", _) => (Report, AccessDenied, "the server accepts no such connection"),
+        ("3D", _) => (Report, WrongDatabase, "the database does not exist"),
+        ("3F", _) => (Report, WrongDatabase, "the schema does not exist"),
+        // CockroachDB: it is not known whether the transaction was committed.
+        ("40", "40003") => (Repeat, Unreachable, "the result of the transaction is not known"),
+        ("40", _) => (Repeat, Busy, ""),
+        ("42", "42501") => (Report, AccessDenied, "the user lacks a right"),
+        ("42", "42P01") => (Report, WrongDatabase, "a table is missing"),
+        ("42", "42703" | "42804" | "42883" | "42704" | "42809") => {
+            (Report, WrongDatabase, "its tables are not the ones that this library made")
+        }
+        ("53", "53100") => (Report, DiskFull, ""),
+        ("53", "53200") => (Repeat, OutOfMemory, ""),
+        ("53", "53300") => (Reconnect, Unreachable, "the server has too many connections"),
+        ("53", _) => (Repeat, Unreachable, "the server lacks resources"),
+        ("54", _) => (Report, ValueTooLarge, ""),
+        ("55", "55P03" | "55006") => (Repeat, Busy, ""),
+        ("57", "57014") => (Repeat, DatabaseError, "the server cancelled the statement"),
+        ("57", "57P01" | "57P02") => (Reconnect, Unreachable, "the server shut the connection down"),
+        ("57", "57P03") => (Reconnect, Unreachable, "the server is starting or stopping"),
+        ("57", "57P04") => (Report, WrongDatabase, "the database was dropped"),
+        ("57", _) => (Reconnect, Unreachable, "the server ended the connection"),
+        ("58", _) => (Report, IoError, "the server's disk"),
+        _ => (Report, DatabaseError, ""),
+    };
+    Verdict { then, code, text }
+}
+
+/// A SQLSTATE as messages show it: what the server sends in its place may be anything.
+fn shown(sqlstate: &str) -> &str {
+    let is_one = sqlstate.len() == 5 && sqlstate.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_one { sqlstate } else { "an unknown error" }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const LOCATION: Location = Location::named("PostgreSQL db.example:5432/tokens");
+
+    fn shown_as(failure: ServerFailure) -> (&'static str, Code, String) {
+        let deadline = Deadline::after(Duration::from_secs(5));
+        let kind = match failure {
+            ServerFailure::Lost(_) => "lost",
+            ServerFailure::Retry(_) => "retry",
+            ServerFailure::Final(_) => "final",
+        };
+        let error = failure.into_error(&LOCATION, deadline, None);
+        (kind, error.code(), error.detail().to_owned())
+    }
+
+    #[test]
+    fn a_sqlstate_decides_whether_work_is_repeated_and_what_is_reported() {
+        let table = [
+            ("08006", "lost", Code::Unreachable, "the connection was lost (08006)"),
+            ("08P01", "lost", Code::Unreachable, "the connection was lost (08P01)"),
+            ("22021", "final", Code::WrongDatabase, "its encoding is not UTF-8 (22021)"),
+            ("22P05", "final", Code::WrongDatabase, "its encoding is not UTF-8 (22P05)"),
+            ("22001", "final", Code::DatabaseError, "22001"),
+            ("23505", "retry", Code::Busy, "5"),
+            ("23502", "final", Code::DatabaseError, "23502"),
+            ("25006", "lost", Code::ReadOnly, "it is a read-only standby"),
+            ("25P02", "lost", Code::DatabaseError, "25P02"),
+            ("25P03", "lost", Code::Unreachable, "the server ended a transaction that took too long (25P03)"),
+            ("25P04", "lost", Code::Unreachable, "the server ended a transaction that took too long (25P04)"),
+            ("26000", "lost", Code::DatabaseError, "26000"),
+            ("28P01", "final", Code::AccessDenied, "the password is wrong (28P01)"),
+            ("28000", "final", Code::AccessDenied, "the server accepts no such connection (28000)"),
+            ("3D000", "final", Code::WrongDatabase, "the database does not exist (3D000)"),
+            ("3F000", "final", Code::WrongDatabase, "the schema does not exist (3F000)"),
+            ("40001", "retry", Code::Busy, "5"),
+            ("40P01", "retry", Code::Busy, "5"),
+            ("40003", "retry", Code::Unreachable, "the result of the transaction is not known (40003)"),
+            ("42501", "final", Code::AccessDenied, "the user lacks a right (42501)"),
+            ("42601", "final", Code::DatabaseError, "42601"),
+            ("42703", "final", Code::WrongDatabase, "its tables are not the ones that this library made (42703)"),
+            ("42P01", "final", Code::WrongDatabase, "a table is missing (42P01)"),
+            ("42P07", "retry", Code::Busy, "5"),
+            ("53100", "final", Code::DiskFull, "53100"),
+            ("53200", "retry", Code::OutOfMemory, "53200"),
+            ("53300", "lost", Code::Unreachable, "the server has too many connections (53300)"),
+            ("53400", "retry", Code::Unreachable, "the server lacks resources (53400)"),
+            ("54000", "final", Code::ValueTooLarge, "54000"),
+            ("55P03", "retry", Code::Busy, "5"),
+            ("55000", "final", Code::DatabaseError, "55000"),
+            ("57014", "retry", Code::DatabaseError, "the server cancelled the statement (57014)"),
+            ("57P01", "lost", Code::Unreachable, "the server shut the connection down (57P01)"),
+            ("57P02", "lost", Code::Unreachable, "the server shut the connection down (57P02)"),
+            ("57P03", "lost", Code::Unreachable, "the server is starting or stopping (57P03)"),
+            ("57P04", "final", Code::WrongDatabase, "the database was dropped (57P04)"),
+            ("57P05", "lost", Code::Unreachable, "the server ended the connection (57P05)"),
+            ("58030", "final", Code::IoError, "the server's disk (58030)"),
+            ("XX000", "final", Code::DatabaseError, "XX000"),
+            // What is no SQLSTATE is not repeated.
+            ("made-up value", "final", Code::DatabaseError, "an unknown error"),
+            ("", "final", Code::DatabaseError, "an unknown error"),
+            ("é000", "final", Code::DatabaseError, "an unknown error"),
+        ];
+        for (sqlstate, kind, code, detail) in table {
+            let expected = (kind, code, detail.to_owned());
+            assert_eq!(shown_as(ServerFailure::from_sqlstate(&LOCATION, sqlstate)), expected, "{sqlstate}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_a_socket_is_named_in_our_words_or_those_of_the_system() {
+        let made_up = |kind| io::Error::new(kind, "made-up value");
+        let table = [
+            (made_up(ErrorKind::ConnectionRefused), "connection refused"),
+            (made_up(ErrorKind::ConnectionReset), CLOSED),
+            (made_up(ErrorKind::BrokenPipe), CLOSED),
+            (made_up(ErrorKind::UnexpectedEof), CLOSED),
+            (made_up(ErrorKind::TimedOut), "the connection timed out"),
+            (made_up(ErrorKind::HostUnreachable), "there is no route to it"),
+            (made_up(ErrorKind::NotFound), "there is no socket in that folder"),
+            (made_up(ErrorKind::InvalidData), "the connection carried something that is not the server's protocol"),
+            (made_up(ErrorKind::Other), "the connection failed"),
+        ];
+        for (error, detail) in table {
+            assert_eq!(lost(&error).detail, detail);
+        }
+        let of_the_system = io::Error::from_raw_os_error(13);
+        assert_eq!(lost(&of_the_system).detail, of_the_system.to_string());
+    }
+
+    #[test]
+    fn a_timeout_does_not_hide_an_earlier_cause() {
+        let (refused, timeout) = (Cause::unreachable("connection refused"), Cause::timeout("no answer"));
+        assert_eq!(timeout.clone().or_earlier(Some(refused.clone())), refused);
+        assert_eq!(timeout.clone().or_earlier(Some(Cause::timeout("earlier"))), timeout);
+        assert_eq!(timeout.clone().or_earlier(None), timeout);
+        assert_eq!(timeout.clone().or_earlier(Some(Cause::conflict())), timeout, "it is not known what was changed");
+        assert_eq!(refused.clone().or_earlier(Some(Cause::read_only())), refused);
+    }
+
+    #[test]
+    fn a_cause_names_its_host_only_if_the_host_matters() {
+        assert_eq!(Cause::unreachable("connection refused").of_host("a:5432").detail, "a:5432: connection refused");
+        assert_eq!(Cause::read_only().of_host("a:5432"), Cause::read_only());
+    }
+
+    #[test]
+    fn a_message_says_that_the_last_change_may_have_been_made() {
+        let error = ServerFailure::Lost(Cause::unreachable(CLOSED)).into_error(&LOCATION, Deadline::now(), None);
+        assert_eq!(
+            error.to_string(),
+            "PostgreSQL db.example:5432/tokens cannot be reached: the server closed the connection. Whether the last \
+             change was made is not known. Repeating it does no harm. Check that the server runs and that this \
+             machine can connect to it, and try again."
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! The tables: whether they are there, whose they are, and their version. They are made if they are missing, and
+//! migrated if they are older.
+
+use super::error::ServerFailure;
+use super::link::Link;
+use super::sql::{self, Tables, get};
+use crate::store::backend::Location;
+use crate::store::error::{Code, Error};
+
+/// The scripts that make the tables, in their order. The version of a database is the number of scripts that were run.
+/// Each script only adds to what was there before, so that programs of the version before go on working.
+const MIGRATIONS: &[&str] = &[INIT_SQL];
+
+/// The script that makes the tables, in the first schema of the search path.
+pub const INIT_SQL: &str = include_str!("schema/1.sql");
+
+/// What is to be done about tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    /// Use them.
+    Nothing,
+    /// Run the scripts from this one on.
+    Migrate(usize),
+    /// Leave them alone: a newer version has made them.
+    Refuse,
+}
+
+/// What is to be done about tables of a version. 0: there are none.
+fn task(version: i64, scripts: usize) -> Task {
+    match usize::try_from(version) {
+        Ok(version) if version == scripts => Task::Nothing,
+        Ok(version) if version < scripts => Task::Migrate(version),
+        _ => Task::Refuse,
+    }
+}
+
+/// What there is in a database.
+pub(super) struct Installed {
+    pub(super) tables: Tables,
+    has_schema: bool,
+    /// The version of the tables. 0: there are none.
+    pub(super) version: i64,
+    is_read_only: bool,
+}
+
+impl Installed {
+    pub(super) fn task(&self) -> Task {
+        task(self.version, MIGRATIONS.len())
+    }
+}
+
+/// Looks at the tables. Changes nothing. `schema`: the schema that they are in, or else it is the first one of the
+/// search path.
+pub(super) fn look(link: &Link, schema: Option<&str>) -> Result<Installed, ServerFailure> {
+    let location = link.location();
+    let found = link.query(&sql::look(schema))?;
+    let row = found.first().ok_or_else(|| missing_row(location))?;
+    let encoding: &str = get(location, row, 0)?;
+    if encoding != "UTF8" {
+        return Err(ServerFailure::from_sqlstate(location, "22P05"));
+    }
+    let Some(schema) = get::<Option<&str>>(location, row, 1)? else {
+        return Err(ServerFailure::from_sqlstate(location, "3F000"));
+    };
+    let (tables, has_schema, has_store) = (Tables::new(schema), get(location, row, 2)?, get(location, row, 3)?);
+    let mut version = 0;
+    if has_store {
+        let found = link.query(&tables.version())?;
+        version = get(location, found.first().ok_or_else(|| missing_row(location))?, 0)?;
+    } else if get(location, row, 4)? {
+        // It was there before us: our tables are made all at once.
+        let what = "it has a table oauthtoken that this library did not make";
+        return Err(ServerFailure::Final(Error::new(Code::WrongDatabase, location).with(what)));
+    }
+    let is_read_only = get::<&str>(location, row, 5)? == "on";
+    Ok(Installed { tables, has_schema, version, is_read_only })
+}
+
+/// Returns the tables of a store, and makes them if they are missing and `create` says so. Migrates older ones.
+pub(super) fn prepare(link: &Link, schema: Option<&str>, create: bool) -> Result<Tables, ServerFailure> {
+    let installed = look(link, schema)?;
+    let task = installed.task();
+    let Installed { tables, has_schema, is_read_only, .. } = installed;
+    match task {
+        Task::Nothing if is_read_only => {}
+        // A start of a program is often enough. A role that may not delete leaves it to others.
+        Task::Nothing => match link.script(&tables.sweep()) {
+            Err(failure @ (ServerFailure::Lost(_) | ServerFailure::Retry(_))) => return Err(failure),
+            Ok(_) | Err(ServerFailure::Final(_)) => {}
+        },
+        Task::Migrate(0) if !create => return Err(ServerFailure::from_sqlstate(link.location(), "42P01")),
+        Task::Migrate(from) => {
+            if !has_schema {
+                link.script(&format!("CREATE SCHEMA {}", tables.schema()))?;
+            }
+            migrate(link, &tables, from, MIGRATIONS)?;
+        }
+        Task::Refuse => return Err(ServerFailure::Final(newer(link.location()))),
+    }
+    Ok(tables)
+}
+
+pub(super) fn newer(location: &Location) -> Error {
+    Error::new(Code::NewerSchema, location).with("its tables have a later version")
+}
+
+/// The table of the store has lost its row.
+pub(super) fn missing_row(location: &Location) -> ServerFailure {
+    ServerFailure::from_sqlstate(location, "42804")
+}
+
+/// Runs the scripts from one on, all or none. Any number of processes may do so at the same time: one of them makes the
+/// tables, and the others fail with an error that is tried again.
+fn migrate(link: &Link, tables: &Tables, from: usize, scripts: &[&str]) -> Result<(), ServerFailure> {
+    let begin = format!("BEGIN; SET LOCAL search_path TO {}", tables.schema());
+    link.transaction(&begin, |_| {
+        let mut from = from;
+        if from > 0 {
+            let found = link.query(&tables.locked_version())?;
+            let row = found.first().ok_or_else(|| missing_row(link.location()))?;
+            // Another process may have migrated the tables meanwhile.
+            match task(get(link.location(), row, 0)?, scripts.len()) {
+                Task::Nothing => return Ok(None),
+                Task::Migrate(version) => from = version,
+                Task::Refuse => return Err(ServerFailure::Final(newer(link.location()))),
+            }
+        }
+        for script in &scripts[from..] {
+            link.script(script)?;
+        }
+        Ok(Some(format!("UPDATE zoho_token_store SET version = {}", scripts.len())))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::backends::postgres::{Address, OwnProcess};
+    use crate::store::deadline::Deadline;
+
+    /// Connects to the server of the tests.
+    fn connect() -> Link {
+        let dsn = std::env::var("TEST_POSTGRES_DSN").unwrap_or_else(|_| {
+            panic!("This test needs a PostgreSQL server: python tests/postgres_server.py -- cargo test … starts one")
+        });
+        let address = Address::new(Some(&dsn), &[], &OwnProcess).unwrap();
+        Link::open(&address, Deadline::after(Duration::from_secs(30))).unwrap_or_else(|_| panic!("no connection"))
+    }
+
+    fn made<T>(result: Result<T, ServerFailure>) -> T {
+        result.unwrap_or_else(|failure| panic!("{failure:?}"))
+    }
+
+    #[test]
+    fn older_tables_are_migrated_once_and_keep_their_rows() {
+        const SCRIPTS: &[&str] = &[INIT_SQL, "ALTER TABLE oauthtoken ADD COLUMN note TEXT DEFAULT 'made up'"];
+        let name = format!("test_migration_{}", std::process::id());
+        let link = connect();
+        let tables = made(prepare(&link, Some(&name), true));
+        let insert = format!("INSERT INTO {name}.oauthtoken (id, refresh_token) VALUES ('1', 'r')");
+        made(link.script(&insert));
+        // A script that fails changes nothing.
+        let broken = &[INIT_SQL, "ALTER TABLE oauthtoken ADD COLUMN note TEXT; SELECT 1 / 0"];
+        assert!(migrate(&link, &tables, 1, broken).is_err());
+        assert_eq!(made(look(&link, Some(&name))).version, 1);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| made(migrate(&connect(), &tables, 1, SCRIPTS)));
+            }
+        });
+        let installed = made(look(&link, Some(&name)));
+        let rows = made(link.script(&format!("SELECT id || refresh_token || note FROM {name}.oauthtoken")));
+        made(link.script(&format!("DROP SCHEMA {name} CASCADE")));
+        assert_eq!((installed.version, installed.task()), (2, Task::Refuse), "this version knows one script");
+        assert_eq!((rows.len(), rows[0].get(0)), (1, Some("1rmade up")));
+    }
+
+    #[test]
+    fn the_version_decides_what_is_done_about_tables() {
+        let table = [
+            (0, 1, Task::Migrate(0)),
+            (1, 1, Task::Nothing),
+            (2, 1, Task::Refuse),
+            (1, 3, Task::Migrate(1)),
+            (2, 3, Task::Migrate(2)),
+            (i64::MAX, 3, Task::Refuse),
+            (-1, 1, Task::Refuse),
+        ];
+        for (version, scripts, expected) in table {
+            assert_eq!(task(version, scripts), expected, "{version} of {scripts}");
+        }
+    }
+}

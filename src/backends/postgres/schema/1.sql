@@ -1,0 +1,55 @@
+-- Values are compared byte by byte ("C"), and are found by hash indexes, because a B-tree rejects values of more than
+-- 2704 bytes. An id is the exception: it has at most 1000 bytes. NUL is written as U+001A and 0, U+001A as two of it.
+
+-- Every save has a higher number than the saves before it. The sequence is the only source of these numbers.
+CREATE SEQUENCE zoho_token_order;
+
+-- The ten columns of the vendor's sample stores come first.
+CREATE TABLE oauthtoken (
+    id            TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    user_name     TEXT COLLATE "C",
+    client_id     TEXT COLLATE "C",
+    client_secret TEXT COLLATE "C",
+    refresh_token TEXT COLLATE "C",
+    access_token  TEXT COLLATE "C",
+    grant_token   TEXT COLLATE "C",
+    expiry_time   TEXT COLLATE "C",
+    redirect_url  TEXT COLLATE "C",
+    api_domain    TEXT COLLATE "C",
+    -- The number of the last save, and its time in milliseconds since the epoch.
+    saved_order   BIGINT NOT NULL DEFAULT nextval('zoho_token_order'),
+    saved_at      BIGINT,
+    -- The position among all rows. An older row has a lower one.
+    position      BIGINT NOT NULL DEFAULT nextval('zoho_token_order')
+);
+
+CREATE INDEX zoho_token_user_name ON oauthtoken USING hash (user_name);
+CREATE INDEX zoho_token_grant_token ON oauthtoken USING hash (grant_token);
+CREATE INDEX zoho_token_refresh_token ON oauthtoken USING hash (refresh_token);
+CREATE INDEX zoho_token_access_token ON oauthtoken USING hash (access_token);
+
+-- One row. An id is never given out again, so the highest one is recorded. `change` counts the changes of the set of
+-- rows and of their keys: a save that relies on a row being absent checks that it has not moved.
+CREATE TABLE zoho_token_store (
+    one     BIGINT NOT NULL PRIMARY KEY CHECK (one = 1),
+    version BIGINT NOT NULL,
+    last_id BIGINT NOT NULL,
+    change  BIGINT NOT NULL
+);
+INSERT INTO zoho_token_store (one, version, last_id, change) VALUES (1, 1, 0, 0);
+
+-- Who refreshes a token now. Times are in milliseconds since the epoch, by the clock of the server.
+CREATE TABLE zoho_token_lease (
+    key   TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    owner TEXT COLLATE "C" NOT NULL,
+    until BIGINT NOT NULL
+);
+
+-- Refreshes that have failed one after the other.
+CREATE TABLE zoho_token_failure (
+    key         TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    count       BIGINT NOT NULL,
+    since       BIGINT NOT NULL,
+    last        BIGINT NOT NULL,
+    fingerprint TEXT COLLATE "C" NOT NULL
+);

@@ -1,0 +1,399 @@
+//! The tables on the server: who makes them, what is stored in them, how durable it is, and what a check finds.
+
+use std::thread;
+
+use zoho_token_store::backends::postgres::{self, INIT_SQL, Postgres, PostgresSettings};
+use zoho_token_store::domain::check::Severity;
+use zoho_token_store::domain::{Field, Row, Token};
+use zoho_token_store::store::error::Code;
+use zoho_token_store::store::lease::Outcome;
+use zoho_token_store::store::{Error, Result, Wait};
+
+use super::common::postgres::{Admin, Schema, address, dsn, open};
+use super::common::{NOW, deadline, token};
+use super::{EXPIRED, FRESH, store, try_acquire};
+
+/// Opens a store as another user of the server.
+fn open_as(role: &str, schema: &Schema, create: bool) -> Result<Postgres> {
+    let settings = PostgresSettings { create, ..schema.settings() };
+    Postgres::open(address(&format!("{} user={role}", dsn())), settings, deadline())
+}
+
+/// A role of the test, with these rights on the schema. It is dropped at the end.
+struct Role(String);
+
+impl Role {
+    fn new(schema: &Schema, grants: &[&str]) -> Self {
+        let (admin, name) = (Admin::new(), format!("{}_role", schema.0));
+        admin.sql(&format!("CREATE ROLE {name} LOGIN"));
+        for grant in grants {
+            admin.sql(&format!("GRANT {} TO {name}", grant.replace("{}", &schema.0)));
+        }
+        Self(name)
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        let _ = Admin::new().try_sql(&format!("DROP OWNED BY {0}; DROP ROLE {0}", self.0));
+    }
+}
+
+/// The rights that `docs/postgresql.md` lists for a role that may not make tables.
+const RIGHTS: [&str; 4] = [
+    "USAGE ON SCHEMA {}",
+    "SELECT, INSERT, UPDATE, DELETE ON {}.oauthtoken, {}.zoho_token_lease, {}.zoho_token_failure",
+    "SELECT, UPDATE ON {}.zoho_token_store",
+    "SELECT, UPDATE ON SEQUENCE {}.zoho_token_order",
+];
+
+fn code(opened: Result<Postgres>) -> Code {
+    opened.err().unwrap().code()
+}
+
+/// The text of a table, whatever is in it.
+fn dump(schema: &Schema) -> Vec<Vec<String>> {
+    let tables = ["oauthtoken", "zoho_token_store", "zoho_token_lease", "zoho_token_failure"];
+    let admin = Admin::new();
+    tables.iter().flat_map(|table| admin.sql(&format!("SELECT * FROM {}.{table} ORDER BY 1", schema.0))).collect()
+}
+
+#[test]
+fn any_number_of_programs_make_the_tables_at_the_same_time() {
+    for _ in 0..3 {
+        let schema = Schema::new();
+        thread::scope(|scope| {
+            for program in 0..6 {
+                let schema = &schema;
+                scope
+                    .spawn(move || store(open(schema)).save(token(&format!("refresh_token=r{program}")), NOW).unwrap());
+            }
+        });
+        assert_eq!(store(open(&schema)).count().unwrap(), 6);
+    }
+}
+
+#[test]
+fn tables_are_made_only_if_the_caller_allows_it() {
+    let schema = Schema::new();
+    let settings = || PostgresSettings { create: false, ..schema.settings() };
+    let refused = Postgres::open(address(&dsn()), settings(), deadline());
+    assert_eq!(code(refused), Code::WrongDatabase);
+    let schemas = format!("SELECT count(*) FROM pg_namespace WHERE nspname = '{}'", schema.0);
+    assert_eq!(Admin::new().value(&schemas), "0");
+    store(open(&schema)).save(token(EXPIRED), NOW).unwrap();
+    let opened = Postgres::open(address(&dsn()), settings(), deadline()).unwrap();
+    assert_eq!(store(opened).count().unwrap(), 1);
+}
+
+#[test]
+fn without_a_schema_the_first_one_of_the_search_path_has_the_tables() {
+    let schema = Schema::new();
+    Admin::new().sql(&format!("CREATE SCHEMA {}", schema.0));
+    let dsn = format!("{} options='-c search_path={}'", dsn(), schema.0);
+    let opened = Postgres::open(address(&dsn), PostgresSettings::default(), deadline()).unwrap();
+    store(opened).save(token(EXPIRED), NOW).unwrap();
+    assert_eq!(store(open(&schema)).count().unwrap(), 1);
+}
+
+#[test]
+fn a_schema_can_have_any_name() {
+    let schema = Schema::new();
+    let admin = Admin::new();
+    let name = format!("{} it's \"Ü\"", schema.0);
+    let settings = PostgresSettings { schema: Some(name.clone()), ..PostgresSettings::default() };
+    let opened = Postgres::open(address(&dsn()), settings, deadline()).unwrap();
+    let store = store(opened);
+    let saved = store.save(token(EXPIRED), NOW).and_then(|_| store.save(token(FRESH), NOW));
+    let rows = store.all().map(|rows| rows.len());
+    admin.sql(&format!("DROP SCHEMA \"{}\" CASCADE", name.replace('"', "\"\"")));
+    assert_eq!((saved.unwrap().as_str(), rows.unwrap()), ("1", 1));
+    for name in ["", "a\\b", "a\0b"] {
+        let settings = PostgresSettings { schema: Some(name.to_owned()), ..PostgresSettings::default() };
+        assert_eq!(code(Postgres::open(address(&dsn()), settings, deadline())), Code::InvalidArgument, "{name:?}");
+    }
+}
+
+#[test]
+fn a_role_that_may_not_make_tables_uses_those_of_an_administrator() {
+    let schema = Schema::new();
+    let admin = Admin::new();
+    admin.sql(&format!("CREATE SCHEMA {0}; SET search_path TO {0}; {INIT_SQL}", schema.0));
+    let role = Role::new(&schema, &RIGHTS);
+    for create in [true, false] {
+        let store = store(open_as(&role.0, &schema, create).unwrap());
+        assert_eq!(store.save(token(EXPIRED), NOW).unwrap(), "1");
+        let Outcome::Refresh(acquired) = try_acquire(&store, "1-a") else { panic!("no lease") };
+        assert!(store.release_lease(&acquired));
+        store.save(token(FRESH), NOW).unwrap();
+        let rows = store.all().unwrap();
+        store.restore(&rows, 1).unwrap();
+        store.purge(NOW + 10_000_000, Some(1)).unwrap();
+        store.delete_all().unwrap();
+        assert_eq!(store.check(NOW).unwrap(), []);
+        store.restore(&[], 0).unwrap();
+        admin.sql(&format!("UPDATE {}.zoho_token_store SET last_id = 0", schema.0));
+    }
+}
+
+#[test]
+fn a_role_without_rights_is_told_so_at_once() {
+    let schema = Schema::new();
+    store(open(&schema)).save(token(EXPIRED), NOW).unwrap();
+    let role = Role::new(&schema, &[]);
+    assert_eq!(code(open_as(&role.0, &schema, true)), Code::AccessDenied);
+    let missing = Schema(format!("{}_missing", schema.0));
+    assert_eq!(code(open_as(&role.0, &missing, true)), Code::AccessDenied, "it may not make a schema");
+    // A role that may only read.
+    let admin = Admin::new();
+    admin.sql(&format!(
+        "GRANT USAGE ON SCHEMA {0} TO {1}; GRANT SELECT ON ALL TABLES IN SCHEMA {0} TO {1}",
+        schema.0, role.0
+    ));
+    let store = store(open_as(&role.0, &schema, true).unwrap());
+    assert_eq!(store.count().unwrap(), 1);
+    assert_eq!(store.save(token(FRESH), NOW).unwrap_err().code(), Code::AccessDenied);
+}
+
+#[test]
+fn tables_of_a_newer_version_are_refused_and_left_alone() {
+    let schema = Schema::new();
+    let store = store(open(&schema));
+    store.save(token(EXPIRED), NOW).unwrap();
+    Admin::new().sql(&format!("UPDATE {}.zoho_token_store SET version = 99", schema.0));
+    let before = dump(&schema);
+    let error = Postgres::open(address(&dsn()), schema.settings(), deadline()).err().unwrap();
+    assert_eq!(error.code(), Code::NewerSchema, "{error}");
+    assert_eq!(postgres::schema_version(&address(&dsn()), Some(&schema.0), deadline()).unwrap(), 99);
+    assert_eq!(codes(&schema), [("newer-schema", Severity::Error)]);
+    assert_eq!(dump(&schema), before);
+}
+
+#[test]
+fn a_table_of_another_program_is_refused_and_left_alone() {
+    let schema = Schema::new();
+    let admin = Admin::new();
+    admin.sql(&format!("CREATE SCHEMA {0}; CREATE TABLE {0}.oauthtoken (id TEXT, note TEXT)", schema.0));
+    let error = Postgres::open(address(&dsn()), schema.settings(), deadline()).err().unwrap();
+    assert_eq!(error.code(), Code::WrongDatabase, "{error}");
+    let tables = format!("SELECT count(*) FROM pg_class WHERE relnamespace = '{}'::regnamespace", schema.0);
+    assert_eq!(admin.value(&tables), "1");
+}
+
+#[test]
+fn a_database_with_another_encoding_is_refused() {
+    let admin = Admin::new();
+    let name = format!("{}_latin", Schema::new().0);
+    admin.sql(&format!("CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"));
+    let opened = Postgres::open(address(&format!("{} dbname={name}", dsn())), PostgresSettings::default(), deadline());
+    let checked = postgres::check(&address(&format!("{} dbname={name}", dsn())), None, NOW, deadline());
+    let found = checked.map(|findings| findings[0].code);
+    admin.sql(&format!("DROP DATABASE {name}"));
+    assert_eq!(code(opened), Code::WrongDatabase);
+    assert_eq!(found, Ok("wrong-database"));
+}
+
+#[test]
+fn values_can_be_read_in_psql() {
+    let schema = Schema::new();
+    let store = store(open(&schema));
+    store.save(token("user_name=O'Brien client_id=1000.CLIENT refresh_token=é"), NOW).unwrap();
+    let read = |column: &str| Admin::new().value(&format!("SELECT {column} FROM {}.oauthtoken", schema.0));
+    assert_eq!(["id", "user_name", "refresh_token", "access_token"].map(read), ["1", "O'Brien", "é", "NULL"]);
+    assert_eq!(read("saved_at"), NOW.to_string());
+}
+
+#[test]
+fn every_character_is_stored_and_found() {
+    let schema = Schema::new();
+    let store = store(open(&schema));
+    for value in ["\0", "\u{1a}", "\u{1a}0", "\0\u{1a}\0", "\u{1}\u{7f}\u{10ffff}", "\\", "\\0", "$1", "{a,b}", "NULL"]
+    {
+        let saved = Token::default().with(Field::UserName, Some(value)).with(Field::RefreshToken, Some(value));
+        let id = store.save(saved, NOW).unwrap();
+        let key = Token::default().with(Field::RefreshToken, Some(value));
+        let found = store.find(key, Wait::Yes).unwrap().unwrap().stored();
+        assert_eq!((found.id(), found.get(Field::UserName)), (id.as_str(), Some(value)));
+    }
+    let rows = store.all().unwrap();
+    store.restore(&rows, 99).unwrap();
+    let again = store.all().unwrap();
+    assert!(rows.iter().zip(&again).all(|(one, other)| one.token() == other.token()) && rows.len() == again.len());
+}
+
+#[test]
+fn an_id_has_at_most_1_000_bytes() {
+    let schema = Schema::new();
+    let store = store(open(&schema));
+    let save = |length| {
+        let id = "i".repeat(length);
+        store.save(Token::default().with(Field::Id, Some(&id)).with(Field::RefreshToken, Some(&id)), NOW)
+    };
+    assert_eq!(save(1_000).unwrap().len(), 1_000);
+    assert_eq!(save(1_001).unwrap_err().code(), Code::ValueTooLarge);
+    let row = Row::new(Token::default().with(Field::Id, Some(&"i".repeat(1_001))), 1, None);
+    assert_eq!(store.restore(&[row], 1).unwrap_err().code(), Code::ValueTooLarge);
+    assert!(store.find_by_id(Some(&"i".repeat(100_000)), Wait::Yes).unwrap().is_none());
+    assert_eq!(store.count().unwrap(), 1);
+}
+
+#[test]
+fn many_rows_are_read_in_their_order_and_a_lookup_uses_the_indexes() {
+    let schema = Schema::new();
+    let store = store(open(&schema));
+    let rows: Vec<Row> = (1..=2_000)
+        .map(|n| format!("id={n} user_name=u{n} refresh_token=r{n} access_token=a{n} grant_token=g{n}"))
+        .map(|values| Row::new(token(&values), 1, None))
+        .collect();
+    store.restore(&rows, 2_000).unwrap();
+    let admin = Admin::new();
+    admin.sql(&format!("ANALYZE {}.oauthtoken", schema.0));
+    let ids = |rows: &[Row]| rows.iter().map(|row| row.id().to_owned()).collect::<Vec<_>>();
+    assert_eq!(ids(&store.all().unwrap()), ids(&rows), "many rows are read in several statements");
+    for column in ["user_name", "refresh_token", "access_token", "grant_token", "id"] {
+        let plan = format!("EXPLAIN SELECT * FROM {}.oauthtoken AS t WHERE (t.id = 'x' OR t.{column} = 'y')", schema.0);
+        let plan: Vec<String> = admin.sql(&plan).into_iter().flatten().collect();
+        assert!(!plan.join("\n").contains("Seq Scan"), "{plan:?}");
+    }
+}
+
+#[test]
+fn orders_rise_also_after_a_restore() {
+    let schema = Schema::new();
+    let store = store(open(&schema));
+    store.save(token(EXPIRED), NOW).unwrap();
+    let row = Row::new(token("id=7 refresh_token=r7"), 5_000_000, Some(1));
+    let other = Row::new(token("id=8 refresh_token=r8"), 4_999_999, None);
+    store.restore(&[row, other], 8).unwrap();
+    let rows = store.all().unwrap();
+    let of =
+        |rows: &[Row]| rows.iter().map(|row| (row.id().to_owned(), row.saved_order, row.saved_at)).collect::<Vec<_>>();
+    assert_eq!(of(&rows), [("7".to_owned(), 5_000_000, Some(1)), ("8".to_owned(), 4_999_999, None)]);
+    assert_eq!(store.save(token("refresh_token=r8 access_token=a"), NOW).unwrap(), "8");
+    assert_eq!(store.save(token("refresh_token=new"), NOW).unwrap(), "9");
+    let rows = store.all().unwrap();
+    assert!(rows[1].saved_order > 5_000_000 && rows[2].saved_order > rows[1].saved_order, "{:?}", of(&rows));
+    // A restore of old rows does not lower it.
+    let before = rows[2].saved_order;
+    store.restore(&[Row::new(token("id=1 refresh_token=r"), 1, None)], 1).unwrap();
+    store.save(token("refresh_token=r access_token=b"), NOW).unwrap();
+    assert!(store.all().unwrap()[0].saved_order > before);
+}
+
+#[test]
+fn a_table_of_leases_that_was_dropped_fails_nothing_but_leases() {
+    let schema = Schema::new();
+    let store = store(open(&schema));
+    store.save(token(EXPIRED), NOW).unwrap();
+    let Outcome::Refresh(_) = try_acquire(&store, "1-a") else { panic!("no lease") };
+    Admin::new().sql(&format!("DROP TABLE {0}.zoho_token_lease, {0}.zoho_token_failure", schema.0));
+    assert!(matches!(try_acquire(&store, "2-b"), Outcome::NoLease(_)));
+    let owner = zoho_token_store::domain::lease::Requester::new("1-a", 0, 0, true);
+    store.save_and_release(token(FRESH), NOW, owner.owner(), None).unwrap();
+    assert!(matches!(try_acquire(&store, "2-b"), Outcome::Serve));
+    assert_eq!(codes(&schema), [("changed-tables", Severity::Error)]);
+}
+
+#[test]
+fn missing_tables_are_reported_at_once() {
+    let schema = Schema::new();
+    let store = store(open(&schema));
+    store.save(token(EXPIRED), NOW).unwrap();
+    Admin::new().sql(&format!("DROP SCHEMA {} CASCADE", schema.0));
+    let errors: [Error; 3] = [
+        store.find(token("refresh_token=r"), Wait::Yes).err().unwrap(),
+        store.save(token(FRESH), NOW).unwrap_err(),
+        store.count().unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.code(), Code::WrongDatabase, "{error}");
+    }
+}
+
+/// Checks the tables without a store, and returns the codes and severities of the findings.
+fn codes(schema: &Schema) -> Vec<(&'static str, Severity)> {
+    codes_at(&dsn(), schema)
+}
+
+fn codes_at(dsn: &str, schema: &Schema) -> Vec<(&'static str, Severity)> {
+    let findings = postgres::check(&address(dsn), Some(&schema.0), NOW, deadline()).unwrap();
+    for finding in &findings {
+        assert!(!finding.hint.is_empty() && finding.hint.ends_with('.'), "{finding:?}");
+    }
+    findings.into_iter().map(|finding| (finding.code, finding.severity)).collect()
+}
+
+#[test]
+fn a_check_finds_nothing_in_correct_tables_and_changes_nothing() {
+    let schema = Schema::new();
+    let store = store(open(&schema));
+    store.save(token("user_name=u client_id=c refresh_token=r"), NOW).unwrap();
+    let before = dump(&schema);
+    assert_eq!(codes(&schema), []);
+    assert_eq!(store.check(NOW).unwrap(), []);
+    assert_eq!(dump(&schema), before);
+    assert_eq!(postgres::schema_version(&address(&dsn()), Some(&schema.0), deadline()).unwrap(), 1);
+}
+
+#[test]
+fn a_check_finds_missing_tables_and_makes_none() {
+    let schema = Schema::new();
+    assert_eq!(codes(&schema), [("missing-tables", Severity::Error)]);
+    assert_eq!(postgres::schema_version(&address(&dsn()), Some(&schema.0), deadline()).unwrap(), 0);
+    assert_eq!(codes(&schema), [("missing-tables", Severity::Error)]);
+}
+
+#[test]
+fn a_check_finds_changed_tables_a_setting_and_a_server_that_is_read_only() {
+    let schema = Schema::new();
+    let store = store(open(&schema));
+    store.save(token("user_name=u client_id=c refresh_token=r"), NOW).unwrap();
+    let with = |option: &str| codes_at(&format!("{} options='-c {option}'", dsn()), &schema);
+    assert_eq!(with("synchronous_commit=off"), [("no-synchronous-commit", Severity::Warning)]);
+    assert_eq!(with("default_transaction_read_only=on"), [("read-only-server", Severity::Warning)]);
+    let admin = Admin::new();
+    for change in
+        ["DROP INDEX SCHEMA.zoho_token_user_name", "ALTER TABLE SCHEMA.oauthtoken ALTER COLUMN saved_at TYPE TEXT"]
+    {
+        admin.sql(&change.replace("SCHEMA", &schema.0));
+        assert!(codes(&schema).contains(&("changed-tables", Severity::Error)), "{change}");
+    }
+    let findings = postgres::check(&address(&dsn()), Some(&schema.0), NOW, deadline()).unwrap();
+    assert_eq!(findings[1].code, "wrong-database", "its rows cannot be read");
+    assert!(findings[0].message.ends_with("changed: oauthtoken.saved_at, zoho_token_user_name"), "{findings:?}");
+}
+
+#[test]
+fn rows_of_a_check_are_checked_too() {
+    let schema = Schema::new();
+    let store = store(open(&schema));
+    store.save(token("user_name=u client_id=c access_token=a refresh_token=r"), NOW).unwrap();
+    assert_eq!(codes(&schema), [("no-expiry", Severity::Warning)]);
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn a_backup_is_a_complete_store_in_a_file() {
+    use super::common::sqlite;
+    use super::common::{Folder, back_up};
+    use zoho_token_store::store::Store;
+
+    let (schema, folder) = (Schema::new(), Folder::new());
+    let store = store(open(&schema));
+    for n in 1..=3 {
+        store.save(token(&format!("user_name=u{n} refresh_token=r{n}")), NOW).unwrap();
+    }
+    store.delete(Some("3")).unwrap();
+    let path = folder.path("backup.db");
+    back_up(&store, &path).unwrap();
+    let copy: Store = sqlite::open(&path);
+    let lines = |store: &Store| {
+        let rows = store.all().unwrap();
+        rows.iter().map(|row| (row.id().to_owned(), row.saved_order, row.saved_at)).collect::<Vec<_>>()
+    };
+    assert_eq!(lines(&copy), lines(&store));
+    assert_eq!(copy.save(token("refresh_token=new"), NOW).unwrap(), "4");
+    // And back.
+    store.restore(&copy.all().unwrap(), 4).unwrap();
+    assert_eq!(lines(&copy), lines(&store));
+}

@@ -6,7 +6,7 @@ Writes to `target/coverage`:
 - `missed.txt`: the same for each line that no test ran.
 
 and prints a table of the files. It runs in an environment of its own, because the extension is compiled with counters.
-What follows `--` is passed to pytest.
+`make coverage` gives it a PostgreSQL server. What follows `--` is passed to pytest.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def main() -> None:
     for old in (PROFILE.parent, *HERE.glob("python*")):
         shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
     PROFILE.parent.mkdir(parents=True)
-    objects = [*rust_tests(), *rust_tests("--features", "sqlite"), *python_tests(options)]
+    objects = [*rust_tests(), *rust_tests("--features", "sqlite,postgres"), *python_tests(options)]
     files = {**rust_lines(objects), **python_lines()}
     for name, ran in (("lines.txt", True), ("missed.txt", False)):
         found = [

@@ -42,6 +42,7 @@ PROGRAM_TIMEOUT = 90
 
 # Every secret of these tests contains this text. `make test` searches all output of the tests for it.
 PLANTED = "planted"
+DATABASE_PASSWORD = f"{PLANTED}-password"
 
 
 def token(user: str | None = None, **values: object) -> OAuthToken:

@@ -49,11 +49,12 @@ RUNNABLE = [page for page in PAGES if any(language in RUN for language, _ in blo
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=name)
-def test_the_code_of_a_page_runs(tmp_path, page):
+def test_the_code_of_a_page_runs(tmp_path, page, request):
     """Each program and command of a page runs unchanged in a user's folder, and prints what the page shows."""
+    variables = request.getfixturevalue("empty_database") if page.name == "postgresql.md" else {}
     shutil.copyfile(DATA / "filestore-sdk_tokens.txt", tmp_path / "sdk_tokens.txt")
     shutil.copyfile(DATA / "sample-zohooauth.db", tmp_path / "sample.db")
-    run_in_fork(run_blocks, tmp_path, [block for block in blocks(page) if block[0] in RUN])
+    run_in_fork(run_blocks, tmp_path, [block for block in blocks(page) if block[0] in RUN], variables)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -175,7 +175,8 @@ BAD_PATHS = {
     "x" * 300: ("path-too-long", "its name has 300 bytes, 53 too many for the -journal beside it"),
     "~/tokens.db": ("invalid-argument", "use os.path.expanduser(path)"),
     "file:tokens.db?mode=memory": ("invalid-argument", "the path is a URI or URL"),
-    "postgresql://ada:made-up@localhost/tokens": ("invalid-argument", "the path is a URI or URL"),
+    "postgresql+psycopg://localhost/tokens": ("invalid-argument", "the path is a URI or URL"),
+    "postgresql://ada:made-up@localhost/tokens": ("invalid-argument", "open the address with CustomStorePostgreSQL"),
     r"C:\tokens.db": ("invalid-argument", "the path is one of Windows"),
 }
 

@@ -18,7 +18,7 @@ import pytest
 import zoho_token_store
 from errors import raises
 from support import DATA, login, run_python, token, values
-from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
+from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStorePostgreSQL, CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.api.authenticator.store.file_store import FileStore
 from zohocrmsdk.src.com.zoho.api.authenticator.store.token_store import TokenStore
@@ -36,7 +36,7 @@ def test_the_package_has_the_names_of_the_contract():
     """Contract 1: the store in memory has a second name, the one of the sample's class. All classes have one base."""
     assert zoho_token_store.CustomStore is CustomStoreInMemory
     assert set(zoho_token_store.__all__) <= set(dir(zoho_token_store))
-    for kind in (CustomStoreSQLite, CustomStoreInMemory, CustomStoreList):
+    for kind in (CustomStoreSQLite, CustomStorePostgreSQL, CustomStoreInMemory, CustomStoreList):
         assert issubclass(kind, zoho_token_store.TokenStoreBase)
     assert zoho_token_store.__version__ == importlib.metadata.version("zoho-token-store")
 
@@ -156,13 +156,13 @@ def test_a_delete_without_a_row_is_no_error(store):
         assert len(store) == 0
 
 
-def test_a_store_can_be_subclassed_with_an_init_of_its_own(make, path):
+def test_a_store_can_be_subclassed_with_an_init_of_its_own(make):
     """Contract 1: each class can be subclassed in Python, and an overridden method may call `super()`."""
     kind = type(make())
 
     class Notifying(kind):
-        def __init__(self, notify, *arguments):
-            super().__init__(*arguments)
+        def __init__(self, notify, **place):
+            super().__init__(**place)
             self.notify = notify
 
         def save_token(self, token):
@@ -170,7 +170,7 @@ def test_a_store_can_be_subclassed_with_an_init_of_its_own(make, path):
             self.notify(token.get_id())
 
     saved = []
-    with Notifying(saved.append, *([path] if kind is CustomStoreSQLite else [])) as store:
+    with Notifying(saved.append, **make.place) as store:
         store.save_token(login())
         assert isinstance(store, TokenStore)
         assert repr(store).startswith("Notifying(")

@@ -289,7 +289,7 @@ def test_no_copy_repr_log_or_traceback_of_a_store_or_an_error_has_a_secret(store
     made = login()
     store.save_token(made)
     for way in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(TypeError, match="cannot be copied or pickled: open another store on the same file"):
+        with pytest.raises(TypeError, match="cannot be copied or pickled: open another store instead"):
             way(store)
     store.find_token(made)
     bad = login(refresh_token=7)

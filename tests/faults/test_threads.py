@@ -21,19 +21,29 @@ import children
 import pytest
 from own_process import run_in_fork, run_in_new_interpreter
 from support import in_threads, login, token, values
-from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
+from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStorePostgreSQL, CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
-STORES = [CustomStoreSQLite, CustomStoreInMemory, CustomStoreList]
-EACH_STORE = pytest.mark.parametrize("kind", STORES, ids=lambda kind: kind.__name__)
+SHARED = [CustomStoreSQLite, CustomStorePostgreSQL]  # stores on the same rows
+EACH_STORE = pytest.mark.parametrize(
+    "kind", [*SHARED, CustomStoreInMemory, CustomStoreList], ids=lambda kind: kind.__name__
+)
 
 
-def open_store(kind, path, **options):
-    return kind(path, **options) if kind is CustomStoreSQLite else kind()
+@pytest.fixture
+def place(kind, path, request):
+    """The arguments that say where the rows of a store are."""
+    if kind is CustomStorePostgreSQL:
+        return {"dsn": request.getfixturevalue("dsn"), "schema": request.getfixturevalue("schema")}
+    return {"path": path} if kind is CustomStoreSQLite else {}
+
+
+def open_store(kind, place, **options):
+    return kind(**place, **options) if kind in SHARED else kind()
 
 
 @EACH_STORE
-def test_32_threads_use_one_store(kind, path, extent):
+def test_32_threads_use_one_store(kind, place, extent):
     """Contract 7: each thread finds what it has saved, and the store has exactly the acknowledged rows."""
     rounds = extent.of(2, 40)
 
@@ -49,7 +59,7 @@ def test_32_threads_use_one_store(kind, path, extent):
                 assert store.find_token(token(user)) is None
             assert len(store.get_tokens()) >= 1
 
-    with open_store(kind, path, busy_timeout=children.TIMEOUT) as store:
+    with open_store(kind, place, busy_timeout=children.TIMEOUT) as store:
         in_threads(32, work)
         users = [values(made)["user"] for made in store.get_tokens()]
         kept = [f"user{thread}.{number}@example.com" for thread in range(32) for number in range(0, rounds, 2)]
@@ -72,7 +82,7 @@ class Token(type(login())):
 
 
 @EACH_STORE
-def test_a_garbage_collection_during_a_save_may_use_stores(kind, path):
+def test_a_garbage_collection_during_a_save_may_use_stores(kind, place):
     """Contract 7: a store holds no lock while Python code runs, so finalizers and callbacks can use stores."""
     row_counts = []
 
@@ -80,7 +90,7 @@ def test_a_garbage_collection_during_a_save_may_use_stores(kind, path):
         def __init__(self, number):
             self.me = self
             # A store on the same file, which is a part of the reference cycle.
-            self.store = open_store(kind, path)
+            self.store = open_store(kind, place)
             self.number = number
 
         def __del__(self):
@@ -95,23 +105,23 @@ def test_a_garbage_collection_during_a_save_may_use_stores(kind, path):
         gc.collect()
 
     callbacks = []
-    with open_store(kind, path) as kept:
+    with open_store(kind, place) as kept:
         kept.save_token(login("kept@example.com", 100))
         made = Token(collect)
         for method in (kept.save_token, kept.find_token, lambda made: kept.import_tokens([made])):
             method(made)
         assert len(row_counts) >= 9
-        assert len(kept) == 1 + 1 + (3 if kind is CustomStoreSQLite else 0)
+        assert len(kept) == 1 + 1 + (3 if kind in SHARED else 0)
 
 
 @EACH_STORE
-def test_a_getter_of_a_token_may_raise_close_or_save(kind, path):
+def test_a_getter_of_a_token_may_raise_close_or_save(kind, place):
     """Contract 6 and 7: a save is complete or an error, whatever a getter of the token does."""
 
     def fail():
         raise RuntimeError("planted-in-the-getter")
 
-    with open_store(kind, path) as store:
+    with open_store(kind, place) as store:
         with pytest.raises(SDKException, match=r"save_token: the token's access_token cannot be read \(RuntimeError\)"):
             store.save_token(Token(fail))
         assert len(store) == 0
@@ -123,8 +133,8 @@ def test_a_getter_of_a_token_may_raise_close_or_save(kind, path):
         with pytest.raises(SDKException) as raised:
             store.save_token(Token(store.close, "late@example.com"))
         assert raised.value.cause.code == "closed"
-    if path.exists():
-        with CustomStoreSQLite(path) as store:
+    if kind in SHARED:
+        with open_store(kind, place) as store:
             assert len(store) == 2
 
 
@@ -172,8 +182,8 @@ def test_a_fork_during_a_save_completes_the_save_in_both_processes(path):
     assert run_in_fork(save_tokens_that_fork, path) == 12
 
 
-def save_in_signal_handlers(kind, path, count):
-    store = open_store(kind, path, busy_timeout=20)
+def save_in_signal_handlers(kind, place, count):
+    store = open_store(kind, place, busy_timeout=20)
     store.save_token(login("before@example.com", 0))
     numbers, ids, is_running = itertools.count(), [], True
 
@@ -199,9 +209,9 @@ def save_in_signal_handlers(kind, path, count):
 
 
 @EACH_STORE
-def test_a_signal_handler_may_use_the_store_that_it_interrupts(kind, path, extent):
+def test_a_signal_handler_may_use_the_store_that_it_interrupts(kind, place, extent):
     """Contract 7: a store holds no lock while Python code runs. A signal handler is Python code, too."""
-    run_in_fork(save_in_signal_handlers, kind, path, extent.of(15, 1000))
+    run_in_fork(save_in_signal_handlers, kind, place, extent.of(15, 1000))
 
 
 class Threads:
@@ -294,9 +304,9 @@ class SlowToken(type(token("ada@example.com"))):
         return super().get_redirect_url()
 
 
-def end_while_daemon_threads_call(kind, path):
+def end_while_daemon_threads_call(kind, place):
     """Call a store in daemon threads until the interpreter ends: with Python code inside, and with lines in the log."""
-    store = open_store(kind, path)
+    store = open_store(kind, place)
     store.save_token(login())
     logging.basicConfig(level=logging.DEBUG, handlers=[logging.FileHandler(os.devnull)])
 
@@ -316,6 +326,6 @@ def end_while_daemon_threads_call(kind, path):
 
 
 @EACH_STORE
-def test_a_program_ends_while_daemon_threads_call(kind, path):
+def test_a_program_ends_while_daemon_threads_call(kind, place):
     """Before Python 3.14 a daemon thread is terminated when the interpreter ends. That must not abort the process."""
-    assert run_in_new_interpreter(end_while_daemon_threads_call, kind, path) == "ends"
+    assert run_in_new_interpreter(end_while_daemon_threads_call, kind, place) == "ends"

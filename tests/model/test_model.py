@@ -1,17 +1,19 @@
 """Compares each store class with the oracle: after random steps both return the same, and have the same rows.
 
 `make test-model EXAMPLES=1500` tries more sequences of steps. A failure prints a decorator that repeats it. Put that
-decorator above the class of the steps: `SQLite`, `InMemory` or `List`.
+decorator above the class of the steps: `SQLite`, `PostgreSQL`, `InMemory` or `List`.
 """
 
 import contextlib
 import logging
 import os
+import secrets
 import sqlite3
 import tempfile
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ from model import values
 from model.oracle import CREDENTIALS, FIELDS, KEYS, Oracle, absent, fields, handed_out, taken
 from model.tokens import Watched, make_token, noting, read, refused, same, set_fields, short
 from model.values import CHANGES, POPULATION, PROBES, TOKENS, written_out
-from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite
+from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStorePostgreSQL, CustomStoreSQLite
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
@@ -335,17 +337,14 @@ class List(Stores):
         return CustomStoreList(**options)
 
 
-class SQLite(Stores):
-    """More steps: close and open the file, copy it, open it twice, and write to it with Python's `sqlite3`."""
+class Lasting(Stores):
+    """More steps for stores that others can open, too: close and open one, open two, and copy the rows into a file."""
 
     def __init__(self):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory(dir=FOLDER)
         self.path = Path(self.folder.name) / "zohooauth.db"
         self.other = None
-
-    def open(self, **options):
-        return CustomStoreSQLite(self.path, **options)
 
     def teardown(self):
         try:
@@ -362,7 +361,7 @@ class SQLite(Stores):
         self.look_for(PROBES[::7])
 
     @rule(raises=st.booleans())
-    def go_on_with_the_other_store_on_the_file(self, raises):
+    def go_on_with_the_other_store_on_the_rows(self, raises):
         current = self.store, self.raises
         self.store, self.raises = self.other or (self.open(raise_on_missing_id=raises), raises)
         self.other = current
@@ -375,6 +374,33 @@ class SQLite(Stores):
         self.store.backup(copy)
         with contextlib.closing(CustomStoreSQLite(copy)) as store:
             self.compare_contents(store)
+
+
+class PostgreSQL(Lasting):
+    """Each sequence of steps has a schema of its own."""
+
+    dsn = ""  # of the server; the test sets it
+
+    def __init__(self):
+        super().__init__()
+        self.schema = f"test_{secrets.token_hex(6)}"
+
+    def open(self, **options):
+        return CustomStorePostgreSQL(self.dsn, schema=self.schema, **options)
+
+    def teardown(self):
+        try:
+            super().teardown()
+        finally:
+            with psycopg.connect(self.dsn, autocommit=True) as connection:
+                connection.execute(f"DROP SCHEMA IF EXISTS {self.schema} CASCADE")
+
+
+class SQLite(Lasting):
+    """More steps: another program writes to the file with Python's `sqlite3`."""
+
+    def open(self, **options):
+        return CustomStoreSQLite(self.path, **options)
 
     # Another program reads and writes the sample's table and columns with Python's sqlite3
 
@@ -433,8 +459,10 @@ class SQLite(Stores):
 
 
 @pytest.mark.timeout(400 + 2 * EXAMPLES)  # Hypothesis shrinks a failure for up to five minutes
-@pytest.mark.parametrize("stores", [SQLite, InMemory, List])
-def test_a_store_and_the_oracle_agree_after_random_steps(stores, monkeypatch):
+@pytest.mark.parametrize("stores", [SQLite, PostgreSQL, InMemory, List])
+def test_a_store_and_the_oracle_agree_after_random_steps(stores, monkeypatch, request):
     """After every step the return value, the passed token, the error and the rows are as the contract says."""
+    if stores is PostgreSQL:
+        monkeypatch.setattr(PostgreSQL, "dsn", request.getfixturevalue("dsn"))
     monkeypatch.setattr(logging.getLogger("zoho_token_store"), "disabled", True)  # the steps cause thousands of errors
     run_state_machine_as_test(stores, settings=SETTINGS)

@@ -15,8 +15,9 @@ from zoho_token_store.testing import ZohoStandIn
 from zohocrmsdk.src.com.zoho.crm.api import dc as data_centers
 
 
-def run_blocks(folder, blocks):
+def run_blocks(folder, blocks, variables):
     """Run all blocks. Each is a language and a text. A block that fails ends the process."""
+    os.environ.update(variables)
     os.chdir(folder)
     (folder / "temporary").mkdir()
     os.environ["TMPDIR"] = str(folder / "temporary")

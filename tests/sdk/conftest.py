@@ -8,6 +8,8 @@ from zoho_token_store.testing import ZohoStandIn
 STORES = {
     "sqlite": ("CustomStoreSQLite", False),
     "sqlite-new-process": ("CustomStoreSQLite", True),
+    "postgresql": ("CustomStorePostgreSQL", False),
+    "postgresql-new-process": ("CustomStorePostgreSQL", True),
     "memory": ("CustomStoreInMemory", False),
     "list": ("CustomStoreList", False),
 }
@@ -49,7 +51,12 @@ def program(request, zoho, tmp_path):
     store, new_process = STORES[request.param]
     resources = tmp_path / "resources"
     resources.mkdir()
-    program = Program(store, str(tmp_path / "tokens.db"), zoho.environment(), str(resources), new_process=new_process)
+    place = {}
+    if store == "CustomStoreSQLite":
+        place = {"path": str(tmp_path / "tokens.db")}
+    elif store == "CustomStorePostgreSQL":
+        place = {"dsn": request.getfixturevalue("dsn"), "schema": request.getfixturevalue("schema")}
+    program = Program(store, place, zoho.environment(), str(resources), new_process=new_process)
     try:
         yield program
     finally:

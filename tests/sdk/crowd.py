@@ -42,6 +42,15 @@ class Crowd:
         while sum(received["event"] == event for received in self._received) < count:
             assert self._receive(), f"the program ended without {event!r} {count} times; it sent {self._received}"
 
+    def events(self, event):
+        """Return the events of this name that the program has sent so far."""
+        return [received for received in self._received if received["event"] == event]
+
+    @property
+    def answers(self):
+        """The answers so far."""
+        return self.events("answer")
+
     def go_on(self):
         """Let the program go on: it waits for this in `Member.hold` and `Member.fork_while_asking`."""
         self._go_on.send_bytes(b"go on")

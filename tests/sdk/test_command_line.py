@@ -369,3 +369,18 @@ def test_refreshes_that_fail(command_line, zoho, ada, bob):
     zoho.stop()
     _, stderr = command_line.run("refresh", "1", "--within", "2h", *command_line.where, status=1)
     assert "1 row could not be refreshed." in stderr
+
+
+def test_the_commands_that_ask_zoho_work_on_a_server(command_line, zoho, dsn, schema):
+    """`login` makes the tables, `refresh` refreshes, and `logout` deletes the row, on a PostgreSQL server."""
+    database = {"ZOHO_TOKEN_STORE_DB": f"{dsn}&schema={schema}"}
+    stdout, _ = command_line.login("ada@example.com", "--json", **database)
+    assert json.loads(stdout)["id"] == "1"
+    stdout, _ = command_line.run("refresh", "--within", "2h", "--json", *command_line.where, **database)
+    assert json.loads(stdout) == {"refreshed": ["1"], "skipped": [], "failed": {}}
+    assert kinds(zoho) == ["login", *LOOK_UPS, "refresh"]
+    stdout, _ = command_line.run("logout", "1", "--yes", *command_line.where, **database)
+    assert stdout.endswith(": revoked, deleted.\n")
+    assert json.loads(command_line.run("list", "--json", **database)[0]) == []
+    assert zoho.revocations == 1
+    assert not command_line.database.exists()

@@ -12,8 +12,8 @@ import sys
 import time
 
 import pytest
+import zoho_token_store
 from sdk.crowd import Crowd
-from zoho_token_store import CustomStoreSQLite
 from zoho_token_store.testing import ZohoStandIn
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, process groups and signals")
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, process 
 LONGER_THAN_ANY_TEST = 300  # seconds; if a test waits until the lease expires, it fails
 HANGS = 60  # seconds until Zoho answers one call; no test lasts so long
 AFTER_FAILURE_MS = 2000  # how much longer a requester waits after the lease that it met first (rule 8)
-STORES = ["CustomStoreSQLite", "CustomStoreInMemory", "CustomStoreList"]
+IN_MEMORY = ["CustomStoreInMemory", "CustomStoreList"]
+ON_EACH_SHARED_STORE = pytest.mark.parametrize("shared", ["CustomStoreSQLite", "CustomStorePostgreSQL"], indirect=True)
 FAILURES = {
     "http-500": {"status": 500},
     "denied": {"status": 200, "body": {"error": "Access Denied"}},
@@ -36,16 +37,32 @@ def zoho(request):
 
 
 @pytest.fixture
-def start(zoho, tmp_path):
-    """A function that starts a program. The program runs one method of `Member`, with the file or a store in memory."""
+def shared(request, tmp_path):
+    """The class of the store that the programs share, and the arguments that say where it is."""
+    kind = getattr(request, "param", "CustomStoreSQLite")
+    if kind == "CustomStoreSQLite":
+        return kind, {"path": str(tmp_path / "tokens.db")}
+    return kind, {"dsn": request.getfixturevalue("dsn"), "schema": request.getfixturevalue("schema")}
+
+
+@pytest.fixture
+def open_shared(shared):
+    """A function that opens the store that the programs share."""
+    kind, place = shared
+    return lambda: getattr(zoho_token_store, kind)(**place)
+
+
+@pytest.fixture
+def start(zoho, tmp_path, shared):
+    """A function that starts a program. It runs one method of `Member`, with the shared store or one in memory."""
     crowds = []
 
-    def start_one(method, store="CustomStoreSQLite", options=(), refresh_lease=None, **arguments):
+    def start_one(method, store=None, options=(), refresh_lease=None, **arguments):
         options = {**dict(options), **({} if refresh_lease is None else {"refresh_lease": refresh_lease})}
-        if store not in STORES[1:]:
-            options["path"] = str(tmp_path / "tokens.db")
+        if store not in IN_MEMORY:
+            options |= shared[1]
         setting = {
-            "kind": store,
+            "kind": store or shared[0],
             "arguments": options,
             "environment": zoho.environment(),
             "folder": str(tmp_path),
@@ -66,14 +83,14 @@ def by(request):
 
 
 @pytest.fixture
-def expire(zoho, tmp_path):
+def expire(zoho, open_shared):
     """A function that saves a row with an expired access token for a user, and returns two tokens that name the row."""
 
     def expire_one(user):
         from sdk.member import expired_token
 
         token = expired_token(credentials(zoho, refresh_token=zoho.refresh_token(user)))
-        with CustomStoreSQLite(tmp_path / "tokens.db") as store:
+        with open_shared() as store:
             store.save_token(token)
         return names(zoho, token.get_id(), token.get_refresh_token())
 
@@ -112,9 +129,16 @@ def poll(condition):
     return condition()
 
 
-def read(path, query):
-    """Return the one value of a query. No store is open in this process, so its SQLite may open the file, too."""
-    with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
+def read(shared, query):
+    """Return the one value of a query. No store is open in this process, so its SQLite may open a file, too."""
+    kind, place = shared
+    if kind == "CustomStorePostgreSQL":
+        import psycopg
+
+        with psycopg.connect(place["dsn"], options=f"-csearch_path={place['schema']}") as connection:
+            [(value,)] = connection.execute(query).fetchall()
+        return value
+    with contextlib.closing(sqlite3.connect(place["path"], timeout=30)) as connection:
         [(value,)] = connection.execute(query).fetchall()
     return value
 
@@ -133,6 +157,7 @@ def assert_failed_by_the_sdk(answers):
     assert "TOKEN_STORE" not in {answer["code"] for answer in answers}
 
 
+@ON_EACH_SHARED_STORE
 def test_32_processes_at_one_expiry(start, zoho, row, by):
     """32 processes make 1 token call at one expiry, and all are served with its token."""
     outcome = start("processes", tokens=[row[by]] * 32).ends()
@@ -141,7 +166,7 @@ def test_32_processes_at_one_expiry(start, zoho, row, by):
     assert outcome.total("taken") == 1
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", [None, *IN_MEMORY])
 def test_32_threads_at_one_expiry(start, zoho, ada, by, store):
     """32 threads make 1 token call at one expiry, with each of the stores."""
     token = zoho.refresh_token(ada)
@@ -152,14 +177,18 @@ def test_32_threads_at_one_expiry(start, zoho, ada, by, store):
     assert outcome.total("taken") == 1
 
 
+@ON_EACH_SHARED_STORE
 @pytest.mark.parametrize("names_row", ["refresh_token", "grant_token"])
-def test_16_processes_start_without_a_file(start, zoho, ada, tmp_path, names_row):
-    """16 processes start with the same refresh token, or the same grant code: 1 token call, no error, one row."""
+def test_16_processes_start_without_a_row(start, zoho, ada, open_shared, names_row):
+    """16 processes start with the same refresh token, or the same grant code: 1 token call, no error, one row.
+
+    There is no file and there are no tables either.
+    """
     secret = zoho.refresh_token(ada) if names_row == "refresh_token" else zoho.grant_code(ada)
     outcome = start("processes", tokens=[credentials(zoho, **{names_row: secret})] * 16).ends()
     assert zoho.token_calls == 1
     assert_all_served(outcome, 16)
-    with CustomStoreSQLite(tmp_path / "tokens.db") as store:
+    with open_shared() as store:
         assert len(store) == 1
 
 
@@ -175,20 +204,20 @@ def test_a_store_that_is_busy_when_all_processes_ask(start, zoho, row, tmp_path)
     assert_all_served(outcome, 8)
 
 
+@ON_EACH_SHARED_STORE
 @pytest.mark.parametrize("holder", ["is killed", "hangs", "keeps its frames"])
-def test_a_lease_that_is_never_released_costs_one_more_call(start, zoho, row, tmp_path, holder):
+def test_a_lease_that_is_never_released_costs_one_more_call(start, zoho, row, shared, holder):
     """Rules 7, 8, 11: when the lease has expired, 1 more call serves all. After 2 s without its answer, all ask."""
-    path = tmp_path / "tokens.db"
     # After a dropped connection urllib3 leaves a reference cycle, and in it the frames of all its callers.
     zoho.fail_next(**({"drop": True} if holder == "keeps its frames" else {"hang": HANGS}))
     first = start("alone", refresh_lease=3, token=row["refresh_token"])
     until_asked(zoho, 1)
-    lease_expires = read(path, "SELECT until FROM zoho_token_lease")
+    lease_expires = read(shared, "SELECT until FROM zoho_token_lease")
     others = start("processes", refresh_lease=3, tokens=[row["id"]] * 8)
     others.until("waiting")
     if holder == "is killed":
         first.kill()
-    assert poll(lambda: not read(path, "SELECT access_token FROM oauthtoken").startswith("planted-stale"))
+    assert poll(lambda: not read(shared, "SELECT access_token FROM oauthtoken").startswith("planted-stale"))
     refreshed = time.time() * 1000
     outcome = others.ends()
     # The second lease begins after the first one has expired, and the others wait for it for 2 s. A machine that stands
@@ -202,6 +231,7 @@ def test_a_lease_that_is_never_released_costs_one_more_call(start, zoho, row, tm
         assert zoho.token_calls == 1 + outcome.total("taken") + outcome.total("gave_up")
 
 
+@ON_EACH_SHARED_STORE
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_refresh_that_fails_once(start, zoho, row, by, failure):
     """Rule 11: a failed refresh releases the lease. One requester gets the SDK's error, and 1 more call serves all."""
@@ -218,6 +248,7 @@ def test_a_refresh_that_fails_once(start, zoho, row, by, failure):
     assert_all_served(outcome, 7)
 
 
+@ON_EACH_SHARED_STORE
 def test_a_refresh_that_always_fails(start, zoho, row, by):
     """Rule 15: two requesters get the SDK's error. The others get an error of the store at once, without a call."""
     zoho.fail_next(100)
@@ -247,10 +278,11 @@ def test_many_requests_while_zoho_denies(start, zoho, row, by):
     assert len(served) == 8
 
 
+@ON_EACH_SHARED_STORE
 @pytest.mark.parametrize("zoho", [1], indirect=True, ids="{} s".format)
-def test_refresh_ahead_in_3_processes_of_16_threads(start, zoho, row, tmp_path):
+def test_refresh_ahead_in_3_processes_of_16_threads(start, zoho, row, open_shared):
     """Rule 17: 1 token call for all. No request waits, none fails, and none gets another token than the valid one."""
-    with CustomStoreSQLite(tmp_path / "tokens.db") as store:
+    with open_shared() as store:
         token = store.find_token_by_id(row["id"]["id"])
         token.set_access_token("planted-valid-access-token")
         token.set_expires_in(str(int((time.time() + 240) * 1000)))
@@ -264,6 +296,7 @@ def test_refresh_ahead_in_3_processes_of_16_threads(start, zoho, row, tmp_path):
     assert [outcome.total(counter) for counter in ("taken", "taken_ahead", "waited")] == [1, 1, 0]
 
 
+@ON_EACH_SHARED_STORE
 def test_a_script_that_looks_the_row_up(start, zoho, row, by):
     """Rule 2: a script that looks up the row gets it at once, and delays no refresh."""
     script = start("poll", by_id=row["id"], by_token=row["refresh_token"])
@@ -285,6 +318,7 @@ def test_without_leases(start, zoho, row, by):
     assert [outcome.total(counter) for counter in ("taken", "waited", "gave_up")] == [0, 0, 0]
 
 
+@ON_EACH_SHARED_STORE
 def test_ctrl_c_ends_a_wait(start, zoho, row, by):
     """Rule 8: signals are handled at each step of a wait."""
     zoho.fail_next(hang=HANGS)
@@ -309,6 +343,7 @@ def test_a_holder_whose_clock_is_wrong(start, zoho, row, by, seconds):
     assert outcome.total("taken") == 1
 
 
+@ON_EACH_SHARED_STORE
 @pytest.mark.parametrize("child", ["asks", "closes", "unwinds"])
 def test_a_fork_between_find_and_save(start, zoho, row, by, child):
     """Rule 6: a child forked during a refresh is another owner: it waits, and does not release the lease."""
@@ -333,6 +368,7 @@ def test_a_subclass_that_overrides_the_methods(start, zoho, row, by):
     assert_all_served(outcome, 8)
 
 
+@ON_EACH_SHARED_STORE
 def test_two_users_at_once(start, zoho, expire, users, by):
     """Rule 4: each row has its own lease: two users whose tokens expire at once cost 1 token call each."""
     both = [expire(user) for user in users]

@@ -36,7 +36,7 @@ def remembered(request):
 @pytest.fixture
 def program(request, zoho, ada, files, tmp_path):
     """A program in which ada has logged in with the first store. The next `initialize` gets the second one."""
-    program = Program("CustomStoreSQLite", files[0], zoho.environment(), str(tmp_path), new_process=False)
+    program = Program("CustomStoreSQLite", {"path": files[0]}, zoho.environment(), str(tmp_path), new_process=False)
     try:
         program.initialize(**login(zoho, ada))
         if request.node.callspec.params["remembered"] == "switch_user":

@@ -30,7 +30,7 @@ def start(zoho, tmp_path):
     programs = []
 
     def start_one(path):
-        arguments = ("CustomStoreSQLite", str(tmp_path / "other.db"), zoho.environment(), str(tmp_path))
+        arguments = ("CustomStoreSQLite", {"path": str(tmp_path / "other.db")}, zoho.environment(), str(tmp_path))
         program = Program(*arguments, new_process=True)
         programs.append(program)
         program.lose_privileges()

@@ -54,11 +54,10 @@ def only_loopback(event, arguments):
 class Worker:
     """The methods that a test runs. All except `in_threads` run on one thread, until `restart` starts a new one."""
 
-    def __init__(self, store, path, environment, folder):
+    def __init__(self, store, place, environment, folder):
         self.environment = environment
         self.folder = folder
-        store_class = getattr(zoho_token_store, store)
-        self.store = store_class(path) if store == "CustomStoreSQLite" else store_class()
+        self.store = getattr(zoho_token_store, store)(**place)
         self.errors = ErrorHandler()
         sdk_log = logging.getLogger("SDKLogger")
         sdk_log.addHandler(self.errors)

@@ -14,6 +14,9 @@ SDKS := 5 6 7
 # Most tests wait for other processes. `make test PYTEST=` runs one test at a time.
 PYTEST ?= -n 2 --dist worksteal
 PIP := -m pip install --quiet --disable-pip-version-check
+# Which PostgreSQL server the tests use: `found` (installed, else of the wheel), `wheel` or `system`.
+POSTGRES ?= found
+WITH_POSTGRES := PYTHON=$(CURDIR)/$(BIN)/python $(BIN)/python tests/postgres_server.py --server $(POSTGRES) --
 # The secrets of the tests, and those that the stand-in for Zoho issues, match this pattern.
 SECRETS := planted|1000\.(access|refresh|grant|secret)\.
 
@@ -21,7 +24,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 RUST_SOURCES := Cargo.toml Cargo.lock .cargo/config.toml $(shell find src -name '*.rs' -o -name '*.sql')
 UV_COMPILE := uv pip compile --quiet --universal --upgrade --python-version 3.10 --custom-compile-command 'make lock'
 
-.PHONY: help version setup build demo docs test test-rust test-python test-sdks test-sdk-8 test-browser test-servers test-model coverage mutants lint lint-repository format wheel sdist crates licences audit floor bench bench-fast bench-lease reliability soak fuzz lock clean
+.PHONY: help version setup build demo demo-postgres docs test test-rust test-rust-alone test-rust-postgres test-python test-postgres test-contract test-pooler test-sdks test-sdk-8 test-browser test-servers test-model coverage mutants lint lint-repository format wheel sdist crates licences audit floor bench bench-fast bench-lease postgres-floor bench-postgres bench-postgres-fast reliability soak fuzz lock clean
 
 version:
 	@echo $(VERSION)
@@ -69,6 +72,10 @@ demo: build ## Log in, restart and refresh with the real SDK on a SQLite file, a
 	@echo 'Running a program three times (some seconds)…'
 	@$(BIN)/python examples/demo.py
 
+demo-postgres: setup build ## The same with three programs at once, on a PostgreSQL server that it starts
+	@echo 'Starting a server, and three programs (some seconds)…'
+	@$(WITH_POSTGRES) $(BIN)/python examples/demo_postgres.py
+
 $(VENV)-docs/ready: requirements/docs.txt
 	$(PYTHON) -m venv $(VENV)-docs
 	$(VENV)-docs/bin/python $(PIP) -r requirements/docs.txt
@@ -81,29 +88,47 @@ docs: $(VENV)-docs/ready ## Build the documentation as a site: target/site/index
 	$(VENV)-docs/bin/python -m sphinx --quiet --fail-on-warning --keep-going -c docs -d target/doctrees . target/site
 	@! grep -rlE '<(script|link|img|iframe)[^>]* (src|href)="(https?:)?//' target/site --include='*.html' || { echo 'the site needs the network'; exit 1; }
 
-test: test-rust test-python ## All tests, with the SDK 8
+test: test-rust-alone test-rust-postgres test-python ## All tests, with the SDK 8, on a PostgreSQL server of their own
 
-test-rust: ## The tests of the rules and backends: first without SQLite, then with it
-	$(CARGO_TEST)
+test-rust: test-rust-alone ## The tests of the rules and backends that need no server: first without SQLite, then with it
 	$(CARGO_TEST) --features sqlite
 
+test-rust-alone:
+	$(CARGO_TEST)
+
+test-rust-postgres: setup
+	$(WITH_POSTGRES) $(CARGO_TEST) --features sqlite,postgres
+
+test-postgres: test-rust-postgres build ## The backends in Rust, and tests/postgres, on the server that POSTGRES chooses
+	$(WITH_POSTGRES) $(BIN)/python -m pytest $(PYTEST) --junitxml=target/pytest-postgres.xml tests/postgres
+	@! grep -nE '$(SECRETS)' target/pytest-postgres.xml || { echo 'a secret was put out'; exit 1; }
+
+# POOLER: what stands between the tests and the server.
+test-contract: setup build ## The contract alone, on the server that POSTGRES chooses
+	$(WITH_POSTGRES) $(POOLER) $(CARGO_TEST) --features sqlite,postgres --test contract --test lease postgres
+	$(WITH_POSTGRES) $(POOLER) $(BIN)/python -m pytest $(PYTEST) --junitxml=target/pytest-contract.xml \
+	  tests/test_stores.py tests/model -k PostgreSQL
+
+test-pooler: ## The contract through pgbouncer in transaction mode, which must be installed
+	$(MAKE) test-contract POOLER='$(BIN)/python tests/postgres/pooler.py'
+
 test-python: setup build ## The tests in Python, with the SDK 8
-	$(BIN)/python -m pytest $(PYTEST)
+	$(WITH_POSTGRES) $(BIN)/python -m pytest $(PYTEST)
 	@! grep -nE '$(SECRETS)' target/pytest.xml || { echo 'a secret was put out'; exit 1; }
 
 test-sdks: $(SDKS:%=test-sdk-%) test-sdk-8 ## The tests with the SDKs 5 to 8, each in its own environment
 
 test-sdk-8: setup build
-	$(BIN)/python -m pytest $(PYTEST) tests/sdk
+	$(WITH_POSTGRES) $(BIN)/python -m pytest $(PYTEST) tests/sdk
 
 $(SDKS:%=.venv-sdk-%/ready): .venv-sdk-%/ready: requirements/sdk-%.txt
 	$(PYTHON) -m venv .venv-sdk-$*
 	.venv-sdk-$*/$(SCRIPTS)/python $(PIP) -r requirements/sdk-$*.txt
 	touch $@
 
-$(SDKS:%=test-sdk-%): test-sdk-%: .venv-sdk-%/ready target/wheel-debug/ready
+$(SDKS:%=test-sdk-%): test-sdk-%: setup .venv-sdk-%/ready target/wheel-debug/ready
 	.venv-sdk-$*/$(SCRIPTS)/python $(PIP) --no-index --no-deps --force-reinstall target/wheel-debug/*.whl
-	.venv-sdk-$*/$(SCRIPTS)/python -m pytest $(PYTEST) tests/sdk
+	$(WITH_POSTGRES) .venv-sdk-$*/$(SCRIPTS)/python -m pytest $(PYTEST) tests/sdk
 
 test-browser: setup build $(VENV)/ready-for-browser ## The login example in a headless Chromium, which must be installed
 	$(BIN)/python -m pytest --junitxml=target/pytest-browser.xml tests/browser/two_windows.py
@@ -128,7 +153,7 @@ target/wheel-debug/ready: $(VENV)/built $(shell find python -name '*.py*')
 
 target/wheel/ready: $(VENV)/built-as-released $(shell find python -name '*.py*')
 	rm -rf target/wheel
-	$(BIN)/maturin build --quiet --release --locked --out target/wheel
+	$(BIN)/maturin build --quiet --release --locked --compression-level 9 --out target/wheel
 	touch $@
 
 # Wheels for users. On Linux zig is the C compiler and the linker. It has the symbols of every glibc, so the wheel needs
@@ -140,7 +165,7 @@ PORTABLE := --zig --compatibility pypi $(if $(findstring musl,$(TARGET)),musllin
 endif
 wheel: $(VENV)/ready-for-packages ## Build the wheel for users into dist/, audit it, and smoke-test it in every CPython found
 	rm -rf dist/*.whl
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --quiet --release --locked --target-dir target/portable $(PORTABLE) \
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --quiet --release --locked --compression-level 9 --target-dir target/portable $(PORTABLE) \
 	  $(if $(TARGET),--target $(TARGET)) $(if $(INTERPRETER),--interpreter $(INTERPRETER)) --out dist
 	$(BIN)/twine check --strict dist/*.whl
 	$(if $(PORTABLE),$(BIN)/auditwheel show dist/*.whl | tr '\n' ' ' | grep -oE 'platform tag: *"(manylinux_2_17|musllinux_1_2)_\w+"')
@@ -178,13 +203,15 @@ ADVISORIES ?= advisories
 audit: ## Check licences, sources and known vulnerabilities of all crates (needs cargo-deny; `ADVISORIES=` skips the network)
 	cargo deny --locked --all-features check bans licenses sources $(ADVISORIES)
 
-lint: build lint-repository ## Formatters, linters, types, the stub against the module, the walls between the layers
+lint: build lint-repository ## Formatters, linters, types, the stub against the module, the layers, the SQL
 	cargo fmt --check
 	cargo clippy --quiet --locked --all-targets --no-default-features -- -D warnings
 	cargo clippy --quiet --locked --all-targets --no-default-features --features sqlite -- -D warnings
+	cargo clippy --quiet --locked --all-targets --no-default-features --features postgres -- -D warnings
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --quiet --locked --all-targets --no-default-features --features python -- -D warnings
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --quiet --locked --all-targets --all-features -- -D warnings
 	$(BIN)/python scripts/check_layers.py
+	$(BIN)/python scripts/check_sql.py
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -205,11 +232,24 @@ target/floor: Cargo.toml Cargo.lock benchmarks/floor.rs
 	cargo build --quiet --release --no-default-features --features sqlite --bench floor --locked --message-format=json \
 	  | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | xargs -I{} cp {} $@
 
+postgres-floor: target/postgres_floor ## Build the bare statements in Rust, which `make bench-postgres` compares with
+
+# It has the library's own find and save, too.
+target/postgres_floor: benchmarks/postgres_floor.rs $(RUST_SOURCES)
+	cargo build --quiet --release --no-default-features --features postgres --bench postgres_floor --locked \
+	  --message-format=json | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | xargs -I{} cp {} $@
+
 bench: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released floor target/wheel/ready ## Measure the stores beside their peers, and check the targets (25 minutes)
 	$(BIN)/python benchmarks/bench.py --million --json target/bench.json --picture target/bench.svg $(OPTIONS)
 
 bench-fast: $(VENV)/built-as-released floor ## Run the benchmark on small tables, to see that it works (20 seconds)
 	$(BIN)/python benchmarks/bench.py --fast $(OPTIONS)
+
+bench-postgres: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released postgres-floor ## Measure CustomStorePostgreSQL beside its peers, on servers of its own (6 minutes)
+	$(BIN)/python benchmarks/postgres.py --server $(POSTGRES) --json target/bench-postgres.json $(OPTIONS)
+
+bench-postgres-fast: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released postgres-floor ## Run that benchmark with few calls, to see that it works (half a minute)
+	$(BIN)/python benchmarks/postgres.py --server $(POSTGRES) --fast $(OPTIONS)
 
 bench-lease: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released ## Measure refreshes: token calls and waits of many workers, and draw target/{refreshes,waits}.svg (10 minutes)
 	cd benchmarks && ../$(BIN)/python refresh_lease.py --picture ../target/refreshes.svg --waits ../target/waits.svg $(OPTIONS)
@@ -247,7 +287,8 @@ $(COVERED)/ready: requirements/dev.txt requirements/coverage.txt
 	touch $@
 
 coverage: $(COVERED)/ready ## Run all tests, and list the covered lines of Rust and Python: target/coverage
-	$(COVERED)/$(SCRIPTS)/python tests/measure_coverage.py -- $(PYTEST)
+	$(COVERED)/$(SCRIPTS)/python tests/postgres_server.py --server $(POSTGRES) -- \
+	  $(COVERED)/$(SCRIPTS)/python tests/measure_coverage.py -- $(PYTEST)
 
 $(VENV)/ready-for-benchmarks: $(VENV)/ready requirements/bench.txt
 	$(BIN)/python $(PIP) -r requirements/bench.txt

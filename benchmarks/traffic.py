@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import random
+import secrets
 import statistics
 import tempfile
 import threading
@@ -16,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from zoho_token_store import CustomStoreSQLite
+from zoho_token_store import CustomStorePostgreSQL, CustomStoreSQLite, TokenStoreBase
 from zoho_token_store.testing import ZohoStandIn
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
@@ -113,27 +114,33 @@ class LazyToken(OAuthToken):
         """Do nothing."""
 
 
+def open_store(address: str, **options: float) -> TokenStoreBase:
+    """Open the store with this address: that of a PostgreSQL database, or the path of a SQLite file."""
+    is_server = address.startswith("postgresql://")
+    return (CustomStorePostgreSQL if is_server else CustomStoreSQLite)(address, **options)
+
+
 class Workers(NamedTuple):
     """What all worker processes of a run share."""
 
-    path: str
+    address: str
     options: dict[str, float]
+    folder: str  # for the files of the SDK
     environment: object
     barrier: Barrier
     start: Synchronized[float]
     results: Queue[tuple[list[Request], int]]
 
-    def enter(self) -> tuple[CustomStoreSQLite, float]:
+    def enter(self) -> tuple[TokenStoreBase, float]:
         """Initialize the SDK of this process, and use the store once. Return it, and when all workers begin."""
-        store = CustomStoreSQLite(self.path, **self.options)
-        folder = str(Path(self.path).parent)
-        Initializer.initialize(self.environment, LazyToken(id=USED), store=store, resource_path=folder)
+        store = open_store(self.address, **self.options)
+        Initializer.initialize(self.environment, LazyToken(id=USED), store=store, resource_path=self.folder)
         OAuthToken(id=WARM).get_token()
         self.barrier.wait(TIMEOUT_SECONDS)  # all workers are ready
         self.barrier.wait(TIMEOUT_SECONDS)  # the token was saved, and the start is known
         return store, self.start.value
 
-    def leave(self, store: CustomStoreSQLite, requests: list[Request], start: float) -> None:
+    def leave(self, store: TokenStoreBase, requests: list[Request], start: float) -> None:
         """Send the result."""
         done = [Request(one.start - start, one.seconds, one.error) for one in requests]
         self.results.put((done, store.lease_info().taken_ahead))
@@ -220,16 +227,16 @@ def use_refused(shared: Workers, threads: int, report: str) -> None:
     shared.leave(store, requests, start)
 
 
-def make_expired(store: CustomStoreSQLite, _used: str) -> None:
+def make_expired(store: TokenStoreBase, _used: str) -> None:
     """Save a made-up expiry. A program without `refused` has no other way."""
     token = store.find_token_by_id(USED)
     token.set_expires_in("1")
     store.save_token(token)
 
 
-REPORTS: dict[str, Callable[[CustomStoreSQLite, str], object]] = {
+REPORTS: dict[str, Callable[[TokenStoreBase, str], object]] = {
     "a made-up expiry": make_expired,
-    "`store.refused`": CustomStoreSQLite.refused,
+    "`store.refused`": TokenStoreBase.refused,
 }
 
 
@@ -240,13 +247,15 @@ class Setting(NamedTuple):
     options: dict[str, float]
     left: float
     due: float = 0.0
+    # The address of a PostgreSQL database, with parameters. Each run has a schema of its own. Otherwise it has a file.
+    server: str = ""
 
 
 # What was compared, each with its runs.
 Found = list[tuple[Setting, list[Run]]]
 
 
-def save(store: CustomStoreSQLite, zoho: ZohoStandIn, row: str, left: float) -> None:
+def save(store: TokenStoreBase, zoho: ZohoStandIn, row: str, left: float) -> None:
     """Save a token that is valid for `left` more seconds."""
     token = OAuthToken(zoho.client_id, zoho.client_secret, refresh_token=zoho.refresh_token(f"user{row}@example.com"))
     token.set_access_token(f"made-up {row}")
@@ -265,10 +274,12 @@ def run(
 ) -> Run:
     """Let worker processes run a function. They begin at the same time."""
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder, "zohooauth.db"))
+        address = str(Path(folder, "zohooauth.db"))
+        if setting.server:
+            address = f"{setting.server}&schema=waits_{secrets.token_hex(8)}"
         barrier, start, results = processes.Barrier(workers + 1), processes.Value("d", 0.0), processes.Queue()
-        shared = Workers(path, setting.options, zoho.environment(), barrier, start, results)
-        with CustomStoreSQLite(path) as store:
+        shared = Workers(address, setting.options, folder, zoho.environment(), barrier, start, results)
+        with open_store(address) as store:
             for row in (USED, WARM):
                 save(store, zoho, row, HOUR_SECONDS)
             target, *arguments = work
@@ -288,19 +299,20 @@ def run(
         return Run(sorted(requests), calls, sum(ahead for _, ahead in ended))
 
 
-def settings(sizes: Sizes) -> list[Setting]:
+def settings(sizes: Sizes, server: str) -> list[Setting]:
     """Return what the first table compares."""
     left = SDK_SECONDS + sizes.before
-    return [
+    compared = [
         Setting("without a lease (`refresh_lease=0`)", {"refresh_lease": 0.0}, left, sizes.before),
         Setting("with a lease (the default)", {}, left, sizes.before),
         Setting("ahead (`refresh_ahead=300`), 4 minutes left", {"refresh_ahead": 300.0}, 240.0, 0.0),
     ]
+    return [setting._replace(server=server) for setting in compared]
 
 
-def measure_waits(sizes: Sizes, runs: int) -> Found:
-    """Measure how long requests wait around a refresh, and print a table."""
-    found: Found = [(setting, []) for setting in settings(sizes)]
+def measure_waits(sizes: Sizes, runs: int, server: str = "") -> Found:
+    """Measure how long requests wait around a refresh, and print a table. `server`: see `Setting`."""
+    found: Found = [(setting, []) for setting in settings(sizes, server)]
     for _ in range(runs):
         for setting, done in found:
             until = setting.due + sizes.latency + sizes.after

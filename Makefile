@@ -107,13 +107,13 @@ test-postgres: test-rust-postgres build ## The backends in Rust, and tests/postg
 test-contract: setup build ## The contract alone, on the server that POSTGRES chooses
 	$(WITH_POSTGRES) $(POOLER) $(CARGO_TEST) --features sqlite,postgres --test contract --test lease postgres
 	$(WITH_POSTGRES) $(POOLER) $(BIN)/python -m pytest $(PYTEST) --junitxml=target/pytest-contract.xml \
-	  tests/test_stores.py tests/model -k PostgreSQL
+	  tests/test_stores.py -k PostgreSQL
 
 test-pooler: ## The contract through pgbouncer in transaction mode, which must be installed
 	$(MAKE) test-contract POOLER='$(BIN)/python tests/postgres/pooler.py'
 
 test-python: setup build ## The tests in Python, with the SDK 8
-	$(WITH_POSTGRES) $(BIN)/python -m pytest $(PYTEST)
+	$(WITH_POSTGRES) $(BIN)/python -m pytest $(PYTEST) $(SELECTION)
 	@! grep -nE '$(SECRETS)' target/pytest.xml || { echo 'a secret was put out'; exit 1; }
 
 test-sdks: $(SDKS:%=test-sdk-%) test-sdk-8 ## The tests with the SDKs 5 to 8, each in its own environment
@@ -128,7 +128,7 @@ $(SDKS:%=.venv-sdk-%/ready): .venv-sdk-%/ready: requirements/sdk-%.txt
 
 $(SDKS:%=test-sdk-%): test-sdk-%: setup .venv-sdk-%/ready target/wheel-debug/ready
 	.venv-sdk-$*/$(SCRIPTS)/python $(PIP) --no-index --no-deps --force-reinstall target/wheel-debug/*.whl
-	$(WITH_POSTGRES) .venv-sdk-$*/$(SCRIPTS)/python -m pytest $(PYTEST) tests/sdk
+	$(WITH_POSTGRES) .venv-sdk-$*/$(SCRIPTS)/python -m pytest $(PYTEST) $(SELECTION) tests/sdk
 
 test-browser: setup build $(VENV)/ready-for-browser ## The login example in a headless Chromium, which must be installed
 	$(BIN)/python -m pytest --junitxml=target/pytest-browser.xml tests/browser/two_windows.py
@@ -246,10 +246,10 @@ bench-fast: $(VENV)/built-as-released floor ## Run the benchmark on small tables
 	$(BIN)/python benchmarks/bench.py --fast $(OPTIONS)
 
 bench-postgres: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released postgres-floor ## Measure CustomStorePostgreSQL beside its peers, on servers of its own (6 minutes)
-	$(BIN)/python benchmarks/postgres.py --server $(POSTGRES) --json target/bench-postgres.json $(OPTIONS)
+	$(BIN)/python benchmarks/bench_postgres.py --server $(POSTGRES) --json target/bench-postgres.json $(OPTIONS)
 
 bench-postgres-fast: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released postgres-floor ## Run that benchmark with few calls, to see that it works (half a minute)
-	$(BIN)/python benchmarks/postgres.py --server $(POSTGRES) --fast $(OPTIONS)
+	$(BIN)/python benchmarks/bench_postgres.py --server $(POSTGRES) --fast $(OPTIONS)
 
 bench-lease: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released ## Measure refreshes: token calls and waits of many workers, and draw target/{refreshes,waits}.svg (10 minutes)
 	cd benchmarks && ../$(BIN)/python refresh_lease.py --picture ../target/refreshes.svg --waits ../target/waits.svg $(OPTIONS)

@@ -20,7 +20,7 @@ CALLS = {"find by refresh token", "find by user", "find by id", "save, update", 
 def test_a_fast_run_has_every_table_and_names_what_was_left_out(tmp_path):
     """Our store has a figure in every table. A peer that is not there is listed with the reason."""
     found_file = tmp_path / "found.json"
-    command = [sys.executable, ROOT / "benchmarks" / "postgres.py", "--fast", "--json", found_file]
+    command = [sys.executable, ROOT / "benchmarks" / "bench_postgres.py", "--fast", "--json", found_file]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=environment)
     assert done.returncode == 0, done.stderr

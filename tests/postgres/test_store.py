@@ -46,6 +46,9 @@ def finds(store, user="ada@example.com"):
         ({"dsn": "dbname='planted"}, "dsn "),
         ({"password": 7}, "password is a str, or a function that returns one, not an object of type int"),
         ({"schema": ""}, "schema must be a name"),
+        ({"schema": "s" * 64}, "schema must be a name of at most 63 bytes"),
+        ({"dbname": "postgresql://crm:planted@db/tokens"}, "dbname must be the name of a database"),
+        ({"dbname": "host=db password=planted"}, "dbname must be the name of a database"),
         ({"schema": 7}, "schema is a str, not an object of type int"),
         ({"connections": 0}, "connections is an int, and at least 1"),
         ({"connections": True}, "connections is an int, and at least 1"),
@@ -347,3 +350,27 @@ def test_the_sdks_exception_is_raised_and_logged(store, caplog):
     with pytest.raises(SDKException, match=r"find_token: PostgreSQL .* was closed"):
         finds(store)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_functions_of_other_roles_are_never_called(empty_database, dsn):
+    """Another role may create a function or an operator in a schema of the search path (CVE-2018-1058)."""
+    traps = """
+        CREATE FUNCTION public.trap() RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RAISE 'called'; END $$;
+        CREATE FUNCTION public.nextval(text) RETURNS bigint LANGUAGE sql AS 'SELECT public.trap()';
+        CREATE FUNCTION public.setval(text, bigint) RETURNS bigint LANGUAGE sql AS 'SELECT public.trap()';
+        CREATE FUNCTION public.times(numeric, integer) RETURNS numeric LANGUAGE sql AS 'SELECT public.trap()::numeric';
+        CREATE OPERATOR public.* (FUNCTION = public.times, LEFTARG = numeric, RIGHTARG = integer);
+    """
+    place = {**psycopg.conninfo.conninfo_to_dict(dsn), "dbname": empty_database["PGDATABASE"]}
+    with psycopg.connect(**place, autocommit=True) as admin:
+        admin.execute(traps)
+        with pytest.raises(psycopg.errors.RaiseException):  # the traps work
+            admin.execute("SELECT nextval('zoho_token_order')")
+    for schema in ("public", "zoho"):
+        with CustomStorePostgreSQL(**place, schema=schema) as store:
+            for number in (1, 2):
+                store.save_token(login("ada@example.com", number))
+                store.save_token(login("bob@example.com", number))
+            assert len(store) == len(store.get_tokens()) == 2
+            store.delete_tokens()
+            assert [finding for finding in store.check() if finding.severity == "error"] == []

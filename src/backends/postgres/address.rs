@@ -191,6 +191,10 @@ impl Address {
             None => environment.user_name().ok_or_else(|| Error::invalid_argument("user is missing"))?,
         };
         let database = values.get("dbname").unwrap_or(&user).to_owned();
+        // psql takes these for an address, which may hold a password. The location shows the name of the database.
+        if database.contains("://") || database.contains('=') {
+            return Err(Error::invalid_argument("dbname must be the name of a database, not an address"));
+        }
         let roots = values.get("sslrootcert");
         let certificates = Certificates {
             roots: roots.filter(|&roots| roots != "system").map(PathBuf::from),

@@ -29,6 +29,9 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_millis(100);
 /// import. It may take any time, as long as the server answers each statement in the time of an attempt.
 const MOST_STATEMENTS_OF_A_CALL: usize = 20;
 
+/// The longest `lock_timeout` of a server.
+const MAX_LOCK_TIMEOUT_MS: u128 = i32::MAX as u128;
+
 /// A connection.
 pub(super) struct Link {
     /// `None` while the link is dropped.
@@ -98,7 +101,7 @@ impl Link {
     /// How long a statement of the current attempt may wait for a lock. It is less than the attempt has left, so that
     /// the server says what it has waited for. (0 would be no limit.)
     pub(super) fn lock_timeout_ms(&self) -> u128 {
-        self.limit.get().left().map_or(0, |left| left.as_millis() * 3 / 4).max(1)
+        self.limit.get().left().map_or(0, |left| left.as_millis() * 3 / 4).clamp(1, MAX_LOCK_TIMEOUT_MS)
     }
 
     /// Can another attempt use this connection?

@@ -41,6 +41,9 @@ const MIN_ATTEMPT: Duration = Duration::from_secs(1);
 /// An attempt with less time than this would probably end in a timeout, and then it is not known what was changed.
 const WORTH_AN_ATTEMPT: Duration = Duration::from_millis(20);
 
+/// The longest name of a schema, in bytes (NAMEDATALEN - 1).
+const MAX_NAME: usize = 63;
+
 /// How a store uses a database.
 #[derive(Clone, Debug)]
 pub struct PostgresSettings {
@@ -68,8 +71,11 @@ impl Postgres {
     /// Connects to a database, and makes or migrates the tables if that is needed.
     pub fn open(address: Address, settings: PostgresSettings, deadline: Deadline) -> Result<Self> {
         let PostgresSettings { schema, connections, create } = settings;
-        if schema.as_ref().is_some_and(|schema| schema.is_empty() || schema.contains(['\0', '\\'])) {
-            return Err(Error::invalid_argument("schema must be a name, without NUL and without a backslash"));
+        // The server cuts a longer name short, so the schema would not be found again.
+        let is_name = |schema: &String| (1..=MAX_NAME).contains(&schema.len()) && !schema.contains(['\0', '\\']);
+        if !schema.as_ref().is_none_or(is_name) {
+            let message = "schema must be a name of at most 63 bytes, without NUL and without a backslash";
+            return Err(Error::invalid_argument(message));
         }
         let pool = Pool::new(address, connections);
         let tables = run(&pool, deadline, |link| schema::prepare(link, schema.as_deref(), create))?;

@@ -137,7 +137,13 @@ pub(super) fn close_cursor() -> String {
 }
 
 /// The server's clock, in milliseconds since the epoch. It goes on during a transaction.
-pub(super) const CLOCK: &str = "CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS BIGINT)";
+///
+/// The types of the operands are exactly those of the server's own operator. Otherwise an operator that another role has
+/// made in a schema of the search path could be a better match, and would run with the rights of this role
+/// (<https://www.postgresql.org/docs/current/typeconv-oper.html>). For the same reason `nextval` and `setval` are qualified
+/// below: their literal argument would fit a function of another schema better.
+pub(super) const CLOCK: &str = "CAST(floor(CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION) \
+     * CAST(1000 AS DOUBLE PRECISION)) AS BIGINT)";
 
 /// The columns of a lease and of the failures under its key, as [`Tables::joined_lease`] reads them.
 const LEASE_COLUMNS: &str = "l.owner, l.until, f.count, f.since, f.last, f.fingerprint";
@@ -201,8 +207,8 @@ impl Tables {
     /// The tables in a schema.
     pub(super) fn new(schema: &str) -> Self {
         let prefix = format!("\"{}\".", schema.replace('"', "\"\""));
-        let sequence = format!("'{}zoho_token_order'", prefix.replace('\'', "''"));
-        Self { name: schema.to_owned(), next_order: format!("nextval({sequence})"), prefix, sequence }
+        let sequence = format!("CAST('{}zoho_token_order' AS pg_catalog.regclass)", prefix.replace('\'', "''"));
+        Self { name: schema.to_owned(), next_order: format!("pg_catalog.nextval({sequence})"), prefix, sequence }
     }
 
     /// The schema, as a statement names it.
@@ -729,7 +735,7 @@ pub(super) fn copy<'a>(tables: &Tables, rows: &'a [Row]) -> Statement<'a> {
 /// Lets the sequence go on above `order`. It is never lowered.
 pub(super) fn raise_order(tables: &Tables, order: i64) -> Statement<'static> {
     let mut statement = Statement::default();
-    statement.sql("SELECT setval(").sql(&tables.sequence).sql(", ").number(order.saturating_add(ORDER_MARGIN));
+    statement.sql("SELECT pg_catalog.setval(").sql(&tables.sequence).sql(", ").number(order.saturating_add(ORDER_MARGIN));
     statement.sql(") FROM ").sql(&tables.prefix).sql("zoho_token_order WHERE last_value <= ").number(order);
     statement
 }
@@ -824,6 +830,6 @@ mod tests {
     fn a_schema_is_quoted_in_statements_and_in_literals() {
         let tables = Tables::new("it's a \"schema\"");
         assert_eq!(tables.schema(), "\"it's a \"\"schema\"\"\"");
-        assert_eq!(tables.next_order, "nextval('\"it''s a \"\"schema\"\"\".zoho_token_order')");
+        assert_eq!(tables.next_order, "pg_catalog.nextval(CAST('\"it''s a \"\"schema\"\"\".zoho_token_order' AS pg_catalog.regclass))");
     }
 }

@@ -17,10 +17,10 @@ CREATE TABLE oauthtoken (
     redirect_url  TEXT COLLATE "C",
     api_domain    TEXT COLLATE "C",
     -- The number of the last save, and its time in milliseconds since the epoch.
-    saved_order   BIGINT NOT NULL DEFAULT nextval('zoho_token_order'),
+    saved_order   BIGINT NOT NULL DEFAULT pg_catalog.nextval(CAST('zoho_token_order' AS pg_catalog.regclass)),
     saved_at      BIGINT,
     -- The position among all rows. An older row has a lower one.
-    position      BIGINT NOT NULL DEFAULT nextval('zoho_token_order')
+    position      BIGINT NOT NULL DEFAULT pg_catalog.nextval(CAST('zoho_token_order' AS pg_catalog.regclass))
 );
 
 CREATE INDEX zoho_token_user_name ON oauthtoken USING hash (user_name);

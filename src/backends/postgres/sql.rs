@@ -735,7 +735,11 @@ pub(super) fn copy<'a>(tables: &Tables, rows: &'a [Row]) -> Statement<'a> {
 /// Lets the sequence go on above `order`. It is never lowered.
 pub(super) fn raise_order(tables: &Tables, order: i64) -> Statement<'static> {
     let mut statement = Statement::default();
-    statement.sql("SELECT pg_catalog.setval(").sql(&tables.sequence).sql(", ").number(order.saturating_add(ORDER_MARGIN));
+    statement
+        .sql("SELECT pg_catalog.setval(")
+        .sql(&tables.sequence)
+        .sql(", ")
+        .number(order.saturating_add(ORDER_MARGIN));
     statement.sql(") FROM ").sql(&tables.prefix).sql("zoho_token_order WHERE last_value <= ").number(order);
     statement
 }
@@ -830,6 +834,9 @@ mod tests {
     fn a_schema_is_quoted_in_statements_and_in_literals() {
         let tables = Tables::new("it's a \"schema\"");
         assert_eq!(tables.schema(), "\"it's a \"\"schema\"\"\"");
-        assert_eq!(tables.next_order, "pg_catalog.nextval(CAST('\"it''s a \"\"schema\"\"\".zoho_token_order' AS pg_catalog.regclass))");
+        assert_eq!(
+            tables.next_order,
+            "pg_catalog.nextval(CAST('\"it''s a \"\"schema\"\"\".zoho_token_order' AS pg_catalog.regclass))"
+        );
     }
 }

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
 PROGRAMS = ("postgres", "initdb")
-NOBODY = "nobody"  # a server refuses to run as root
+UNPRIVILEGED_USER = "nobody"  # a server refuses to run as root
 PORT = 5432  # a part of the name of the socket, too
 START_TIMEOUT = 60.0  # seconds; a start takes one or two
 STOP_TIMEOUT = 20.0  # seconds for an orderly stop; then the server is killed
@@ -244,7 +244,7 @@ class Keeper:
             import grp
             import pwd
 
-            account = pwd.getpwnam(NOBODY)
+            account = pwd.getpwnam(UNPRIVILEGED_USER)
             self.user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
             # Root may keep its environments in private folders, which no other user can read.
             if "pginstall" in self.binaries.parts and self.folder not in self.binaries.parents:

@@ -19,7 +19,7 @@ from pathlib import Path
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-NOBODY = "nobody"  # pgbouncer refuses to run as root
+UNPRIVILEGED_USER = "nobody"  # pgbouncer refuses to run as root
 PORT = 6432  # a part of the name of the socket
 TIMEOUT = 30.0  # seconds for its start and its end
 SESSIONS = 3  # fewer than the clients of a test have connections
@@ -97,10 +97,10 @@ server_login_retry = 1
 """)
         command = [self._programs["setpriv"], "--pdeathsig", "TERM"]
         if os.geteuid() == 0:
-            shutil.chown(self.folder, NOBODY)
+            shutil.chown(self.folder, UNPRIVILEGED_USER)
             # The server's socket is in a folder of root and of this user's group.
             group = Path(str(self.upstream["host"])).stat().st_gid
-            command += ["--reuid", NOBODY, "--regid", str(group), "--clear-groups"]
+            command += ["--reuid", UNPRIVILEGED_USER, "--regid", str(group), "--clear-groups"]
         command += [self._programs["pgbouncer"], str(settings)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -520,7 +520,7 @@ fn a_failed_handshake_is_reported_or_prefer_goes_on_without_tls() {
     }
 }
 
-/// Otherwise whoever has seen the certificate could pose as the server, also towards channel binding.
+/// Otherwise a program that has only seen the certificate could pose as the server, also towards channel binding.
 #[test]
 fn a_server_has_to_prove_that_it_has_the_key_of_its_certificate() {
     let roots = file("root.crt");

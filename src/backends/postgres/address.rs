@@ -281,7 +281,7 @@ impl Address {
         self.ask_password.as_ref().map(|ask| ask()).transpose()
     }
 
-    /// The password for a host, if nobody has to be asked for it.
+    /// The password for a host from the address, the variables or the password file.
     pub(super) fn password<'a>(&'a self, host: &'a ServerHost) -> Option<&'a str> {
         self.password.as_deref().or(host.password.as_deref())
     }

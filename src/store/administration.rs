@@ -45,11 +45,9 @@ impl Store {
 
     /// Deletes the row with this id. It is an error if there is none.
     pub fn delete_existing(&self, id: &str) -> Result<()> {
-        // Kept for a second attempt, which does not see a row that the first one has deleted.
-        let mut deleted = false;
-        self.write(|transaction| {
-            deleted |= present(Some(id)).is_some() && transaction.delete(id)?;
-            if deleted { Ok(()) } else { Err(Error::missing_id(self.location(), id)) }
+        self.write(|transaction, deleted| {
+            *deleted |= present(Some(id)).is_some() && transaction.delete(id)?;
+            if *deleted { Ok(()) } else { Err(Error::missing_id(self.location(), id)) }
         })?;
         self.unsaved.discard_id(id);
         Ok(())
@@ -59,7 +57,7 @@ impl Store {
     pub fn try_to_write(&self) -> Result<()> {
         // A lease without a holder. A transaction that changes nothing would write nothing, even to a full disk.
         let lease = Lease { owner: String::new(), until: 0 };
-        self.write(|transaction| {
+        self.write(|transaction, (): &mut ()| {
             transaction.acquire_lease(WRITE_CHECK, &lease)?;
             transaction.release_lease(WRITE_CHECK, &lease.owner)
         })
@@ -89,10 +87,9 @@ impl Store {
     ///
     /// Ids of another store mean nothing here, so no row is found by its id. A new row keeps its id if no row has it.
     pub fn import_rows(&self, rows: &[Row], now: i64) -> Result<ImportReport> {
-        // Kept for a second attempt: if only the answer to the first one was lost, its changes are there already.
-        let mut results = vec![RowImport::Unchanged; rows.len()];
         let mut remarks = Vec::new();
-        self.write(|transaction| {
+        let results = self.write(|transaction, results: &mut Vec<RowImport>| {
+            results.resize(rows.len(), RowImport::Unchanged);
             remarks.clear();
             for (index, row) in rows.iter().enumerate() {
                 let result = import_row(transaction, row, now, |remark| remarks.push((index, remark)))?;
@@ -119,7 +116,7 @@ impl Store {
         if let Some(row) = rows.iter().find(|row| row.id().is_empty() || !ids.insert(row.id())) {
             return Err(Error::new(Code::DuplicateIds, "the backup").with(describe_id(row.id())));
         }
-        self.write(|transaction| {
+        self.write(|transaction, (): &mut ()| {
             transaction.delete_all()?;
             transaction.raise_last_id(last_id)?;
             rows.iter().try_for_each(|row| transaction.copy(row))

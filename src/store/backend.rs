@@ -71,6 +71,14 @@ pub struct SeenLease {
 
 /// A change that is not committed yet. It reads its own writes.
 pub trait Transaction: Snapshot {
+    /// Was the answer to the commit of the attempt before lost? Then that attempt may have been committed, and this one
+    /// may see the rows as that one has left them. After any other failure nothing was changed.
+    ///
+    /// A backend whose commits give no answer that can be lost needs no override.
+    fn follows_lost_commit(&self) -> bool {
+        false
+    }
+
     /// Records that ids up to `number` are used, so that none of them is given out again.
     fn raise_last_id(&mut self, number: i64) -> Result<()>;
 

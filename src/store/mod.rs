@@ -253,8 +253,7 @@ impl Store {
 
     /// Saves all tokens in one transaction, and returns the ids of their rows.
     pub fn import(&self, tokens: &[Token<'_>], now: i64) -> Result<Vec<String>> {
-        let mut ids = Vec::new();
-        self.write(|transaction| {
+        let ids = self.write(|transaction, ids: &mut Vec<String>| {
             ids.clear();
             for &token in tokens {
                 ids.push(upsert(transaction, token, now, self.location())?.id);
@@ -270,28 +269,24 @@ impl Store {
     pub fn refuse(&self, access_token: &str, now: i64) -> Result<bool> {
         // Before the row, so that no other thread saves the pair afterwards.
         let discarded = self.unsaved.discard(|_, kept| kept.get(Field::AccessToken) == Some(access_token));
-        // Kept for a second attempt, which does not find what the first one has removed.
-        let mut removed = false;
-        let done = self.write(|transaction| {
+        let removed = self.write(|transaction, removed| {
             for row in transaction.by_key(Key::AccessToken, access_token)? {
                 if let Some(without) = merge::without_refused(row.token(), access_token) {
                     transaction.update(&row, without, now)?;
-                    removed = true;
+                    *removed = true;
                 }
             }
             Ok(())
         });
         // The store that could not save the pair may still be unable to write. No row has it then.
-        if discarded { Ok(true) } else { done.map(|()| removed) }
+        if discarded { Ok(true) } else { removed }
     }
 
     /// Deletes the row with this id, and returns whether there was one.
     pub fn delete(&self, id: Option<&str>) -> Result<bool> {
-        // Kept for a second attempt, which does not see a row that the first one has deleted.
-        let mut deleted = false;
-        self.write(|transaction| {
+        let deleted = self.write(|transaction, deleted| {
             if let Some(id) = present(id) {
-                deleted |= transaction.delete(id)?;
+                *deleted |= transaction.delete(id)?;
             }
             Ok(())
         })?;
@@ -301,7 +296,7 @@ impl Store {
 
     /// Deletes all rows.
     pub fn delete_all(&self) -> Result<()> {
-        self.write(|transaction| transaction.delete_all())?;
+        self.write(|transaction, (): &mut ()| transaction.delete_all())?;
         self.unsaved.discard(|_, _| true);
         Ok(())
     }
@@ -313,15 +308,13 @@ impl Store {
     }
 
     fn delete_where(&self, matches: impl Fn(&Row) -> bool) -> Result<usize> {
-        // Kept for a second attempt, which does not see the rows that the first one has deleted.
-        let mut ids = BTreeSet::new();
-        self.write(|transaction| {
+        let ids = self.write(|transaction, ids: &mut BTreeSet<String>| {
             let mut matching = BTreeSet::new();
             transaction.each(&mut |row| {
                 if matches(&row) {
                     matching.insert(row.id().to_owned());
                 } else {
-                    // The first attempt has not deleted it, and it was saved since.
+                    // The attempt before has not deleted it, and it was saved since.
                     ids.remove(row.id());
                 }
                 Ok(())
@@ -372,8 +365,27 @@ impl Store {
         self.run(self.deadline(Wait::Yes), |backend, deadline| backend.read(deadline, &mut work))
     }
 
-    fn write(&self, mut work: impl FnMut(&mut dyn Transaction) -> Result<()>) -> Result<()> {
-        self.run(self.deadline(Wait::Yes), |backend, deadline| backend.write(deadline, Durability::Full, &mut work))
+    /// Runs `work` as one transaction, and returns what it has found, which it writes into its second argument.
+    ///
+    /// That argument is empty in each attempt, except after an attempt that may have been committed
+    /// ([`Transaction::follows_lost_commit`]). Then it holds what that attempt has found: for example the rows that it
+    /// has deleted, which the next attempt does not see any more.
+    fn write<T: Clone + Default>(&self, mut work: impl FnMut(&mut dyn Transaction, &mut T) -> Result<()>) -> Result<T> {
+        let mut found = T::default();
+        let mut kept = T::default();
+        self.run(self.deadline(Wait::Yes), |backend, deadline| {
+            // A fork has interrupted the backend, which no longer knows what became of its last attempt.
+            kept.clone_from(&found);
+            backend.write(deadline, Durability::Full, &mut |transaction| {
+                if transaction.follows_lost_commit() {
+                    kept.clone_from(&found);
+                } else {
+                    found.clone_from(&kept);
+                }
+                work(transaction, &mut found)
+            })
+        })?;
+        Ok(found)
     }
 
     fn deadline(&self, wait: Wait) -> Deadline {

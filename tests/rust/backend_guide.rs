@@ -142,6 +142,22 @@ mod a_backend_on_a_server {
     }
 
     #[test]
+    fn a_removal_counts_even_if_the_answer_to_its_commit_was_lost() {
+        type Removal = fn(&Store) -> bool;
+        let removals: [Removal; 2] =
+            [|store| store.delete(Some("1")).unwrap(), |store| store.refuse("old", NOW).unwrap()];
+        // Each time another request is lost. One of them is the commit.
+        for (finds, remove) in (0..16).flat_map(|finds| removals.map(|remove| (finds, remove))) {
+            let (store, _) = store();
+            for _ in 0..finds {
+                store.find_by_id(Some("1"), Wait::Yes).unwrap();
+            }
+            assert!(remove(&store), "{finds}");
+            assert!(!remove(&store), "{finds}");
+        }
+    }
+
+    #[test]
     fn a_backup_needs_a_format_of_database_files() {
         let (store, _) = store();
         let folder = Folder::new();

@@ -2,6 +2,7 @@
 //! has a clock of its own, and it loses connections. CONTRIBUTING.md, "How to add a backend", explains it step by step.
 
 use std::collections::BTreeMap;
+use std::mem;
 
 use zoho_token_store::domain::{Key, Row, Token, backoff::RefreshFailures, id, identity::Keys, lease::Lease};
 use zoho_token_store::store::{backend::*, deadline::Deadline, error::Result, lock_order::*};
@@ -37,6 +38,7 @@ struct Session<'a> {
     connection: Connection<'a>,
     clock: &'a Clock,
     table: Table,
+    follows_lost_commit: bool,
 }
 
 impl Miniature {
@@ -47,7 +49,8 @@ impl Miniature {
     fn run(&self, deadline: Deadline, mut work: impl FnMut(&mut Session<'_>, &mut Table) -> Result<()>) -> Result<()> {
         self.network.run(&LOCATION, deadline, |connection| {
             let mut stored = self.table.lock(deadline).ok_or_else(|| deadline.busy(&LOCATION))?;
-            work(&mut Session { connection, clock: &self.clock, table: stored.clone() }, &mut stored)
+            let (clock, table) = (&self.clock, stored.clone());
+            work(&mut Session { connection, clock, table, follows_lost_commit: false }, &mut stored)
         })
     }
 }
@@ -68,13 +71,15 @@ impl Backend for Miniature {
     }
 
     fn write(&self, deadline: Deadline, _: Durability, work: &mut Change<'_>) -> Result<()> {
+        let mut has_lost_commit = false;
         self.run(deadline, |session, stored| {
+            session.follows_lost_commit = mem::take(&mut has_lost_commit);
             work(session)?;
             // The commit. If its answer is lost, the transaction runs again, and finds what it has written.
             if !session.connection.is_lost() {
                 *stored = session.table.clone();
             }
-            session.connection.request()
+            session.connection.request().inspect_err(|_| has_lost_commit = true)
         })
     }
 }
@@ -110,6 +115,10 @@ impl Snapshot for Session<'_> {
 }
 
 impl Transaction for Session<'_> {
+    fn follows_lost_commit(&self) -> bool {
+        self.follows_lost_commit
+    }
+
     fn raise_last_id(&mut self, number: i64) -> Result<()> {
         self.table.last_id = self.table.last_id.max(number);
         self.connection.request()

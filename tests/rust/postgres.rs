@@ -524,6 +524,30 @@ mod lost_answers {
         }
     }
 
+    #[test]
+    fn what_another_program_has_removed_meanwhile_does_not_count() {
+        type Removal = fn(&Store) -> bool;
+        let removals: [(&str, Removal); 3] = [
+            ("delete", |store| store.delete(Some("1")).unwrap()),
+            ("refuse", |store| store.refuse("old", NOW).unwrap()),
+            ("purge", |store| store.purge(NOW, None).unwrap() == 1),
+        ];
+        for (name, remove) in removals {
+            let case = Case::new();
+            case.store.delete_all().unwrap();
+            case.store.save(token("id=1 user_name=ada client_id=c access_token=old expiry_time=1"), NOW).unwrap();
+            let Case { store, proxy, .. } = &case;
+            // After this store has looked the row up, and before it changes it.
+            let other = case.other();
+            proxy.lose(move |number| {
+                assert!(number != 0 || remove(&other));
+                false
+            });
+            assert!(!remove(store), "{name}");
+            proxy.lose_no_more();
+        }
+    }
+
     /// The order of a row of another store means nothing here.
     fn n_order() -> i64 {
         static ORDER: AtomicUsize = AtomicUsize::new(1);

@@ -122,6 +122,15 @@ impl ServerFailure {
         }
     }
 
+    /// If a commit has failed in this way, it may have been made nevertheless: only its answer was lost.
+    pub(super) fn leaves_commit_unknown(&self) -> bool {
+        match self {
+            Self::Lost(_) => true,
+            Self::Retry(cause) => cause.code == Code::Unreachable,
+            Self::Final(_) => false,
+        }
+    }
+
     /// The error to report when `deadline` is over. `earlier` is the cause of the attempt before.
     pub(super) fn into_error(self, location: &Location, deadline: Deadline, earlier: Option<Cause>) -> Error {
         match self {

@@ -26,17 +26,19 @@ pub(super) enum Attempted {
     NeedsLock,
 }
 
-/// Runs `work` as a transaction in one statement.
+/// Runs `work` as a transaction in one statement. `lost_commit` tells whether the answer to the commit of the attempt
+/// before was lost, and is set for the next one.
 pub(super) fn write(
     link: &Link,
     tables: &Tables,
     durability: Durability,
+    lost_commit: &Cell<bool>,
     work: &mut Change<'_>,
 ) -> std::result::Result<Attempted, ServerFailure> {
-    match attempt(Session::new(link, tables), durability, work) {
+    match attempt(Session::new(link, tables), durability, lost_commit, work) {
         (Err(ServerFailure::Final(problem)), Writes::RowsAndLeases) => {
             // A problem with leases fails nothing else (`docs/lease.md`, rule 1). Any other is met again.
-            attempt(Session::without_leases(link, tables, problem), durability, work).0
+            attempt(Session::without_leases(link, tables, problem), durability, lost_commit, work).0
         }
         (attempted, _) => attempted,
     }
@@ -52,9 +54,10 @@ enum Writes {
 fn attempt(
     session: Session<'_>,
     durability: Durability,
+    lost_commit: &Cell<bool>,
     work: &mut Change<'_>,
 ) -> (std::result::Result<Attempted, ServerFailure>, Writes) {
-    let mut recorder = Recorder::new(session);
+    let mut recorder = Recorder::new(session, lost_commit.take());
     let result = work(&mut recorder);
     // Also if `work` has ignored the error.
     let attempted = match (recorder.session.take_failure(), result) {
@@ -64,7 +67,9 @@ fn attempt(
         (None, Ok(())) => {
             let rows = recorder.writes.iter().filter(|write| write.is_of_row()).count();
             let both = rows > 0 && rows < recorder.writes.len();
-            return (recorder.commit(durability), if both { Writes::RowsAndLeases } else { Writes::Other });
+            let committed = recorder.commit(durability);
+            lost_commit.set(committed.as_ref().is_err_and(ServerFailure::leaves_commit_unknown));
+            return (committed, if both { Writes::RowsAndLeases } else { Writes::Other });
         }
     };
     (attempted, Writes::Other)
@@ -73,6 +78,7 @@ fn attempt(
 /// Reads, and records changes.
 struct Recorder<'a> {
     session: Session<'a>,
+    follows_lost_commit: bool,
     /// The row of the store, as the first lookup saw it.
     store: Cell<Option<StoreRow>>,
     /// The rows that were read, with their orders.
@@ -87,9 +93,10 @@ struct Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    fn new(session: Session<'a>) -> Self {
+    fn new(session: Session<'a>, follows_lost_commit: bool) -> Self {
         Self {
             session,
+            follows_lost_commit,
             store: Cell::new(None),
             rows: RefCell::default(),
             absent_ids: RefCell::default(),
@@ -233,6 +240,10 @@ impl Snapshot for Recorder<'_> {
 }
 
 impl Transaction for Recorder<'_> {
+    fn follows_lost_commit(&self) -> bool {
+        self.follows_lost_commit
+    }
+
     fn raise_last_id(&mut self, number: i64) -> Result<()> {
         self.last_id = Some(self.last_id.map_or(number, |last| last.max(number)));
         Ok(())

@@ -3,7 +3,7 @@
 //! It excludes every other change of the set of rows. A refresh of a row does not take this lock, so the rows that are
 //! looked up are locked, too, and a row that was only visited is changed only if it is still the same.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::mem;
 
@@ -25,24 +25,31 @@ use crate::store::error::Result;
 /// How many rows one statement copies.
 const COPIED_AT_ONCE: usize = 500;
 
-/// Runs `work` as a transaction under the lock of the store's row.
+/// Runs `work` as a transaction under the lock of the store's row. `lost_commit` is that of [`super::guarded::write`].
 pub(super) fn write(
     link: &Link,
     tables: &Tables,
     durability: Durability,
+    lost_commit: &Cell<bool>,
     work: &mut Change<'_>,
 ) -> std::result::Result<(), ServerFailure> {
-    link.transaction(&begin_locked(tables, durability, link.lock_timeout_ms()), |answer| {
-        let mut locked = Locked::new(Session::in_transaction(link, tables), last_id(link, &answer)?);
+    let mut commits = false;
+    let committed = link.transaction(&begin_locked(tables, durability, link.lock_timeout_ms()), |answer| {
+        let mut locked =
+            Locked::new(Session::in_transaction(link, tables), last_id(link, &answer)?, lost_commit.take());
         let result = work(&mut locked).and_then(|()| locked.end());
         // Also if `work` has ignored the error: the server has ended the transaction.
         if let Some(failure) = locked.session.take_failure() {
             return Err(failure);
         }
         result.map_err(ServerFailure::Final)?;
+        commits = true;
         let store = locked.store;
         Ok(if store.is_none() { None } else { Some(store.script(tables)) })
-    })
+    });
+    lost_commit
+        .set(lost_commit.get() || commits && committed.as_ref().is_err_and(ServerFailure::leaves_commit_unknown));
+    committed
 }
 
 /// The highest number of an id, from the last row of the answer to [`begin_locked`].
@@ -54,6 +61,7 @@ fn last_id(link: &Link, answer: &[SimpleQueryRow]) -> std::result::Result<i64, S
 /// The transaction.
 struct Locked<'a> {
     session: Session<'a>,
+    follows_lost_commit: bool,
     /// The highest number of an id, as it was when the lock was acquired.
     last_id: i64,
     store: StoreChange,
@@ -67,9 +75,10 @@ struct Locked<'a> {
 }
 
 impl<'a> Locked<'a> {
-    fn new(session: Session<'a>, last_id: i64) -> Self {
+    fn new(session: Session<'a>, last_id: i64, follows_lost_commit: bool) -> Self {
         Self {
             session,
+            follows_lost_commit,
             last_id,
             store: StoreChange::default(),
             orders: RefCell::default(),
@@ -156,6 +165,10 @@ impl Snapshot for Locked<'_> {
 }
 
 impl Transaction for Locked<'_> {
+    fn follows_lost_commit(&self) -> bool {
+        self.follows_lost_commit
+    }
+
     fn raise_last_id(&mut self, number: i64) -> Result<()> {
         self.store.last_id = Some(self.store.last_id.map_or(number, |last| last.max(number)));
         Ok(())

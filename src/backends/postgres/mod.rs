@@ -18,6 +18,7 @@ mod session;
 mod sql;
 mod tls;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use self::error::{Cause, ServerFailure};
@@ -156,15 +157,16 @@ impl Backend for Postgres {
 
     fn write(&self, deadline: Deadline, durability: Durability, work: &mut Change<'_>) -> Result<()> {
         let mut locks = false;
+        let lost_commit = Cell::new(false);
         run(&self.pool, deadline, |link| {
             if !locks {
-                let attempted = guarded::write(link, &self.tables, durability, work);
+                let attempted = guarded::write(link, &self.tables, durability, &lost_commit, work);
                 locks = matches!(attempted, Ok(Attempted::NeedsLock) | Err(ServerFailure::Retry(_)));
                 if !locks || attempted.is_err() {
                     return attempted.map(drop);
                 }
             }
-            locked::write(link, &self.tables, durability, work)
+            locked::write(link, &self.tables, durability, &lost_commit, work)
         })
     }
 

@@ -106,14 +106,14 @@ test-postgres: test-rust-postgres build ## The backends in Rust, and tests/postg
 # POOLER: what stands between the tests and the server.
 test-contract: setup build ## The contract alone, on the server that POSTGRES chooses
 	$(WITH_POSTGRES) $(POOLER) $(CARGO_TEST) --features sqlite,postgres --test contract --test lease postgres
-	$(WITH_POSTGRES) $(POOLER) $(BIN)/python -m pytest $(PYTEST) --junitxml=target/pytest-contract.xml \
+	$(WITH_POSTGRES) $(POOLER) $(BIN)/python -m pytest $(PYTEST) --junitxml=target/pytest-contract$(if $(POOLER),-pooler).xml \
 	  tests/test_stores.py -k PostgreSQL
 
 test-pooler: ## The contract through pgbouncer in transaction mode, which must be installed
 	$(MAKE) test-contract POOLER='$(BIN)/python tests/postgres/pooler.py'
 
 test-python: setup build ## The tests in Python, with the SDK 8
-	$(WITH_POSTGRES) $(BIN)/python -m pytest $(PYTEST) $(SELECTION)
+	$(WITH_POSTGRES) $(BIN)/python -m pytest $(PYTEST)
 	@! grep -nE '$(SECRETS)' target/pytest.xml || { echo 'a secret was put out'; exit 1; }
 
 test-sdks: $(SDKS:%=test-sdk-%) test-sdk-8 ## The tests with the SDKs 5 to 8, each in its own environment
@@ -128,7 +128,7 @@ $(SDKS:%=.venv-sdk-%/ready): .venv-sdk-%/ready: requirements/sdk-%.txt
 
 $(SDKS:%=test-sdk-%): test-sdk-%: setup .venv-sdk-%/ready target/wheel-debug/ready
 	.venv-sdk-$*/$(SCRIPTS)/python $(PIP) --no-index --no-deps --force-reinstall target/wheel-debug/*.whl
-	$(WITH_POSTGRES) .venv-sdk-$*/$(SCRIPTS)/python -m pytest $(PYTEST) $(SELECTION) tests/sdk
+	$(WITH_POSTGRES) .venv-sdk-$*/$(SCRIPTS)/python -m pytest $(PYTEST) tests/sdk
 
 test-browser: setup build $(VENV)/ready-for-browser ## The login example in a headless Chromium, which must be installed
 	$(BIN)/python -m pytest --junitxml=target/pytest-browser.xml tests/browser/two_windows.py
@@ -206,9 +206,9 @@ audit: ## Check licences, sources and known vulnerabilities of all crates (needs
 lint: build lint-repository ## Formatters, linters, types, the stub against the module, the layers, the SQL
 	cargo fmt --check
 	cargo clippy --quiet --locked --all-targets --no-default-features -- -D warnings
-	cargo clippy --quiet --locked --all-targets --no-default-features --features sqlite -- -D warnings
-	cargo clippy --quiet --locked --all-targets --no-default-features --features postgres -- -D warnings
-	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --quiet --locked --all-targets --no-default-features --features python -- -D warnings
+	cargo clippy --quiet --locked --no-default-features --features sqlite -- -D warnings
+	cargo clippy --quiet --locked --no-default-features --features postgres -- -D warnings
+	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --quiet --locked --no-default-features --features python -- -D warnings
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --quiet --locked --all-targets --all-features -- -D warnings
 	$(BIN)/python scripts/check_layers.py
 	$(BIN)/python scripts/check_sql.py

@@ -86,7 +86,7 @@ def empty_database(dsn: str) -> Iterator[dict[str, str]]:
     ids=lambda kind: kind.__name__,
 )
 def make(request: pytest.FixtureRequest, path: Path) -> Callable[..., TokenStoreBase]:
-    """A function that makes a store, with the attribute `place`. The tests run with each class."""
+    """A function that makes a store, with the attributes `kind` and `place`. The tests run with each class."""
     kind, place = request.param, {}
     if kind is CustomStoreSQLite:
         place = {"path": path}
@@ -96,6 +96,7 @@ def make(request: pytest.FixtureRequest, path: Path) -> Callable[..., TokenStore
     def make_store(**options: object) -> TokenStoreBase:
         return kind(**place, **options)
 
+    make_store.kind = kind
     make_store.place = place  # the arguments that say where the rows are
     return make_store
 

@@ -18,14 +18,16 @@ import requests
 from children import fork, join
 from errors import raises
 from lease_program import LONGER_THAN_ANY_TEST, Program, lease_keys, start_thread, wait_until
-from own_process import in_own_process, run_in_new_interpreter
+from own_process import in_own_process, run_in_fork, run_in_new_interpreter
 from support import token, values
-from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStoreSQLite, Refreshed, _refresh
+from zoho_token_store import CustomStoreList, CustomStoreSQLite, Refreshed, _refresh
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from zoho_token_store._native import TokenStoreBase
 
 VALID = "planted-valid-access-token"
 AHEAD = {"refresh_ahead": 300}
@@ -55,13 +57,15 @@ def is_idle() -> bool:
     return not refresh_threads()
 
 
-@pytest.mark.parametrize("kind", [CustomStoreSQLite, CustomStoreInMemory, CustomStoreList])
-@in_own_process
-def test_a_request_gets_the_valid_token_while_the_row_is_refreshed(path, kind):
+def test_a_request_gets_the_valid_token_while_the_row_is_refreshed(path, make):
     """The request does not wait for Zoho. A later one gets the new token, and then no thread is left."""
+    run_in_fork(request_during_a_refresh_ahead, path, make.kind, make.place)
+
+
+def request_during_a_refresh_ahead(path: Path, kind: type[TokenStoreBase], place: dict[str, object]) -> None:
     program = Program(path)
     program.zoho.latency = LONGER_THAN_ANY_TEST
-    store = program.use(kind(path, **AHEAD) if kind is CustomStoreSQLite else kind(**AHEAD))
+    store = program.use(kind(**place, **AHEAD))
     save_valid_token(program)
     assert program.get_token() == VALID
     wait_until(lambda: program.zoho.token_calls == 1)

@@ -249,7 +249,7 @@ class Finding:
         - Problems of a database on a server, with severity `"error"`: `"wrong-database"`, `"missing-tables"`,
           `"changed-tables"`, `"newer-schema"`.
         - Problems of a server, with severity `"warning"`: `"clock-off"`, `"no-tls"`, `"read-only-server"`,
-          `"no-synchronous-commit"`, `"older-schema"`.
+          `"no-synchronous-commit"`, `"older-schema"`, `"missing-rights"`, `"other-owner"`.
         - A problem of this process, with severity `"warning"`: `"failed-saves"`.
         - Problems of rows, with severity `"warning"`: `"duplicate"`, `"no-expiry"`, `"unreadable-expiry"`,
           `"far-expiry"`, `"no-refresh-token"`, `"refresh-failing"`, `"unusable"`, `"empty"`.
@@ -580,7 +580,7 @@ class TokenStoreBase:
     def check(self) -> list[Finding]:
         """Return the problems of the store, and change nothing.
 
-        `zoho-token-store check` finds the same problems. The check reads the whole file. With a million rows this takes
+        `zoho-token-store check` finds the same problems. The check reads all rows. With a million rows this takes
         seconds.
 
         It checks these properties of the file:
@@ -590,6 +590,14 @@ class TokenStoreBase:
         - Who can read the file?
         - Is the file in WAL mode?
         - Is it on a file system that other machines may use?
+
+        It checks these properties of a database on a server:
+
+        - Are all tables there, and do they have the columns that they should have?
+        - Is the database in UTF-8? Can it be written? Does `synchronous_commit` wait for the disk?
+        - Does the user have all rights that a store needs, and do the tables belong to no other user?
+        - Does the connection to another machine use TLS?
+        - Does the clock of this machine differ from the server's?
 
         It finds these problems of rows:
 
@@ -734,12 +742,13 @@ class CustomStorePostgreSQL(TokenStoreBase):
     A method can fail with these values of `StoreError.code`, besides those of `TokenStoreBase`:
 
     - `"unreachable"`: the server could not be reached until `busy_timeout` was over. The message has the last cause.
-      Whether the last change was made is not known, and repeating it does no harm.
-    - `"access-denied"`: a wrong password, or missing rights.
+      If a change was sent and its answer was lost, the message says that it is not known whether the change was made.
+      Repeating it does no harm.
+    - `"access-denied"`: a wrong password, or missing rights. The message names the rights.
     - `"insecure-connection"`: TLS or the certificate of the server is not what `sslmode` asks for.
     - `"wrong-database"`: the database or the schema does not exist, its tables are missing or not ours, or it is not in
       UTF-8.
-    - `"read-only"`: the server is a read-only standby. Finds go on.
+    - `"read-only"`: the server is a standby, or its transactions are read-only. Finds go on.
 
     Example:
         >>> with CustomStorePostgreSQL(dsn, schema=schema) as store:
@@ -798,7 +807,7 @@ class CustomStorePostgreSQL(TokenStoreBase):
             **libpq: Other connection parameters of libpq, such as `host`, `port`, `dbname`, `user`, `sslmode`,
                 `sslrootcert`, `target_session_attrs` or `connect_timeout`: a `str` or an `int`. They override `dsn`.
                 `None` counts as not given. Unlike libpq, `sslmode` is `"verify-full"` by default for a host that is not
-                this machine. `service` is not supported.
+                this machine. `service` is not supported, and neither is its variable `PGSERVICE`: unset it.
 
         Raises:
             ImportError: no Zoho CRM SDK is installed. The message names the packages that provide one.

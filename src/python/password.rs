@@ -33,7 +33,9 @@ pub(super) fn or_ended<T>(result: Result<T, Failure>) -> Result<T, Failure> {
 #[cfg(feature = "postgres")]
 pub(super) fn call(function: &Py<PyAny>, location: &Location) -> Result<String, Error> {
     let failed = |what: &str| {
-        Error::new(Code::AccessDenied, location).with(format!("the function that returns the password {what}"))
+        let hint = "Correct the function that was passed as password: it has to return the password as a str.";
+        let detail = format!("the function that returns the password {what}");
+        Error::new(Code::AccessDenied, location).with(detail).with_hint(hint)
     };
     let called = Python::try_attach(|py| {
         let returned = function.bind(py).call0().map_err(|error| {

@@ -170,7 +170,7 @@ impl CustomStorePostgreSQL {
             let PostgresArguments { server, schema, password } = postgres_arguments(dsn, schema, password, libpq)?;
             let of_address = server.settings();
             let settings = PostgresSettings { schema: schema.or(of_address.schema), connections, create };
-            let mut address = server.address;
+            let mut address = server.address.in_schema(settings.schema.as_deref());
             if let Some(function) = password {
                 let location = address.location().clone();
                 address = address.with_password(Arc::new(move || password::call(&function, &location)));

@@ -20,7 +20,7 @@ enum DataState {
     Unchanged,
     /// The call did nothing, and every earlier save is still there.
     Kept,
-    /// The file does not belong to this store, or is damaged. It was not written.
+    /// The database does not belong to this store, or is damaged. It was not written.
     Untouched,
     /// The row was found or saved. Only the caller's token object is incomplete.
     RowCorrect,
@@ -33,7 +33,7 @@ impl DataState {
         match self {
             Self::Unchanged => "Nothing was changed.",
             Self::Kept => "Nothing was changed, and nothing that was saved is lost.",
-            Self::Untouched => "The file was left untouched.",
+            Self::Untouched => "It was left untouched.",
             Self::RowCorrect => "The row in the store is correct.",
             Self::Unknown => "Whether the last change was made is not known. Repeating it does no harm.",
         }
@@ -161,8 +161,7 @@ catalogue! {
         "Give this user read and write permission on the file and on its folder."
     ReadOnly "read-only"
         "cannot be written: {}" Kept
-        "Give this user write permission on the file and on its folder, use a path that can be written, or connect to the \
-         primary server."
+        "Give this user write permission on the file and on its folder, or use a path that can be written."
     NeedsRecovery "needs-recovery"
         "has saves in its -wal, which cannot be read in a read-only folder or on a read-only medium" Kept
         "Copy the file and its -wal into a folder that can be written, and open it there once."
@@ -181,18 +180,19 @@ catalogue! {
 
     // The connection to a database server.
     Unreachable "unreachable"
-        "cannot be reached: {}" Unknown
+        "cannot be reached: {}" Unchanged
         "Check that the server runs and that this machine can connect to it, and try again."
     AccessDenied "access-denied"
         "denied access: {}" Kept
-        "Correct the user or the password, or grant the missing rights to this user."
+        "Correct the user or the password, or grant the missing rights to this user (the documentation lists them: \
+         Minimum rights)."
     InsecureConnection "insecure-connection"
         "cannot be connected to securely: {}" Kept
         "Give the server a certificate for this host name, name the authority that signed it in sslrootcert, or set \
          another sslmode."
     WrongDatabase "wrong-database"
         "cannot be used as a token store: {}" Kept
-        "Give another database or schema, or have its owner make the tables with zoho-token-store init."
+        "Give another database or schema, or have its owner make the tables (\"zoho-token-store init\")."
 
     // The contents of a database.
     NotADatabase "not-a-database"
@@ -315,7 +315,8 @@ const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 const ELOOP: i32 = if cfg!(target_os = "linux") { 40 } else { 62 };
 
-/// A failed operation. It changed nothing, and it lost nothing that was saved.
+/// A failed operation. It lost nothing that was saved. It changed nothing, unless [`Error::after_unanswered_change`] says
+/// that this is not known.
 ///
 /// The message reads `<subject> <text>. <state of the data>. <hint>.` Before the hint it may say [`PAIR_KEPT`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -327,12 +328,17 @@ pub struct Error {
     /// The id of the row that cannot be read.
     row: Option<String>,
     pair_kept: bool,
+    /// A change was sent to a server, and its answer was lost.
+    is_change_unanswered: bool,
+    /// What to do about it, if it is not what the code says.
+    hint: Option<&'static str>,
 }
 
 impl Error {
     /// A failure of `subject`, which is a location or the display of a path.
     pub fn new(code: Code, subject: impl fmt::Display) -> Self {
-        Self { code, subject: subject.to_string(), detail: String::new(), row: None, pair_kept: false }
+        let (subject, detail) = (subject.to_string(), String::new());
+        Self { code, subject, detail, row: None, pair_kept: false, is_change_unanswered: false, hint: None }
     }
 
     /// A failure about a file.
@@ -345,6 +351,20 @@ impl Error {
     #[must_use]
     pub fn with(mut self, detail: impl Into<String>) -> Self {
         self.detail = detail.into();
+        self
+    }
+
+    /// The same failure with another hint than that of its code.
+    #[must_use]
+    pub const fn with_hint(mut self, hint: &'static str) -> Self {
+        self.hint = Some(hint);
+        self
+    }
+
+    /// The same failure after a change was sent whose answer was lost. So it is not known whether the change was made.
+    #[must_use]
+    pub const fn after_unanswered_change(mut self) -> Self {
+        self.is_change_unanswered = true;
         self
     }
 
@@ -447,7 +467,14 @@ impl Error {
     /// What to do about the failure.
     #[must_use]
     pub const fn hint(&self) -> &'static str {
-        self.code.hint()
+        match self.hint {
+            Some(hint) => hint,
+            None => self.code.hint(),
+        }
+    }
+
+    const fn state(&self) -> DataState {
+        if self.is_change_unanswered { DataState::Unknown } else { self.code.state() }
     }
 
     /// Did the operation only run out of time? Then another attempt with a longer timeout can succeed.
@@ -481,7 +508,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}. {} ", self.problem(), self.code.state().text())?;
+        write!(f, "{}. {} ", self.problem(), self.state().text())?;
         if self.pair_kept {
             write!(f, "{PAIR_KEPT} ")?;
         }
@@ -530,6 +557,22 @@ mod tests {
              that was saved is lost. Try again, raise busy_timeout, or find the program that keeps a transaction open."
         );
         assert!(error.is_busy() && error.to_string().ends_with(error.hint()));
+    }
+
+    #[test]
+    fn a_message_says_whether_a_change_may_have_been_made() {
+        let error = Error::new(Code::Unreachable, "the server").with("connection refused");
+        let hint = Code::Unreachable.hint();
+        let begin = "the server cannot be reached: connection refused.";
+        assert_eq!(error.to_string(), format!("{begin} Nothing was changed. {hint}"));
+        let state = "Whether the last change was made is not known. Repeating it does no harm.";
+        let unknown = error.clone().after_unanswered_change();
+        assert_eq!(unknown.to_string(), format!("{begin} {state} {hint}"));
+        // Whatever the last attempt failed with.
+        assert!(Error::new(Code::DiskFull, "the server").after_unanswered_change().to_string().contains(state));
+        let other = error.with_hint("Do something else.");
+        assert_eq!(other.to_string(), format!("{begin} Nothing was changed. Do something else."));
+        assert_eq!(other.hint(), "Do something else.");
     }
 
     #[test]

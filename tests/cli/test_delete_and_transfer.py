@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import stat
 
@@ -145,8 +146,8 @@ def test_a_named_pipe(run, tmp_path):
     """A named pipe is refused, because it could block for ever. The hint names `-`."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    assert 'use "zoho-token-store import -"' in run("import", pipe, status=1).stderr
-    assert 'use "zoho-token-store export -"' in run("export", pipe, "--force", status=1).stderr
+    assert re.search(r'use "zoho-token-store --db \S+ import -"', run("import", pipe, status=1).stderr)
+    assert re.search(r'use "zoho-token-store --db \S+ export -"', run("export", pipe, "--force", status=1).stderr)
 
 
 def test_export_and_import(run, database, tmp_path):
@@ -389,7 +390,7 @@ def test_restore_refuses_an_export(run, database, tmp_path):
     run("export", exported)
     before = rows(database)
     assert run("restore", exported, "--yes", status=1).stderr == (
-        f"Error: {exported} is not a backup, so it cannot be restored. The file was left untouched.\n"
+        f"Error: {exported} is not a backup, so it cannot be restored. It was left untouched.\n"
         "Fix: Import it. An import keeps the rows that are already there.\n"
     )
     assert rows(database) == before

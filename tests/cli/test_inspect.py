@@ -178,12 +178,12 @@ def test_an_unreadable_expiry(run, path):
 
 @pytest.mark.parametrize("command", [["show", "99"], ["delete", "99"], ["delete", "99", "--yes"], ["show", ""]])
 @pytest.mark.usefixtures("database")
-def test_an_unknown_id(run, command):
+def test_an_unknown_id(run, path, command):
     """An unknown ID or user is an error. The hint says how to see the IDs and users."""
     failed = run(*command, status=1)
     hint = "Check that it is the right store, and list its tokens. After a logout, the user has to log in again."
     if command[1]:
-        hint = 'Run "zoho-token-store list" to see the ids and the users.'
+        hint = f'Run "zoho-token-store --db {path} list" to see the ids and the users.'
     assert failed.stderr.endswith(f"\nFix: {hint}\n")
     assert len(json.loads(run("list", "--json").stdout)) == 3
 

@@ -47,11 +47,11 @@ def database(dsn: str, schema: str, address: str) -> str:
 
 
 @pytest.fixture
-def name(database: str) -> str:
-    """What messages call the server."""
+def name(database: str, schema: str) -> str:
+    """What messages call the tables."""
     host = re.search(r"host=([^&]+)", database)
     assert host is not None
-    return f"PostgreSQL {host[1]}:5432/postgres"
+    return f"PostgreSQL {host[1]}:5432/postgres, schema {schema}"
 
 
 def run_on(
@@ -118,6 +118,7 @@ def test_a_password_in_an_argument_is_refused(hidden, path):
         assert "contains a password, and other users can see the arguments of a program (ps)" in shown.stderr
         assert "Fix: Set PGPASSWORD" in shown.stderr
         assert PASSWORD not in shown.output
+        assert "--db" not in shown.stderr
     assert not path.exists()
 
 
@@ -137,8 +138,11 @@ def test_init_makes_the_tables(address, dsn, schema):
         "missing-tables"
     ]
     missing = run_on(address, "list", status=1).stderr
-    assert "cannot be used as a token store: a table is missing" in missing
-    assert "zoho-token-store init" in missing
+    assert f'cannot be used as a token store: it has no tables of tokens in the schema "{schema}"' in missing
+    # The command names the database, so that it can be pasted.
+    assert missing.endswith(f"(\"zoho-token-store --db '{address}' init\").\n")
+    in_environment = run_on(None, "list", status=1, environment={"ZOHO_TOKEN_STORE_DB": address}).stderr
+    assert in_environment.endswith('("zoho-token-store init").\n')
     for _ in range(2):
         assert run_on(address, "init").stdout.endswith(" is ready. It has 0 rows.\n")
     assert json.loads(run_on(address, "init", "--json").stdout) == {"rows": 0}
@@ -167,7 +171,7 @@ def test_a_role_that_may_not_create_tables_uses_those_of_init_sql(dsn, schema, a
             admin.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
             plain = address.replace("postgres@", f"{role}@", 1)
             refused = run_on(plain, "init", status=1).stderr
-            assert "denied access: the user lacks a right" in refused
+            assert f'denied access: the user lacks rights (42501): USAGE, CREATE ON SCHEMA "{schema}"' in refused
             admin.execute(f"SET search_path TO {schema}")
             admin.execute(sql)
             admin.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}")
@@ -188,7 +192,8 @@ def test_rows_move_from_a_file_to_a_server_and_back(database, path, dsn, schema)
     try:
         there = run_on(copy, "import", database)
         assert re.match(
-            r"PostgreSQL \S+ \(PostgreSQL, 3 rows\): 3 new, 0 updated, 0 unchanged, 0 skipped\.$", there.stdout
+            r"PostgreSQL \S+, schema \S+ \(PostgreSQL, 3 rows\): 3 new, 0 updated, 0 unchanged, 0 skipped\.$",
+            there.stdout,
         )
         assert users(copy) == EVERYONE
         dry = run_on(target, "import", copy, "--dry-run").stdout

@@ -90,7 +90,7 @@ def test_missing_values_come_from_the_environment(dsn, schema, monkeypatch):
 
 def test_tables_that_are_missing_are_made_only_if_create_is_set(dsn, schema):
     """A role without the right to create tables sets `create=False`, and gets an error that says what to do."""
-    with raises("wrong-database", "a table is missing") as caught:
+    with raises("wrong-database", "it has no tables of tokens in the schema") as caught:
         CustomStorePostgreSQL(dsn, schema=schema, create=False)
     assert "zoho-token-store init" in caught.value.cause.hint
     CustomStorePostgreSQL(dsn, schema=schema).close()
@@ -98,18 +98,18 @@ def test_tables_that_are_missing_are_made_only_if_create_is_set(dsn, schema):
 
 
 def test_the_repr_names_the_server(dsn, schema):
-    """It has the class, the host, the port and the database, and neither user nor password."""
+    """It has the class, the host, the port, the database and the schema, and neither user nor password."""
     with CustomStorePostgreSQL(dsn, schema=schema, password=f"{PLANTED}-unused") as store:
         host = dsn.rpartition("host=")[2]
-        assert repr(store) == str(store) == f"CustomStorePostgreSQL(PostgreSQL {host}:5432/postgres)"
+        assert repr(store) == str(store) == f"CustomStorePostgreSQL(PostgreSQL {host}:5432/postgres, schema {schema})"
 
 
 def test_a_server_that_is_not_there(schema):
     """The constructor tries until `busy_timeout`, and then reports the last cause."""
-    with raises("unreachable", "PostgreSQL 127.0.0.1:1/tokens cannot be reached: ") as caught:
+    with raises("unreachable", f"PostgreSQL 127.0.0.1:1/tokens, schema {schema} cannot be reached: ") as caught:
         CustomStorePostgreSQL("postgresql://127.0.0.1:1/tokens", schema=schema, busy_timeout=0.5)
     assert "connection refused" in str(caught.value.cause)
-    assert "Repeating it does no harm." in str(caught.value.cause)
+    assert " Nothing was changed. " in str(caught.value.cause)
 
 
 def test_a_password_is_a_text_or_a_function(strict_dsn):

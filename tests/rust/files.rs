@@ -192,7 +192,7 @@ fn a_file_without_tokens_is_refused_and_no_error_repeats_its_contents() {
             "no end of nine",
             format!("{HEADER}\n{good}\n{good}").into(),
             Code::UnfinishedLine,
-            "(3) without a line break, so it may be cut short. The file was left untouched. If that line is complete, end",
+            "(3) without a line break, so it may be cut short. It was left untouched. If that line is complete, end",
         ),
         ("cut elsewhere", format!("{HEADER},api_domain\n{good}").into(), Code::InvalidLine, "(2): it has too few"),
         ("no header", format!("{good}planted\n{good}\n").into(), Code::NotATokenFile, "its first line does not have"),

@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 use common::postgres::{Admin, Schema, address, open};
 use common::postgres_proxy::Proxy;
 use common::{NOW, TIMEOUT, deadline, token};
-use zoho_token_store::backends::postgres::{Postgres, PostgresSettings};
+use zoho_token_store::backends::postgres::{Address, OwnProcess, Postgres, PostgresSettings};
 use zoho_token_store::domain::lease::{Requester, Settings};
 use zoho_token_store::domain::{Field, Key, Row};
 use zoho_token_store::store::backend::{Backend, Durability, Transaction};
 use zoho_token_store::store::deadline::Deadline;
 use zoho_token_store::store::error::Code;
 use zoho_token_store::store::lease::{Lookup, Outcome};
-use zoho_token_store::store::{Store, Wait};
+use zoho_token_store::store::{Error, Store, Wait};
 
 const EXPIRED: &str = "user_name=ada client_id=c refresh_token=r access_token=old expiry_time=1";
 const FRESH: &str = "user_name=ada client_id=c refresh_token=r access_token=new expiry_time=1795303600000";
@@ -471,6 +471,35 @@ mod lost_answers {
     }
 
     #[test]
+    fn only_an_error_after_a_lost_answer_to_a_change_says_that_the_change_may_have_been_made() {
+        let case = Case::new();
+        let backend = Postgres::open(address(&case.proxy.dsn()), case.schema.settings(), deadline()).unwrap();
+        let store = Store::new(Box::new(backend), Duration::from_millis(500));
+        let is_unknown = |error: Error| {
+            assert_eq!(error.code(), Code::Unreachable, "{error}");
+            let is_unknown = error.to_string().contains("Whether the last change was made is not known.");
+            assert_ne!(is_unknown, error.to_string().contains("Nothing was changed."), "{error}");
+            is_unknown
+        };
+        // The find of the save is answered, and nothing after it.
+        case.proxy.lose(|number| number > 0);
+        assert!(is_unknown(store.save(token(FRESH), NOW).unwrap_err()), "a save");
+        case.proxy.lose(|number| number > 0);
+        assert!(is_unknown(store.delete(Some("1")).unwrap_err()), "a delete");
+        // Nothing is answered.
+        case.proxy.lose(|number| number < 1_000);
+        assert!(!is_unknown(store.save(token(FRESH), NOW).unwrap_err()), "a save whose find is not answered");
+        case.proxy.lose(|number| number < 1_000);
+        assert!(!is_unknown(store.find(token("refresh_token=r"), Wait::Yes).err().unwrap()), "a find");
+        case.proxy.lose(|number| number < 1_000);
+        assert!(!is_unknown(store.all().unwrap_err()), "a list");
+        case.proxy.lose_no_more();
+        let nowhere = Address::new(Some("host=127.0.0.1 port=1 user=u"), &[], &OwnProcess).unwrap();
+        let opened = Postgres::open(nowhere, PostgresSettings::default(), Deadline::after(Duration::from_millis(100)));
+        assert!(!is_unknown(opened.err().unwrap()), "a store that was never opened");
+    }
+
+    #[test]
     fn many_lost_answers_make_no_duplicate_and_lose_no_save() {
         let case = Case::new();
         let Case { store, proxy, .. } = &case;
@@ -714,6 +743,7 @@ mod connections {
         let error = open(Deadline::after(Duration::from_millis(300))).err().unwrap();
         assert_eq!(error.code(), Code::Unreachable, "{error}");
         assert!(error.to_string().contains("too many connections (53300)"), "{error}");
+        assert!(error.to_string().ends_with(error.hint()) && error.hint().contains("max_connections"), "{error}");
         let opened = thread::scope(|scope| {
             let opened = scope.spawn(|| open(deadline()).map(|backend| store(backend).count().unwrap()));
             thread::sleep(Duration::from_millis(300));

@@ -723,7 +723,7 @@ fn read_write_and_primary_find_the_primary() {
     // A server that is no standby, but begins every transaction read-only.
     let read_only = "options='-c default_transaction_read_only=on' target_session_attrs";
     assert_eq!(port(&format!("{read_only}=primary")), servers.port.to_string());
-    let standby = (Code::ReadOnly, "it is a read-only standby".to_owned());
+    let standby = (Code::ReadOnly, "it is a standby, or its transactions are read-only".to_owned());
     for dsn in [
         servers.dsn(&format!("{read_only}=read-write")),
         format!("host=127.0.0.1 port={} dbname=postgres target_session_attrs=read-write", servers.standby_port),

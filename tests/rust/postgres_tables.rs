@@ -78,7 +78,9 @@ fn tables_are_made_only_if_the_caller_allows_it() {
     let schema = Schema::new();
     let settings = || PostgresSettings { create: false, ..schema.settings() };
     let refused = Postgres::open(address(&dsn()), settings(), deadline());
-    assert_eq!(code(refused), Code::WrongDatabase);
+    let refused = refused.err().unwrap();
+    assert_eq!(refused.code(), Code::WrongDatabase);
+    assert_eq!(refused.detail(), format!("it has no tables of tokens in the schema \"{}\"", schema.0));
     let schemas = format!("SELECT count(*) FROM pg_namespace WHERE nspname = '{}'", schema.0);
     assert_eq!(Admin::new().value(&schemas), "0");
     store(open(&schema)).save(token(EXPIRED), NOW).unwrap();
@@ -141,18 +143,70 @@ fn a_role_without_rights_is_told_so_at_once() {
     let schema = Schema::new();
     store(open(&schema)).save(token(EXPIRED), NOW).unwrap();
     let role = Role::new(&schema, &[]);
-    assert_eq!(code(open_as(&role.0, &schema, true)), Code::AccessDenied);
-    let missing = Schema(format!("{}_missing", schema.0));
-    assert_eq!(code(open_as(&role.0, &missing, true)), Code::AccessDenied, "it may not make a schema");
-    // A role that may only read.
     let admin = Admin::new();
+    let assert_lacks = |error: Option<Error>, rights: &str| {
+        let error = error.unwrap();
+        let rights = rights.replace("{}", &format!("\"{}\"", schema.0));
+        assert_eq!(error.code(), Code::AccessDenied, "{error}");
+        assert_eq!(error.detail(), format!("the user lacks rights (42501): {rights}"));
+    };
+    let refused = open_as(&role.0, &schema, true).err();
+    let all = "SELECT, INSERT, UPDATE, DELETE ON";
+    let needed = format!(
+        "USAGE ON SCHEMA {{}}; {all} {{}}.oauthtoken; {all} {{}}.zoho_token_lease; {all} {{}}.zoho_token_failure; \
+         SELECT, UPDATE ON {{}}.zoho_token_store; SELECT, UPDATE ON SEQUENCE {{}}.zoho_token_order"
+    );
+    assert_lacks(refused, &needed);
+    let missing = Schema(format!("{}_missing", schema.0));
+    assert_lacks(open_as(&role.0, &missing, true).err(), "CREATE ON DATABASE");
+    admin.sql(&format!("CREATE SCHEMA {0}; GRANT USAGE ON SCHEMA {0} TO {1}", missing.0, role.0));
+    let refused = open_as(&role.0, &missing, true).err().unwrap();
+    assert!(refused.detail().ends_with(&format!(": USAGE, CREATE ON SCHEMA \"{}\"", missing.0)), "{refused}");
+    // A role that may only read.
     admin.sql(&format!(
         "GRANT USAGE ON SCHEMA {0} TO {1}; GRANT SELECT ON ALL TABLES IN SCHEMA {0} TO {1}",
         schema.0, role.0
     ));
     let store = store(open_as(&role.0, &schema, true).unwrap());
     assert_eq!(store.count().unwrap(), 1);
-    assert_eq!(store.save(token(FRESH), NOW).unwrap_err().code(), Code::AccessDenied);
+    let refused = store.save(token(FRESH), NOW).err();
+    let shown = refused.as_ref().unwrap().to_string();
+    assert!(shown.contains(", UPDATE, DELETE ON ") && shown.contains("Minimum rights"), "{shown}");
+    let writes = "INSERT, UPDATE, DELETE ON";
+    let needed = format!(
+        "{writes} {{}}.oauthtoken; {writes} {{}}.zoho_token_lease; {writes} {{}}.zoho_token_failure; \
+         UPDATE ON {{}}.zoho_token_store; SELECT, UPDATE ON SEQUENCE {{}}.zoho_token_order"
+    );
+    assert_lacks(refused, &needed);
+    // Such a role can check the tables, and is told what it lacks.
+    let findings = store.check(NOW).unwrap();
+    assert_eq!(findings[0].code, "missing-rights");
+    assert!(findings[0].message.contains("UPDATE ON \"") && !findings[0].message.contains("USAGE"), "{findings:?}");
+}
+
+#[test]
+fn a_check_finds_tables_that_belong_to_another_user() {
+    let schema = Schema::new();
+    let admin = Admin::new();
+    admin.sql(&format!("CREATE SCHEMA {0}; SET search_path TO {0}; {INIT_SQL}", schema.0));
+    let role = Role::new(&schema, &RIGHTS);
+    let store = store(open_as(&role.0, &schema, false).unwrap());
+    let found = || store.check(NOW).unwrap().into_iter().map(|finding| finding.message).collect::<Vec<_>>();
+    assert!(found().is_empty(), "a superuser owns them");
+    let (owner, group) = (format!("{}_owner", schema.0), format!("{}_group", schema.0));
+    admin.sql(&format!("CREATE ROLE {owner}; CREATE ROLE {group}; GRANT CREATE ON SCHEMA {} TO {owner}", schema.0));
+    admin.sql(&format!("ALTER TABLE {}.zoho_token_lease OWNER TO {owner}", schema.0));
+    let messages = found();
+    admin.sql(&format!("GRANT {owner} TO {}", role.0));
+    let as_member = found();
+    admin.sql(&format!("REVOKE {owner} FROM {0}; ALTER SCHEMA {1} OWNER TO {group}", role.0, schema.0));
+    let as_other = found();
+    admin.sql(&format!("GRANT {group} TO {owner}"));
+    let as_owner_of_the_schema = found();
+    admin.sql(&format!("DROP OWNED BY {owner}, {group} CASCADE; DROP ROLE {owner}; DROP ROLE {group}"));
+    assert_eq!(messages.len(), 1, "{messages:?}");
+    assert!(messages[0].ends_with(&format!("has tables that belong to another user: {owner}")), "{messages:?}");
+    assert_eq!((as_member.len(), as_other.len(), as_owner_of_the_schema.len()), (0, 1, 0));
 }
 
 #[test]
@@ -307,6 +361,9 @@ fn missing_tables_are_reported_at_once() {
     ];
     for error in errors {
         assert_eq!(error.code(), Code::WrongDatabase, "{error}");
+        let parts = ["oauthtoken", "zoho_token_lease", "zoho_token_failure", "zoho_token_store", "zoho_token_order"];
+        let missing = parts.map(|part| format!("\"{}\".{part}", schema.0)).join(", ");
+        assert_eq!(error.detail(), format!("tables are missing (42P01): {missing}"));
     }
 }
 

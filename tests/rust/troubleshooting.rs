@@ -122,21 +122,38 @@ fn server_findings() -> Vec<(&'static str, [String; 2])> {
     use zoho_token_store::store::backend::Backend;
 
     let schema = Schema::new();
-    let check = |option: &str| {
+    let check_with = |option: &str| {
         let address = address(&format!("{} options='-c {option}'", dsn()));
         check(&address, Some(&schema.0), NOW, common::deadline()).unwrap()
     };
-    let mut findings = check("jit=off");
+    let mut findings = check_with("jit=off");
     let opened = open(&schema);
-    findings.extend(check("synchronous_commit=off"));
-    findings.extend(check("default_transaction_read_only=on"));
+    findings.extend(check_with("synchronous_commit=off"));
+    findings.extend(check_with("default_transaction_read_only=on"));
     Admin::new().sql(&format!("DROP INDEX {}.zoho_token_user_name", schema.0));
-    findings.extend(check("jit=off"));
+    findings.extend(check_with("jit=off"));
+    let admin = Admin::new();
+    let (role, owner) = (format!("{}_role", schema.0), format!("{}_owner", schema.0));
+    admin.sql(&format!(
+        "CREATE ROLE {role} LOGIN; CREATE ROLE {owner}; GRANT USAGE ON SCHEMA {0} TO {role}; \
+         GRANT CREATE ON SCHEMA {0} TO {owner}; GRANT SELECT ON ALL TABLES IN SCHEMA {0} TO {role}; \
+         ALTER TABLE {0}.zoho_token_lease OWNER TO {owner}",
+        schema.0
+    ));
+    let checked = check(&address(&format!("{} user={role}", dsn())), Some(&schema.0), NOW, common::deadline());
+    admin.sql(&format!("DROP OWNED BY {role}, {owner}; DROP ROLE {role}; DROP ROLE {owner}"));
+    findings.extend(checked.unwrap().into_iter().filter(|finding| finding.code != "changed-tables"));
     let location = opened.location().to_string();
     let quote = |finding: &Finding| {
         let [message, fix] = quotes(finding, &location);
-        let what = [format!("\"{}\"", schema.0), "zoho_token_user_name".to_owned()];
-        (finding.code, [what.iter().fold(message, |message, what| message.replace(what, "…")), fix])
+        let what = [format!("\"{}\"", schema.0), "zoho_token_user_name".to_owned(), owner.clone()];
+        let message = what.iter().fold(message, |message, what| message.replace(what, "…"));
+        // Which rights these are is another test's subject.
+        let message = match message.split_once("that a store needs: ") {
+            Some((begin, _)) => format!("{begin}that a store needs: …"),
+            None => message,
+        };
+        (finding.code, [message, fix])
     };
     findings.iter().map(quote).collect()
 }
@@ -160,7 +177,14 @@ fn each_finding_has_an_entry_with_its_text_and_hint() {
     // No test can make a connection to another machine.
     assert!(entries.remove("no-tls").is_some());
     if cfg!(not(feature = "postgres")) {
-        for code in ["missing-tables", "changed-tables", "no-synchronous-commit", "read-only-server"] {
+        for code in [
+            "missing-tables",
+            "changed-tables",
+            "missing-rights",
+            "other-owner",
+            "no-synchronous-commit",
+            "read-only-server",
+        ] {
             assert!(entries.remove(code).is_some(), "{code}");
         }
     }

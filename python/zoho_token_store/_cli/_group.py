@@ -68,6 +68,17 @@ class Database:
         return address
 
     @property
+    def argument(self) -> str:
+        """The address as the user gave it. It contains no password if it was an argument.
+
+        Raises:
+            Failure: It contains a password.
+            StoreError: It is not an address.
+
+        """
+        return self._given if self.address else ""
+
+    @property
     def path(self) -> str | None:
         """The path of the file. `None` if it is a database on a server."""
         return self._given if self.address.is_file else None
@@ -142,12 +153,31 @@ class _Group(click.Group):
             with _report_output_errors(ctx):
                 return super().invoke(ctx)
         except StoreError as error:
-            raise _store_failure(ctx, error) from None
+            failure = _store_failure(ctx, error)
         except _terminal.Failure as error:
-            raise _failure_class(ctx)(error.message, error.hint) from None
+            failure = _terminal.Failure(error.message, error.hint)
         except click.UsageError as error:
             usage_error = _CheckUsageError if ctx.invoked_subcommand == _CHECK else click.UsageError
             raise usage_error(_usage_message(error, ctx), error.ctx) from None
+        raise _failure_class(ctx)(failure.message, self._with_database(ctx, failure.hint))
+
+    def _with_database(self, ctx: click.Context, hint: str | None) -> str | None:
+        """Return a hint whose commands name the database, if the user has named it in an argument."""
+        if not hint or PROGRAM not in hint or not _is_argument(ctx) or not isinstance(ctx.obj, Database):
+            return hint
+        try:
+            given = ctx.obj.argument
+        except (StoreError, _terminal.Failure):  # it is no address, or it contains a password
+            return hint
+        import re  # noqa: PLC0415 - only a failure needs them
+        import shlex  # noqa: PLC0415
+
+        begin = f"{PROGRAM} --db {shlex.quote(given)} "
+        return re.sub(rf"\b{PROGRAM} (?=(?:{'|'.join(self.commands)})\b)", lambda _: begin, hint)
+
+
+def _is_argument(ctx: click.Context) -> bool:
+    return ctx.get_parameter_source("db") is click.core.ParameterSource.COMMANDLINE
 
 
 def _failure_class(ctx: click.Context) -> type[_terminal.Failure]:
@@ -166,7 +196,7 @@ def _store_failure(ctx: click.Context, error: StoreError) -> _terminal.Failure:
         hint = hint.replace("raise busy_timeout", "wait longer (--timeout SECONDS, before the command)")
     elif error.code == "not-a-regular-file" and ctx.invoked_subcommand in _STREAM_PATHS:
         hint = f'Give the path of a regular file. For a pipe, use "{PROGRAM} {ctx.invoked_subcommand} {STREAM}".'
-    return _failure_class(ctx)(message, hint)
+    return _terminal.Failure(message, hint)
 
 
 @contextmanager
@@ -251,8 +281,7 @@ def cli(ctx: click.Context, db: str, timeout: float) -> None:
       fish  _ZOHO_TOKEN_STORE_COMPLETE=fish_source zoho-token-store | source
     """  # noqa: D301 - click does not rewrap a paragraph that begins with \b
     # Other users cannot see the environment of a program.
-    is_argument = ctx.get_parameter_source("db") is click.core.ParameterSource.COMMANDLINE
-    ctx.obj = Database(db, timeout, may_have_password=not is_argument)
+    ctx.obj = Database(db, timeout, may_have_password=not _is_argument(ctx))
     ctx.color = _terminal.color_setting()
 
 

@@ -259,7 +259,7 @@ def restore(database: Database, *, file: str, dry_run: bool, as_json: bool, assu
     given = Database(file, database.timeout)
     source = given.read()
     if source.kind != _SQLITE:
-        message = f"{given.name} is not a backup, so it cannot be restored. The file was left untouched."
+        message = f"{given.name} is not a backup, so it cannot be restored. It was left untouched."
         raise _terminal.Failure(message, "Import it. An import keeps the rows that are already there.")
     _require_another_file(database, given)
     before = _count_rows(database)

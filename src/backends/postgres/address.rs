@@ -211,8 +211,7 @@ impl Address {
                 host.mode = SslMode::VerifyFull;
             }
         }
-        let names: Vec<_> = hosts.iter().map(ServerHost::to_string).collect();
-        let location = Location::on_server(format!("PostgreSQL {}/{}", names.join(","), database.escape_debug()));
+        let location = location_of(&hosts, &database, values.get("schema"));
         let mut address = Self {
             application_name: ["application_name", "fallback_application_name"]
                 .iter()
@@ -257,7 +256,14 @@ impl Address {
         Self { ask_password: Some(ask), ..self }
     }
 
-    /// The location, which displays as `PostgreSQL host:port/db`.
+    /// The same address, whose location names this schema. `None`: the schema that it names.
+    #[must_use]
+    pub fn in_schema(self, schema: Option<&str>) -> Self {
+        let location = location_of(&self.hosts, &self.database, schema.or(self.schema()));
+        Self { location, ..self }
+    }
+
+    /// The location, which displays as `PostgreSQL host:port/db`, or as `PostgreSQL host:port/db, schema name`.
     #[must_use]
     pub const fn location(&self) -> &Location {
         &self.location
@@ -309,6 +315,14 @@ impl Address {
             }
         }
     }
+}
+
+/// `public` is the schema that users do not name, so messages do not, either.
+fn location_of(hosts: &[ServerHost], database: &str, schema: Option<&str>) -> Location {
+    let hosts: Vec<_> = hosts.iter().map(ServerHost::to_string).collect();
+    let schema = schema.filter(|&schema| schema != "public");
+    let schema = schema.map_or_else(String::new, |schema| format!(", schema {}", schema.escape_debug()));
+    Location::on_server(format!("PostgreSQL {}/{}{schema}", hosts.join(","), database.escape_debug()))
 }
 
 impl fmt::Debug for Address {
@@ -403,7 +417,7 @@ impl ParameterValues {
 
     fn error(&self, name: &str, rule: impl fmt::Display) -> Error {
         let source = self.0.get(name).map_or(name, |value| &value.source);
-        Error::invalid_argument(format!("{source} {rule}"))
+        parameters::unusable(source, rule)
     }
 
     /// The first choice is the default.
@@ -654,6 +668,9 @@ mod tests {
             ("hostaddr=10.0.0.1,10.0.0.2 dbname=db", "PostgreSQL 10.0.0.1:5432,10.0.0.2:5432/db"),
             ("host=a,b hostaddr=10.0.0.1,10.0.0.2 dbname=db", "PostgreSQL a:5432,b:5432/db"),
             ("host=a dbname='a b\tc'", "PostgreSQL a:5432/a b\\tc"),
+            ("postgresql://a/db?schema=crm", "PostgreSQL a:5432/db, schema crm"),
+            ("host=a dbname=db schema='a b\tc'", "PostgreSQL a:5432/db, schema a b\\tc"),
+            ("host=a dbname=db schema=public", "PostgreSQL a:5432/db"),
         ];
         for (dsn, location) in table {
             assert_eq!(address(dsn, &EMPTY).location().to_string(), location);

@@ -15,6 +15,8 @@ pub(super) struct Cause {
     code: Code,
     detail: String,
     is_timeout: bool,
+    /// What to do about it, if it is not what the code says.
+    hint: Option<&'static str>,
 }
 
 impl Cause {
@@ -23,9 +25,9 @@ impl Cause {
         Self::new(Code::Unreachable, detail)
     }
 
-    /// The server, which is a standby, cannot write.
+    /// The server is a standby, or its transactions are read-only.
     pub(super) fn read_only() -> Self {
-        Self::new(Code::ReadOnly, READ_ONLY)
+        Self { hint: Some(READ_ONLY_HINT), ..Self::new(Code::ReadOnly, READ_ONLY) }
     }
 
     /// What a transaction has read was changed before it could write.
@@ -39,7 +41,7 @@ impl Cause {
     }
 
     fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), is_timeout: false }
+        Self { code, detail: detail.into(), is_timeout: false, hint: None }
     }
 
     /// The cause that says more: this one, unless it is a timeout and there was another cause before.
@@ -65,7 +67,11 @@ impl Cause {
         if self.code == Code::Busy {
             return deadline.busy(location);
         }
-        Error::new(self.code, location).with(self.detail)
+        let error = Error::new(self.code, location).with(self.detail);
+        match self.hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
     }
 }
 
@@ -104,7 +110,7 @@ impl ServerFailure {
             let detail = "the server asks for an authentication that this client does not have, or failed its own part";
             return Self::Final(Error::new(Code::AccessDenied, location).with(detail));
         }
-        Self::Final(Error::new(Code::DatabaseError, location).with("an answer that this client does not understand"))
+        Self::Final(Error::new(Code::DatabaseError, location).with(NOT_UNDERSTOOD))
     }
 
     /// What a SQLSTATE means at `location`.
@@ -112,22 +118,33 @@ impl ServerFailure {
         let verdict = verdict(sqlstate);
         let detail = match verdict.text {
             "" => shown(sqlstate).to_owned(),
-            READ_ONLY => READ_ONLY.to_owned(),
+            READ_ONLY => return Self::Lost(Cause::read_only()),
             text => format!("{text} ({})", shown(sqlstate)),
         };
+        let hint = if sqlstate == "53300" { Some(TOO_MANY_HINT) } else { None };
         match verdict.then {
-            Then::Reconnect => Self::Lost(Cause::new(verdict.code, detail)),
-            Then::Repeat => Self::Retry(Cause::new(verdict.code, detail)),
+            Then::Reconnect => Self::Lost(Cause { hint, ..Cause::new(verdict.code, detail) }),
+            Then::Repeat => Self::Retry(Cause { hint, ..Cause::new(verdict.code, detail) }),
             Then::Report => Self::Final(Error::new(verdict.code, location).with(detail)),
         }
     }
 
-    /// If a commit has failed in this way, it may have been made nevertheless: only its answer was lost.
+    /// The same failure with the rights that are missing, if it is that a right is missing. They come from our own
+    /// statements, never from a message of the server.
+    #[must_use]
+    pub(super) fn lacking(self, location: &Location, rights: &str) -> Self {
+        if self != Self::from_sqlstate(location, LACKS_RIGHT) {
+            return self;
+        }
+        let detail = format!("the user lacks rights ({LACKS_RIGHT}): {rights}");
+        Self::Final(Error::new(Code::AccessDenied, location).with(detail))
+    }
+
+    /// If a commit has failed in this way, it may have been made nevertheless: its answer was lost, or was no answer.
     pub(super) fn leaves_commit_unknown(&self) -> bool {
         match self {
-            Self::Lost(_) => true,
-            Self::Retry(cause) => cause.code == Code::Unreachable,
-            Self::Final(_) => false,
+            Self::Lost(cause) | Self::Retry(cause) => cause.code == Code::Unreachable,
+            Self::Final(error) => error.detail() == NOT_UNDERSTOOD,
         }
     }
 
@@ -141,7 +158,16 @@ impl ServerFailure {
 }
 
 const CLOSED: &str = "the server closed the connection";
-const READ_ONLY: &str = "it is a read-only standby";
+const NOT_UNDERSTOOD: &str = "an answer that this client does not understand";
+const READ_ONLY: &str = "it is a standby, or its transactions are read-only";
+const READ_ONLY_HINT: &str = "Give the address of the primary, or all hosts and target_session_attrs=read-write. If it is \
+     the primary, turn off default_transaction_read_only for this database and this user.";
+const TOO_MANY_HINT: &str = "Use fewer connections for each store (connections=1 suffices for one thread), close stores that \
+     are not needed, or raise max_connections of the server or the limit of the user.";
+
+/// The SQLSTATE of a missing right, and that of a missing table.
+pub(super) const LACKS_RIGHT: &str = "42501";
+pub(super) const LACKS_TABLE: &str = "42P01";
 
 /// Why an operation on a socket failed.
 pub(super) fn lost(error: &io::Error) -> Cause {
@@ -204,8 +230,8 @@ fn verdict(sqlstate: &str) -> Verdict {
         // CockroachDB: it is not known whether the transaction was committed.
         ("40", "40003") => (Repeat, Unreachable, "the result of the transaction is not known"),
         ("40", _) => (Repeat, Busy, ""),
-        ("42", "42501") => (Report, AccessDenied, "the user lacks a right"),
-        ("42", "42P01") => (Report, WrongDatabase, "a table is missing"),
+        ("42", LACKS_RIGHT) => (Report, AccessDenied, "the user lacks a right"),
+        ("42", LACKS_TABLE) => (Report, WrongDatabase, "a table is missing"),
         ("42", "42703" | "42804" | "42883" | "42704" | "42809") => {
             (Report, WrongDatabase, "its tables are not the ones that this library made")
         }
@@ -261,7 +287,7 @@ mod tests {
             ("22001", "final", Code::DatabaseError, "22001"),
             ("23505", "retry", Code::Busy, "5"),
             ("23502", "final", Code::DatabaseError, "23502"),
-            ("25006", "lost", Code::ReadOnly, "it is a read-only standby"),
+            ("25006", "lost", Code::ReadOnly, "it is a standby, or its transactions are read-only"),
             ("25P02", "lost", Code::DatabaseError, "25P02"),
             ("25P03", "lost", Code::Unreachable, "the server ended a transaction that took too long (25P03)"),
             ("25P04", "lost", Code::Unreachable, "the server ended a transaction that took too long (25P04)"),
@@ -342,13 +368,36 @@ mod tests {
     }
 
     #[test]
-    fn a_message_says_that_the_last_change_may_have_been_made() {
-        let error = ServerFailure::Lost(Cause::unreachable(CLOSED)).into_error(&LOCATION, Deadline::now(), None);
-        assert_eq!(
-            error.to_string(),
-            "PostgreSQL db.example:5432/tokens cannot be reached: the server closed the connection. Whether the last \
-             change was made is not known. Repeating it does no harm. Check that the server runs and that this \
-             machine can connect to it, and try again."
-        );
+    fn only_a_lost_answer_leaves_a_change_unknown() {
+        let of = |sqlstate| ServerFailure::from_sqlstate(&LOCATION, sqlstate).leaves_commit_unknown();
+        for sqlstate in ["08006", "40003", "57P01", "57P02", "25P03"] {
+            assert!(of(sqlstate), "{sqlstate}");
+        }
+        for sqlstate in ["40001", "40P01", "23505", "25006", "25P02", "42501", "42P01", "53100", "55P03"] {
+            assert!(!of(sqlstate), "{sqlstate}");
+        }
+        assert!(ServerFailure::timeout().leaves_commit_unknown());
+        let garbled = Error::new(Code::DatabaseError, &LOCATION).with(NOT_UNDERSTOOD);
+        assert!(ServerFailure::Final(garbled).leaves_commit_unknown());
+    }
+
+    #[test]
+    fn a_message_names_missing_rights() {
+        let of = |sqlstate| ServerFailure::from_sqlstate(&LOCATION, sqlstate);
+        let named = of("42501").lacking(&LOCATION, "UPDATE on crm.oauthtoken");
+        assert_eq!(shown_as(named).2, "the user lacks rights (42501): UPDATE on crm.oauthtoken");
+        for sqlstate in ["42P01", "28P01", "57P01"] {
+            assert_eq!(of(sqlstate).lacking(&LOCATION, "UPDATE on crm.oauthtoken"), of(sqlstate), "{sqlstate}");
+        }
+    }
+
+    #[test]
+    fn a_hint_is_about_a_server() {
+        let hint = |sqlstate| {
+            let failure = ServerFailure::from_sqlstate(&LOCATION, sqlstate);
+            failure.into_error(&LOCATION, Deadline::now(), None).hint()
+        };
+        assert!(hint("25006").contains("primary") && hint("25006").contains("default_transaction_read_only"));
+        assert!(hint("53300").contains("max_connections") && hint("53400") == Code::Unreachable.hint());
     }
 }

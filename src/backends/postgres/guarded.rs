@@ -191,7 +191,7 @@ impl<'a> Recorder<'a> {
         let link = self.session.link();
         let tables = self.session.tables();
         let statement = sql::guarded(tables, &guards, &self.writes, store, durability, link.lock_timeout_ms());
-        let answer = link.query(&statement)?;
+        let answer = link.changing(|| link.query(&statement))?;
         let done = answer.first().map_or(Ok(false), |row| get(link.location(), row, 0))?;
         Ok(if done { Attempted::Done } else { Attempted::NeedsLock })
     }

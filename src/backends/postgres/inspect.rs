@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::error::ServerFailure;
 use super::link::Link;
+use super::missing::{missing_parts, missing_rights};
 use super::pool::Pool;
 use super::schema::{self, Installed};
 use super::sql::{self, Tables, get};
@@ -19,10 +20,10 @@ const SAME_CLOCK_MS: i64 = 2_000;
 
 /// Checks a database at `now` (milliseconds since the epoch), even if a store could not be opened on it.
 pub fn check(address: &Address, schema: Option<&str>, now: i64, deadline: Deadline) -> Result<Vec<Finding>> {
-    let pool = Pool::new(address.clone(), 1);
-    let looked = run(&pool, deadline, |link| schema::look(link, schema));
-    let location = address.location();
-    let installed = match looked {
+    let address = address.clone().in_schema(schema);
+    let location = &address.location().clone();
+    let pool = Pool::new(address, 1);
+    let installed = match run(&pool, deadline, |link| schema::look(link, schema)) {
         Ok(installed) => installed,
         Err(error) => return Ok(vec![error.into_finding()?]),
     };
@@ -57,6 +58,25 @@ pub(super) fn findings(link: &Link, tables: &Tables) -> std::result::Result<Vec<
             Severity::Error,
             format!("{location} lacks parts of the tables, or they were changed: {}", missing.join(", ")),
             "Restore a backup into another schema, or make the missing parts as init --sql prints them.",
+        );
+    }
+    let rights = missing_rights(link, tables)?;
+    if !rights.is_empty() {
+        add(
+            "missing-rights",
+            Severity::Warning,
+            format!("{location} does not give this user all rights that a store needs: {}", rights.join("; ")),
+            GRANT_HINT,
+        );
+    }
+    let owners = other_owners(link, tables)?;
+    if !owners.is_empty() {
+        add(
+            "other-owner",
+            Severity::Warning,
+            format!("{location} has tables that belong to another user: {}", owners.join(", ")),
+            "The owner of a table can read and change what is in it. If you trust this user, nothing has to be done. If not, \
+             make a backup, restore it into a schema of your own, and have the users log in again.",
         );
     }
     let asked = own_time();
@@ -94,32 +114,13 @@ pub(super) fn findings(link: &Link, tables: &Tables) -> std::result::Result<Vec<
     Ok(findings)
 }
 
-/// What the tables should have, and do not have.
-fn missing_parts(link: &Link, tables: &Tables) -> std::result::Result<Vec<String>, ServerFailure> {
-    let found = link.query(&tables.parts())?;
-    let mut parts = Vec::new();
-    for row in &found {
-        let (name, column, kind): (&str, Option<&str>, Option<&str>) =
-            (get(link.location(), row, 0)?, get(link.location(), row, 1)?, get(link.location(), row, 2)?);
-        parts.push((name.to_owned(), column.map(str::to_owned), kind.map(str::to_owned)));
-    }
-    let has = |name: &str, column: Option<&str>, kind: Option<&str>| {
-        parts.iter().any(|(other, other_column, other_kind)| {
-            other == name
-                && (column.is_none() || other_column.as_deref() == column)
-                && (kind.is_none() || other_kind.as_deref() == kind)
-        })
-    };
-    let mut missing = Vec::new();
-    for (name, columns) in sql::PARTS {
-        if !has(name, None, None) {
-            missing.push((*name).to_owned());
-            continue;
-        }
-        let changed = columns.iter().filter(|(column, kind)| !has(name, Some(column), Some(kind)));
-        missing.extend(changed.map(|(column, _)| format!("{name}.{column}")));
-    }
-    Ok(missing)
+const GRANT_HINT: &str = "Have the owner of the tables grant these rights. The documentation has the statements: PostgreSQL, \
+     Minimum rights.";
+
+/// The users who can read and change the tables because they own them, although nobody has to trust them.
+fn other_owners(link: &Link, tables: &Tables) -> std::result::Result<Vec<String>, ServerFailure> {
+    let found = link.query(&tables.other_owners())?;
+    found.iter().map(|row| Ok(get::<&str>(link.location(), row, 0)?.escape_debug().to_string())).collect()
 }
 
 /// Compares the clock of this machine with the server's.

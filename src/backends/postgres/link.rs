@@ -18,7 +18,7 @@ use tokio_postgres::{Client, Row as ServerRow, SimpleQueryMessage, SimpleQueryRo
 use super::address::Address;
 use super::connect::{Driver, connect};
 use super::error::{ServerFailure, lost};
-use super::sql::Statement;
+use super::sql::{BEGIN_SNAPSHOT, Statement};
 use crate::store::backend::Location;
 use crate::store::deadline::Deadline;
 
@@ -49,6 +49,8 @@ pub(super) struct Link {
     /// Whatever follows on this connection would be the answer to something else, or would be lost.
     is_broken: Cell<bool>,
     in_transaction: Cell<bool>,
+    /// A change was sent, and its answer was lost.
+    is_change_unanswered: Cell<bool>,
 }
 
 struct Driven {
@@ -79,6 +81,7 @@ impl Link {
             statements: Cell::new(0),
             is_broken: Cell::new(false),
             in_transaction: Cell::new(false),
+            is_change_unanswered: Cell::new(false),
         })
     }
 
@@ -122,6 +125,20 @@ impl Link {
         Ok(messages.into_iter().filter_map(row).collect())
     }
 
+    /// Sends what changes something, and notes if the answer is lost.
+    pub(super) fn changing<T>(&self, send: impl FnOnce() -> Result<T, ServerFailure>) -> Result<T, ServerFailure> {
+        let answer = send();
+        if answer.as_ref().is_err_and(ServerFailure::leaves_commit_unknown) {
+            self.is_change_unanswered.set(true);
+        }
+        answer
+    }
+
+    /// Was a change sent whose answer was lost? Forgets it.
+    pub(super) const fn take_unanswered_change(&self) -> bool {
+        self.is_change_unanswered.replace(false)
+    }
+
     /// Runs `begin`, which begins a transaction, then `work`, then the statement that `work` returns, and commits.
     /// Rolls back if one of them fails.
     pub(super) fn transaction(
@@ -132,7 +149,8 @@ impl Link {
         self.in_transaction.set(true);
         let done = self.script(begin).and_then(work).and_then(|last| {
             let last = last.map_or_else(String::new, |last| format!("{last}; "));
-            self.script(&format!("{last}COMMIT")).map(drop)
+            let commit = || self.script(&format!("{last}COMMIT")).map(drop);
+            if begin == BEGIN_SNAPSHOT { commit() } else { self.changing(commit) }
         });
         // After an error the server refuses everything but this. A connection that cannot do it is not used again.
         if (done.is_ok() || self.script("ROLLBACK").is_ok()) && !self.is_broken.get() {

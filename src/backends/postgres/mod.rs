@@ -10,6 +10,7 @@ mod guarded;
 mod inspect;
 mod link;
 mod locked;
+mod missing;
 mod parameters;
 mod password_file;
 mod pool;
@@ -78,7 +79,7 @@ impl Postgres {
             let message = "schema must be a name of at most 63 bytes, without NUL and without a backslash";
             return Err(Error::invalid_argument(message));
         }
-        let pool = Pool::new(address, connections);
+        let pool = Pool::new(address.in_schema(schema.as_deref()), connections);
         let tables = run(&pool, deadline, |link| schema::prepare(link, schema.as_deref(), create))?;
         Ok(Self { pool, tables })
     }
@@ -91,6 +92,22 @@ impl Postgres {
 
 /// Runs an attempt on a connection. Repeats it after a failure that can pass, until the deadline.
 fn run<T>(
+    pool: &Pool,
+    deadline: Deadline,
+    mut attempt: impl FnMut(&Link) -> std::result::Result<T, ServerFailure>,
+) -> Result<T> {
+    let mut is_unanswered = false;
+    let noting = |link: &Link| {
+        let tried = attempt(link);
+        // Also if a later attempt fails for another reason.
+        is_unanswered |= link.take_unanswered_change();
+        tried
+    };
+    let done = repeat(pool, deadline, noting);
+    done.map_err(|error| if is_unanswered { error.after_unanswered_change() } else { error })
+}
+
+fn repeat<T>(
     pool: &Pool,
     deadline: Deadline,
     mut attempt: impl FnMut(&Link) -> std::result::Result<T, ServerFailure>,
@@ -152,7 +169,9 @@ impl Backend for Postgres {
     }
 
     fn read(&self, deadline: Deadline, work: &mut Reading<'_>) -> Result<()> {
-        run(&self.pool, deadline, |link| session::read(link, &self.tables, work))
+        run(&self.pool, deadline, |link| {
+            session::read(link, &self.tables, work).map_err(|failure| missing::explained(link, &self.tables, failure))
+        })
     }
 
     fn write(&self, deadline: Deadline, durability: Durability, work: &mut Change<'_>) -> Result<()> {
@@ -163,10 +182,11 @@ impl Backend for Postgres {
                 let attempted = guarded::write(link, &self.tables, durability, &lost_commit, work);
                 locks = matches!(attempted, Ok(Attempted::NeedsLock) | Err(ServerFailure::Retry(_)));
                 if !locks || attempted.is_err() {
-                    return attempted.map(drop);
+                    return attempted.map(drop).map_err(|failure| missing::explained(link, &self.tables, failure));
                 }
             }
-            locked::write(link, &self.tables, durability, &lost_commit, work)
+            let done = locked::write(link, &self.tables, durability, &lost_commit, work);
+            done.map_err(|failure| missing::explained(link, &self.tables, failure))
         })
     }
 

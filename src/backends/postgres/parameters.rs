@@ -5,6 +5,8 @@
 //! `tokio_postgres::Config` reads such texts, too. It knows neither the six values of `sslmode` nor certificates, accepts
 //! an unencoded `@` in places where it is part of a password, and cannot tell an absent value from a default.
 
+use std::fmt;
+
 use crate::store::error::{Error, Result};
 
 /// A parameter that libpq has.
@@ -105,18 +107,25 @@ impl Setting {
     /// Checks a value that was given for a parameter. `source` is what an error names: the parameter or its variable.
     pub(super) fn new(parameter: &'static Parameter, value: String, source: &str) -> Result<Self> {
         if value.contains('\0') {
-            return Err(Error::invalid_argument(format!("{source} has a NUL character")));
+            return Err(unusable(source, "has a NUL character"));
         }
         match parameter.support {
             Support::Accepted(values) if !value.is_empty() && !values.contains(&value.to_lowercase().as_str()) => {
-                Err(Error::invalid_argument(format!("{source} can only be {}", values.join(" or "))))
+                Err(unusable(source, format_args!("can only be {}", values.join(" or "))))
             }
             Support::Rejected(instead) if !value.is_empty() => {
-                Err(Error::invalid_argument(format!("{source} is not supported: {instead}")))
+                Err(unusable(source, format_args!("is not supported: {instead}")))
             }
             _ => Ok(Self { parameter, value }),
         }
     }
+}
+
+/// The error for a value that cannot be used. `source`: the parameter or its environment variable.
+pub(super) fn unusable(source: &str, rule: impl fmt::Display) -> Error {
+    let error = Error::invalid_argument(format!("{source} {rule}"));
+    let is_variable = PARAMETERS.iter().any(|parameter| parameter.variable == source);
+    if is_variable { error.with_hint("Correct or unset this environment variable, and try again.") } else { error }
 }
 
 /// The parameter with this name, if there is one.

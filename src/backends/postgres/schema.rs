@@ -3,6 +3,7 @@
 
 use super::error::ServerFailure;
 use super::link::Link;
+use super::missing::explained;
 use super::sql::{self, Tables, get};
 use crate::store::backend::Location;
 use crate::store::error::{Code, Error};
@@ -65,7 +66,7 @@ pub(super) fn look(link: &Link, schema: Option<&str>) -> Result<Installed, Serve
     let (tables, has_schema, has_store) = (Tables::new(schema), get(location, row, 2)?, get(location, row, 3)?);
     let mut version = 0;
     if has_store {
-        let found = link.query(&tables.version())?;
+        let found = link.query(&tables.version()).map_err(|failure| explained(link, &tables, failure))?;
         version = get(location, found.first().ok_or_else(|| missing_row(location))?, 0)?;
     } else if get(location, row, 4)? {
         // It was there before us: our tables are made all at once.
@@ -88,16 +89,26 @@ pub(super) fn prepare(link: &Link, schema: Option<&str>, create: bool) -> Result
             Err(failure @ (ServerFailure::Lost(_) | ServerFailure::Retry(_))) => return Err(failure),
             Ok(_) | Err(ServerFailure::Final(_)) => {}
         },
-        Task::Migrate(0) if !create => return Err(ServerFailure::from_sqlstate(link.location(), "42P01")),
+        Task::Migrate(0) if !create => return Err(ServerFailure::Final(no_tables(link.location(), &tables))),
         Task::Migrate(from) => {
             if !has_schema {
-                link.script(&format!("CREATE SCHEMA {}", tables.schema()))?;
+                let make = || link.script(&format!("CREATE SCHEMA {}", tables.schema()));
+                link.changing(make).map_err(|failure| failure.lacking(link.location(), "CREATE ON DATABASE"))?;
             }
-            migrate(link, &tables, from, MIGRATIONS)?;
+            let rights = match from {
+                0 => format!("USAGE, CREATE ON SCHEMA {}", tables.schema()),
+                _ => format!("ownership of the tables in the schema {}", tables.schema()),
+            };
+            migrate(link, &tables, from, MIGRATIONS).map_err(|failure| failure.lacking(link.location(), &rights))?;
         }
         Task::Refuse => return Err(ServerFailure::Final(newer(link.location()))),
     }
     Ok(tables)
+}
+
+fn no_tables(location: &Location, tables: &Tables) -> Error {
+    let detail = format!("it has no tables of tokens in the schema {}", tables.schema());
+    Error::new(Code::WrongDatabase, location).with(detail)
 }
 
 pub(super) fn newer(location: &Location) -> Error {

@@ -399,6 +399,42 @@ impl Tables {
         statement
     }
 
+    /// The rights that the user lacks: each with the part that it is about, or with NULL for the schema.
+    pub(super) fn missing_rights(&self) -> Statement<'_> {
+        let mut statement = Statement::default();
+        statement.sql("SELECT CAST(NULL AS TEXT), CAST('USAGE' AS TEXT) FROM pg_catalog.pg_namespace AS n ");
+        statement.sql("WHERE NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND CAST(n.nspname AS TEXT) = ");
+        statement.bind(Bound::Text(Some(Cow::Borrowed(&self.name))));
+        let rights = NEEDED_RIGHTS.iter().flat_map(|(part, rights)| rights.iter().map(move |right| (part, right)));
+        let rights: Vec<_> = rights.map(|(part, right)| format!("('{part}', '{right}')")).collect();
+        statement.sql(" UNION ALL SELECT w.part, w.need FROM (VALUES ").sql(&rights.join(", "));
+        statement.sql(") AS w (part, need) JOIN pg_catalog.pg_class AS c ON CAST(c.relname AS TEXT) = w.part ");
+        statement.sql("JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace ");
+        statement.sql("WHERE NOT pg_catalog.has_table_privilege(c.oid, w.need) AND CAST(n.nspname AS TEXT) = ");
+        statement.bind(Bound::Text(Some(Cow::Borrowed(&self.name))));
+        statement
+    }
+
+    /// The owners of the tables and of the sequence who can do what neither this user nor the owner of the schema or
+    /// of the database has allowed them.
+    pub(super) fn other_owners(&self) -> Statement<'_> {
+        let mut statement = Statement::default();
+        statement.sql("SELECT DISTINCT CAST(pg_catalog.pg_get_userbyid(c.relowner) AS TEXT) AS owner ");
+        statement.sql("FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace ");
+        statement.sql("JOIN pg_catalog.pg_database AS d ON CAST(d.datname AS TEXT) = ");
+        statement.sql("CAST(pg_catalog.current_database() AS TEXT) WHERE CAST(c.relname AS TEXT) IN (");
+        statement.sql(&NEEDED_RIGHTS.iter().map(|(part, _)| format!("'{part}'")).collect::<Vec<_>>().join(", "));
+        // A superuser is a member of every role.
+        statement.sql(") AND NOT pg_catalog.pg_has_role(c.relowner, 'MEMBER') ");
+        for trusted in ["n.nspowner", "d.datdba"] {
+            statement.sql("AND NOT pg_catalog.pg_has_role(c.relowner, ").sql(trusted).sql(", 'MEMBER') ");
+        }
+        statement.sql("AND CAST(n.nspname AS TEXT) = ");
+        statement.bind(Bound::Text(Some(Cow::Borrowed(&self.name))));
+        statement.sql(" ORDER BY owner");
+        statement
+    }
+
     /// Removes leases that were never released, and old records of failures.
     pub(super) fn sweep(&self) -> String {
         let before = format!("{CLOCK} - {SWEEP_DELAY_MS}");
@@ -495,6 +531,15 @@ pub(super) const PARTS: &[(&str, &[(&str, &str)])] = &[
         "zoho_token_failure",
         &[("key", "text"), ("count", "bigint"), ("since", "bigint"), ("last", "bigint"), ("fingerprint", "text")],
     ),
+];
+
+/// The rights that a store needs on its tables and on its sequence, as `docs/postgresql.md` grants them.
+pub(super) const NEEDED_RIGHTS: &[(&str, &[&str])] = &[
+    ("oauthtoken", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("zoho_token_lease", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("zoho_token_failure", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("zoho_token_store", &["SELECT", "UPDATE"]),
+    ("zoho_token_order", &["SELECT", "UPDATE"]),
 ];
 
 /// Begins a transaction that reads one snapshot.

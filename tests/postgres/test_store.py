@@ -167,6 +167,7 @@ def test_a_function_for_the_password_that_fails(dsn, schema, function, problem):
     with raises("access-denied", f"the function that returns the password {problem}") as caught:
         CustomStorePostgreSQL(dsn, schema=schema, password=function, busy_timeout=3600)
     assert PLANTED not in str(caught.value)
+    assert caught.value.cause.hint.startswith("Correct the function that was passed as password")
 
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])

@@ -347,6 +347,17 @@ mod tests {
     }
 
     #[test]
+    fn the_hint_says_whether_an_argument_or_a_variable_is_wrong() {
+        let error = |source| {
+            let parameter = find("service").unwrap();
+            Setting::new(parameter, "made-up".to_owned(), source).err().unwrap()
+        };
+        assert!(error("PGSERVICE").to_string().starts_with("PGSERVICE is not supported"));
+        assert!(error("PGSERVICE").hint().contains("unset this environment variable"));
+        assert!(error("service").hint().contains("Correct the argument"));
+    }
+
+    #[test]
     fn an_error_names_the_place_and_not_the_text() {
         let many_at = "dsn has an @ that does not end the password: write %40 instead, and %2F for a / before it";
         let table = [

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[cfg(feature = "postgres")]
-use super::postgres::{Address, Environment, OwnProcess, PasswordFile, PostgresSettings};
+use super::postgres::{Address, OwnProcess, PostgresSettings};
+#[cfg(feature = "postgres")]
+use crate::domain::look_alike;
 use crate::store::backend::Location;
 use crate::store::error::Result;
 #[cfg(not(feature = "postgres"))]
@@ -27,7 +29,6 @@ pub enum StoreAddress {
 pub struct PostgresAddress {
     /// The address itself.
     pub address: Address,
-    has_password: bool,
 }
 
 #[cfg(feature = "postgres")]
@@ -35,9 +36,7 @@ impl PostgresAddress {
     /// Reads a text (`postgresql://…` or keywords) and arguments, which override it. What is missing comes from the
     /// environment of this process.
     pub fn new(dsn: Option<&str>, arguments: &[(String, String)]) -> Result<Self> {
-        let address = Address::new(dsn, arguments, &OwnProcess)?;
-        let has_password = Address::new(dsn, arguments, &Nowhere).is_ok_and(|alone| alone.has_password());
-        Ok(Self { address, has_password })
+        Ok(Self { address: Address::new(dsn, arguments, &OwnProcess)? })
     }
 
     /// How to use the database, unless the caller says otherwise.
@@ -76,7 +75,7 @@ impl StoreAddress {
         match self {
             Self::File(_) => false,
             #[cfg(feature = "postgres")]
-            Self::Postgres(server) => server.has_password,
+            Self::Postgres(server) => server.address.is_password_given(),
         }
     }
 
@@ -128,34 +127,19 @@ impl StoreAddress {
     }
 }
 
+/// Is it a text of connection parameters (`host=… dbname=…`)?
+#[must_use]
+pub fn is_keyword_text(text: &str) -> bool {
+    #[cfg(feature = "postgres")]
+    return look_alike::is_keyword_text(text, super::postgres::is_parameter);
+    #[cfg(not(feature = "postgres"))]
+    return {
+        let _ = text;
+        false
+    };
+}
+
 #[cfg(not(feature = "postgres"))]
 pub(super) fn without_servers() -> Error {
     Error::new(Code::Unsupported, "").with("a token database on a server")
-}
-
-/// An environment that has nothing.
-#[cfg(feature = "postgres")]
-struct Nowhere;
-
-#[cfg(feature = "postgres")]
-impl Environment for Nowhere {
-    fn variable(&self, _: &str) -> Option<String> {
-        None
-    }
-
-    fn user_name(&self) -> Option<String> {
-        Some(String::new())
-    }
-
-    fn default_password_file(&self) -> Option<PathBuf> {
-        None
-    }
-
-    fn read_password_file(&self, _: &Path) -> PasswordFile {
-        PasswordFile::Missing
-    }
-
-    fn exists(&self, _: &Path) -> bool {
-        false
-    }
 }

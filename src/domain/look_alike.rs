@@ -52,6 +52,45 @@ pub fn look_alike(given: &str, on_windows: bool) -> Option<LookAlike> {
     if !on_windows && given.starts_with(r"\\") { Some(LookAlike::Windows) } else { None }
 }
 
+/// Is `given` a text of connection parameters for a database server, such as `host=db.example.com dbname=tokens`? Each of
+/// its words has to be the name of a parameter, an `=` and a value. `is_parameter` knows the names.
+///
+/// It may hold a password, which would become a part of the name of a file. A file that has such a name can still be
+/// named: `./user=ada`.
+#[must_use]
+pub fn is_keyword_text(given: &str, is_parameter: impl Fn(&str) -> bool) -> bool {
+    let mut rest = given.trim_start();
+    if rest.is_empty() {
+        return false;
+    }
+    while !rest.is_empty() {
+        let Some((name, after)) = rest.split_once('=') else { return false };
+        if !is_parameter(name.trim_end()) {
+            return false;
+        }
+        rest = after_value(after.trim_start()).trim_start();
+    }
+    true
+}
+
+/// What follows a value, which may be quoted. A backslash keeps the character after it.
+fn after_value(text: &str) -> &str {
+    let quoted = text.strip_prefix('\'');
+    let text = quoted.unwrap_or(text);
+    let mut characters = text.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '\\' => {
+                characters.next();
+            }
+            '\'' if quoted.is_some() => return &text[at + 1..],
+            _ if quoted.is_none() && character.is_ascii_whitespace() => return &text[at..],
+            _ => {}
+        }
+    }
+    ""
+}
+
 /// The schemes of the addresses that a store can have on a server (PostgreSQL's "Connection URIs").
 const SERVER_SCHEMES: [&str; 2] = ["postgresql", "postgres"];
 
@@ -117,6 +156,35 @@ mod tests {
         ];
         for (given, elsewhere, on_windows) in table {
             assert_eq!((look_alike(given, false), look_alike(given, true)), (elsewhere, on_windows), "{given}");
+        }
+    }
+    #[test]
+    fn a_text_of_connection_parameters_has_a_known_name_in_each_word() {
+        let table = [
+            ("host=db.example.com dbname=tokens", true),
+            (" host = db.example.com\n dbname = tokens ", true),
+            ("dbname=tokens", true),
+            ("password=made-up", true),
+            ("host=h password='made up'", true),
+            (r"password='it\'s made-up' host=h", true),
+            (r"password=made\ up host=h", true),
+            ("host='h'dbname=tokens", true),
+            ("host= dbname=tokens", true),
+            // A quote without an end would not be accepted, but it is no name of a file either.
+            ("host=h password='made up", true),
+            ("", false),
+            ("tokens.db", false),
+            ("size=3.db", false),
+            ("HOST=h", false),
+            ("host=h tokens.db", false),
+            ("host=h size=3", false),
+            ("my host=h", false),
+            ("./host=h", false),
+            ("tokens/host=h", false),
+        ];
+        for (given, expected) in table {
+            let is_parameter = |name: &str| ["host", "dbname", "password"].contains(&name);
+            assert_eq!(is_keyword_text(given, is_parameter), expected, "{given:?}");
         }
     }
 }

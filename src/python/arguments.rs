@@ -15,6 +15,7 @@ use super::convert::{exception_name, type_name};
 use super::error::{Failure, invalid_argument};
 #[cfg(feature = "postgres")]
 use crate::backends::address::PostgresAddress;
+use crate::backends::address::is_keyword_text;
 use crate::domain::lease::Settings;
 use crate::domain::look_alike::{LookAlike, look_alike};
 
@@ -65,6 +66,12 @@ pub(super) fn file_path(value: &Bound<'_, PyAny>) -> Result<PathBuf, Failure> {
             }
             LookAlike::Memory => "\":memory:\" is not a file: use CustomStoreInMemory()",
         }));
+    }
+    if given.to_str().is_some_and(is_keyword_text) {
+        return Err(invalid_argument(
+            "the path is connection parameters of a server: write them as an address (postgresql://USER@HOST/DATABASE), \
+             or \"./\" before a name with an equals sign",
+        ));
     }
     if given.as_os_str().is_empty() {
         return Err(invalid_argument("the path is empty"));

@@ -122,6 +122,30 @@ def test_a_password_in_an_argument_is_refused(hidden, path):
     assert not path.exists()
 
 
+def test_a_password_in_an_argument_is_refused_even_if_the_rest_of_the_address_comes_from_the_environment():
+    """Without PGSSLKEY this would be no address."""
+    secret = f"postgresql://user:{PASSWORD}@db.invalid/tokens?sslcert=made-up.pem"
+    shown = run_on(None, "--db", secret, "list", status=1, environment={"PGSSLKEY": "made-up.key"})
+    assert "contains a password" in shown.stderr
+    assert PASSWORD not in shown.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["host=db.invalid dbname=tokens", "host=db.invalid password='{}'", "password={}"],
+    ids=["host", "both", "one"],
+)
+def test_connection_parameters_are_no_name_of_a_file(words, tmp_path, monkeypatch):
+    """Text for libpq would make a file whose name may hold a password. The message says what to write."""
+    monkeypatch.chdir(tmp_path)
+    for command in (["--db", words.format(PASSWORD), "init"], ["import", words.format(PASSWORD)]):
+        shown = run_on(None, *command, status=1)
+        assert "write them as an address (postgresql://USER@HOST/DATABASE)" in shown.stderr
+        assert PASSWORD not in shown.output
+    assert list(tmp_path.iterdir()) == []
+    assert run_on("./user=ada", "init").stdout.endswith(" is ready. It has 0 rows.\n")
+
+
 @pytest.mark.parametrize("command", ["export", "backup"])
 def test_an_address_is_no_file_to_write(command, database, tmp_path, monkeypatch):
     """`export` and `backup` write files. The message does not repeat the address, which may contain a password."""
@@ -307,6 +331,11 @@ def test_the_password_comes_from_the_environment_or_a_file(strict, tmp_path):
     refused = run_on(strict, "list", status=1, environment={"PGPASSWORD": f"{PASSWORD} wrong"})
     assert "denied access: the password is wrong (28P01)" in refused.stderr
     assert PASSWORD not in refused.output
+
+
+def test_the_scheme_of_an_address_may_be_in_any_case(database):
+    """As in every other URL."""
+    assert users(database.replace("postgresql://", "PostgreSQL://")) == users(database)
 
 
 def users_with(address: str, variables: dict[str, str]) -> list[dict[str, str]]:

@@ -78,7 +78,7 @@ impl Environment for OwnProcess {
         if is_exposed(&metadata) {
             return PasswordFile::Exposed;
         }
-        std::fs::read_to_string(path).map_or(PasswordFile::Missing, PasswordFile::Text)
+        std::fs::read(path).map_or(PasswordFile::Missing, |bytes| PasswordFile::Text(password_file::text(&bytes)))
     }
 
     fn exists(&self, path: &Path) -> bool {
@@ -119,6 +119,7 @@ pub struct Address {
     pub(super) certificates: Certificates,
     ask_password: Option<AskPassword>,
     password: Option<String>,
+    is_password_given: bool,
     has_exposed_password_file: bool,
     location: Location,
 }
@@ -237,6 +238,7 @@ impl Address {
             keepalives: keepalives(&values)?,
             ask_password: None,
             password: values.get("password").map(str::to_owned),
+            is_password_given: values.is_given("password"),
             has_exposed_password_file: false,
             hosts,
             user,
@@ -280,6 +282,12 @@ impl Address {
     pub fn has_password(&self) -> bool {
         let is_known = self.password.is_some() || self.hosts.iter().any(|host| host.password.is_some());
         is_known || self.ask_password.is_some()
+    }
+
+    /// Is there a password in the text or the arguments, and not only in the environment?
+    #[must_use]
+    pub const fn is_password_given(&self) -> bool {
+        self.is_password_given
     }
 
     /// Asks for the password, if there is a function for that. Otherwise returns `None`.
@@ -413,6 +421,11 @@ impl ParameterValues {
 
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(|value| value.text.as_str()).filter(|text| !text.is_empty())
+    }
+
+    /// Does the value come from the text or the arguments, and not from a variable?
+    fn is_given(&self, name: &str) -> bool {
+        self.get(name).is_some() && self.0.get(name).is_some_and(|value| value.source == name)
     }
 
     fn error(&self, name: &str, rule: impl fmt::Display) -> Error {
@@ -828,6 +841,27 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(OwnProcess.read_password_file(folder.path()), PasswordFile::Missing));
+    }
+
+    #[test]
+    fn a_password_is_given_if_the_text_or_an_argument_has_it() {
+        // The key of a certificate comes from a variable, so these texts are no addresses by themselves.
+        let variables = &[("PGPASSWORD", "of-variable"), ("PGSSLKEY", "key.pem")];
+        let environment = MadeUp { variables, ..EMPTY };
+        let nothing: Given = &[];
+        let table = [
+            ("postgresql://u@h/db?sslcert=c.pem", nothing, false),
+            ("postgresql://u:@h/db?sslcert=c.pem", nothing, false),
+            ("postgresql://u:made-up@h/db?sslcert=c.pem", nothing, true),
+            ("postgresql://u@h/db?sslcert=c.pem&password=made-up", nothing, true),
+            ("host=h sslcert=c.pem password=made-up", nothing, true),
+            ("host=h sslcert=c.pem", &[("password", "made-up")], true),
+            ("host=h sslcert=c.pem", &[("password", "")], false),
+        ];
+        for (dsn, arguments, expected) in table {
+            let address = Address::new(Some(dsn), &pairs(arguments), &environment).unwrap();
+            assert_eq!(address.is_password_given(), expected, "{dsn} {arguments:?}");
+        }
     }
 
     #[test]

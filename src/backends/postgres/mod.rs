@@ -35,6 +35,7 @@ use crate::store::fork_state;
 
 pub use self::address::{Address, AskPassword, Environment, OwnProcess, PasswordFile};
 pub use self::inspect::{check, schema_version};
+pub use self::parameters::is_parameter;
 pub use self::schema::INIT_SQL;
 
 /// The least time for an attempt, if there is as much: to look a name up, to connect and to ask.

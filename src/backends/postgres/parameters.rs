@@ -133,6 +133,12 @@ pub(super) fn find(name: &str) -> Option<&'static Parameter> {
     PARAMETERS.iter().find(|parameter| parameter.name == name)
 }
 
+/// Is it the name of a connection parameter?
+#[must_use]
+pub fn is_parameter(name: &str) -> bool {
+    find(name).is_some()
+}
+
 /// The error for a name that no parameter has. `name` is shown if it can only be a name.
 pub(super) fn unknown(name: Option<&str>, number: usize) -> Error {
     let is_name = |name: &&str| !name.is_empty() && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase());
@@ -145,11 +151,14 @@ pub(super) fn unknown(name: Option<&str>, number: usize) -> Error {
 
 /// Reads a text of connection parameters.
 pub(super) fn parse(dsn: &str) -> Result<Vec<Setting>> {
-    match dsn.strip_prefix("postgresql://").or_else(|| dsn.strip_prefix("postgres://")) {
-        Some(rest) => parse_url(rest),
-        None => parse_keywords(dsn),
+    match dsn.split_once("://") {
+        // Unlike libpq, which accepts lower case alone: RFC 3986, section 3.1, allows any.
+        Some((scheme, rest)) if SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known)) => parse_url(rest),
+        _ => parse_keywords(dsn),
     }
 }
+
+const SCHEMES: [&str; 2] = ["postgresql", "postgres"];
 
 fn invalid(what: impl std::fmt::Display) -> Error {
     Error::invalid_argument(format!("dsn {what}"))
@@ -308,6 +317,8 @@ mod tests {
         let table = [
             ("postgresql://", ""),
             ("postgres://localhost", "host=localhost"),
+            ("PostgreSQL://Ada@localhost/Tokens", "user=Ada | host=localhost | dbname=Tokens"),
+            ("POSTGRES://localhost", "host=localhost"),
             ("postgresql://localhost:5433", "host=localhost | port=5433"),
             ("postgresql://localhost/mydb", "host=localhost | dbname=mydb"),
             ("postgresql://user@localhost", "user=user | host=localhost"),
@@ -362,6 +373,7 @@ mod tests {
         let many_at = "dsn has an @ that does not end the password: write %40 instead, and %2F for a / before it";
         let table = [
             ("made-up", "dsn needs a name, an = and a value in parameter 1"),
+            ("mysql://u:made-up@h/db", "dsn needs a name, an = and a value in parameter 1"),
             ("host=h made-up", "dsn needs a name, an = and a value in parameter 2"),
             ("host=h password='made up", "dsn has no ' at the end of the value of parameter 2"),
             ("host=h password=made up=1", "parameter 3 is not a connection parameter"),

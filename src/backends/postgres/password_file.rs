@@ -1,5 +1,13 @@
 //! The password file of libpq, usually `~/.pgpass` (<https://www.postgresql.org/docs/current/libpq-pgpass.html>).
 
+/// The lines of a file that are UTF-8. Another line has no password that a server could check.
+pub(super) fn text(bytes: &[u8]) -> String {
+    // An editor on Windows may have written this mark at the beginning.
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    let lines = bytes.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// What a line of the file has to match.
 pub(super) struct Entry<'a> {
     pub(super) host: &'a str,
@@ -64,6 +72,20 @@ mod tests {
         ];
         for (text, password) in table {
             assert_eq!(find(text, &entry).as_deref(), password, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_not_utf_8_and_a_mark_at_the_beginning_do_not_hide_other_lines() {
+        let table: [(&[u8], &str); 5] = [
+            (b"*:*:*:*:one\r\n*:*:*:*:two\n", "*:*:*:*:one\r\n*:*:*:*:two\n"),
+            (b"# M\xfcller\n*:*:*:*:one\n", "*:*:*:*:one\n"),
+            (b"*:*:*:*:one\n*:*:*:*:p\xe4ss\n*:*:*:*:p\xc3\xa4ss", "*:*:*:*:one\n*:*:*:*:p\u{e4}ss"),
+            (b"\xef\xbb\xbf*:*:*:*:one\n", "*:*:*:*:one\n"),
+            (b"\xff", ""),
+        ];
+        for (bytes, expected) in table {
+            assert_eq!(text(bytes), expected, "{bytes:?}");
         }
     }
 

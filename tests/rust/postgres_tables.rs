@@ -139,6 +139,24 @@ fn a_role_that_may_not_make_tables_uses_those_of_an_administrator() {
 }
 
 #[test]
+fn the_statements_for_an_administrator_make_all_tables_or_none() {
+    let schema = Schema::new();
+    let admin = Admin::new();
+    // A table is in the way. As psql does, each statement is sent alone, and those after an error are sent, too.
+    admin.sql(&format!("CREATE SCHEMA {0}; SET search_path TO {0}; CREATE TABLE zoho_token_failure ()", schema.0));
+    let failed = INIT_SQL.split_inclusive(";\n").filter(|statement| admin.try_sql(statement).is_err()).count();
+    assert_eq!(failed, 1);
+    let tables = format!("SELECT count(*) FROM pg_tables WHERE schemaname = '{}'", schema.0);
+    assert_eq!(admin.value(&tables), "1");
+    admin.sql("DROP TABLE zoho_token_failure");
+    for statement in INIT_SQL.split_inclusive(";\n") {
+        admin.sql(statement);
+    }
+    let settings = PostgresSettings { create: false, ..schema.settings() };
+    assert_eq!(store(Postgres::open(address(&dsn()), settings, deadline()).unwrap()).check(NOW).unwrap(), []);
+}
+
+#[test]
 fn a_role_without_rights_is_told_so_at_once() {
     let schema = Schema::new();
     store(open(&schema)).save(token(EXPIRED), NOW).unwrap();

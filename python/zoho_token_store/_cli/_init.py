@@ -26,7 +26,7 @@ def init(database: Database, *, sql: bool, as_json: bool) -> None:
     \b
     Examples:
       zoho-token-store --db postgresql://crm@db.example.com/tokens init
-      zoho-token-store init --sql | psql -1 -v ON_ERROR_STOP=1 tokens
+      zoho-token-store init --sql | psql -v ON_ERROR_STOP=1 tokens
     """  # noqa: D301 - see `cli`
     if sql:
         if as_json:

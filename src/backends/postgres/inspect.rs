@@ -170,13 +170,13 @@ impl Installed {
     fn finding(&self, location: &Location) -> Option<Finding> {
         let (code, severity, message, hint) = match self.task() {
             schema::Task::Nothing => return None,
-            schema::Task::Migrate(0) => (
+            schema::Task::Migrate(0) | schema::Task::RefuseChange(0) => (
                 "missing-tables",
                 Severity::Error,
                 format!("{location} has no tables of tokens in the schema {}", self.tables.schema()),
                 "Open a store on it with a role that may create tables, or run what init --sql prints.",
             ),
-            schema::Task::Migrate(_) => (
+            schema::Task::Migrate(_) | schema::Task::RefuseChange(_) => (
                 "older-schema",
                 Severity::Warning,
                 format!(

@@ -10,10 +10,10 @@ use crate::store::error::{Code, Error};
 
 /// The scripts that make the tables, in their order. The version of a database is the number of scripts that were run.
 /// Each script only adds to what was there before, so that programs of the version before go on working.
-const MIGRATIONS: &[&str] = &[INIT_SQL];
+const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
 
-/// The script that makes the tables, in the first schema of the search path.
-pub const INIT_SQL: &str = include_str!("schema/1.sql");
+/// The statements that make the tables in the first schema of the search path, all or none, for an administrator.
+pub const INIT_SQL: &str = concat!("BEGIN;\n\n", include_str!("schema/1.sql"), "\nCOMMIT;\n");
 
 /// What is to be done about tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +24,16 @@ pub(super) enum Task {
     Migrate(usize),
     /// Leave them alone: a newer version has made them.
     Refuse,
+    /// Leave them alone: there are none, or an older version has made them, and the caller allows no change.
+    RefuseChange(usize),
 }
 
-/// What is to be done about tables of a version. 0: there are none.
-fn task(version: i64, scripts: usize) -> Task {
+/// What is to be done about tables of a version. 0: there are none. `create`: may they be made and migrated?
+fn task(version: i64, scripts: usize, create: bool) -> Task {
     match usize::try_from(version) {
         Ok(version) if version == scripts => Task::Nothing,
-        Ok(version) if version < scripts => Task::Migrate(version),
+        Ok(version) if version < scripts && create => Task::Migrate(version),
+        Ok(version) if version < scripts => Task::RefuseChange(version),
         _ => Task::Refuse,
     }
 }
@@ -45,8 +48,9 @@ pub(super) struct Installed {
 }
 
 impl Installed {
+    /// What a program does that may make and migrate tables.
     pub(super) fn task(&self) -> Task {
-        task(self.version, MIGRATIONS.len())
+        task(self.version, MIGRATIONS.len(), true)
     }
 }
 
@@ -77,19 +81,25 @@ pub(super) fn look(link: &Link, schema: Option<&str>) -> Result<Installed, Serve
     Ok(Installed { tables, has_schema, version, is_read_only })
 }
 
-/// Returns the tables of a store, and makes them if they are missing and `create` says so. Migrates older ones.
+/// Returns the tables of a store. If `create` says so, it makes missing ones and migrates older ones.
 pub(super) fn prepare(link: &Link, schema: Option<&str>, create: bool) -> Result<Tables, ServerFailure> {
-    let installed = look(link, schema)?;
-    let task = installed.task();
-    let Installed { tables, has_schema, is_read_only, .. } = installed;
-    match task {
+    prepare_with(link, schema, create, MIGRATIONS)
+}
+
+fn prepare_with(link: &Link, schema: Option<&str>, create: bool, scripts: &[&str]) -> Result<Tables, ServerFailure> {
+    let Installed { tables, has_schema, version, is_read_only } = look(link, schema)?;
+    match task(version, scripts.len(), create) {
         Task::Nothing if is_read_only => {}
         // A start of a program is often enough. A role that may not delete leaves it to others.
         Task::Nothing => match link.script(&tables.sweep()) {
             Err(failure @ (ServerFailure::Lost(_) | ServerFailure::Retry(_))) => return Err(failure),
             Ok(_) | Err(ServerFailure::Final(_)) => {}
         },
-        Task::Migrate(0) if !create => return Err(ServerFailure::Final(no_tables(link.location(), &tables))),
+        Task::RefuseChange(0) => return Err(ServerFailure::Final(no_tables(link.location(), &tables))),
+        Task::RefuseChange(_) => {
+            let what = "an older version of this library made its tables, and zoho-token-store init migrates them";
+            return Err(ServerFailure::Final(Error::new(Code::WrongDatabase, link.location()).with(what)));
+        }
         Task::Migrate(from) => {
             if !has_schema {
                 let make = || link.script(&format!("CREATE SCHEMA {}", tables.schema()));
@@ -99,7 +109,7 @@ pub(super) fn prepare(link: &Link, schema: Option<&str>, create: bool) -> Result
                 0 => format!("USAGE, CREATE ON SCHEMA {}", tables.schema()),
                 _ => format!("ownership of the tables in the schema {}", tables.schema()),
             };
-            migrate(link, &tables, from, MIGRATIONS).map_err(|failure| failure.lacking(link.location(), &rights))?;
+            migrate(link, &tables, from, scripts).map_err(|failure| failure.lacking(link.location(), &rights))?;
         }
         Task::Refuse => return Err(ServerFailure::Final(newer(link.location()))),
     }
@@ -130,9 +140,9 @@ fn migrate(link: &Link, tables: &Tables, from: usize, scripts: &[&str]) -> Resul
             let found = link.query(&tables.locked_version())?;
             let row = found.first().ok_or_else(|| missing_row(link.location()))?;
             // Another process may have migrated the tables meanwhile.
-            match task(get(link.location(), row, 0)?, scripts.len()) {
+            match task(get(link.location(), row, 0)?, scripts.len(), true) {
                 Task::Nothing => return Ok(None),
-                Task::Migrate(version) => from = version,
+                Task::Migrate(version) | Task::RefuseChange(version) => from = version,
                 Task::Refuse => return Err(ServerFailure::Final(newer(link.location()))),
             }
         }
@@ -167,15 +177,19 @@ mod tests {
 
     #[test]
     fn older_tables_are_migrated_once_and_keep_their_rows() {
-        const SCRIPTS: &[&str] = &[INIT_SQL, "ALTER TABLE oauthtoken ADD COLUMN note TEXT DEFAULT 'made up'"];
+        const SCRIPTS: &[&str] = &[MIGRATIONS[0], "ALTER TABLE oauthtoken ADD COLUMN note TEXT DEFAULT 'made up'"];
         let name = format!("test_migration_{}", std::process::id());
         let link = connect();
         let tables = made(prepare(&link, Some(&name), true));
         let insert = format!("INSERT INTO {name}.oauthtoken (id, refresh_token) VALUES ('1', 'r')");
         made(link.script(&insert));
         // A script that fails changes nothing.
-        let broken = &[INIT_SQL, "ALTER TABLE oauthtoken ADD COLUMN note TEXT; SELECT 1 / 0"];
+        let broken = &[MIGRATIONS[0], "ALTER TABLE oauthtoken ADD COLUMN note TEXT; SELECT 1 / 0"];
         assert!(migrate(&link, &tables, 1, broken).is_err());
+        assert_eq!(made(look(&link, Some(&name))).version, 1);
+        // A program that may change nothing.
+        let refused = prepare_with(&link, Some(&name), false, SCRIPTS).err();
+        assert!(format!("{refused:?}").contains("zoho-token-store init"), "{refused:?}");
         assert_eq!(made(look(&link, Some(&name))).version, 1);
         thread::scope(|scope| {
             for _ in 0..3 {
@@ -192,16 +206,17 @@ mod tests {
     #[test]
     fn the_version_decides_what_is_done_about_tables() {
         let table = [
-            (0, 1, Task::Migrate(0)),
-            (1, 1, Task::Nothing),
-            (2, 1, Task::Refuse),
-            (1, 3, Task::Migrate(1)),
-            (2, 3, Task::Migrate(2)),
-            (i64::MAX, 3, Task::Refuse),
-            (-1, 1, Task::Refuse),
+            (0, 1, Task::Migrate(0), Task::RefuseChange(0)),
+            (1, 1, Task::Nothing, Task::Nothing),
+            (2, 1, Task::Refuse, Task::Refuse),
+            (1, 3, Task::Migrate(1), Task::RefuseChange(1)),
+            (2, 3, Task::Migrate(2), Task::RefuseChange(2)),
+            (i64::MAX, 3, Task::Refuse, Task::Refuse),
+            (-1, 1, Task::Refuse, Task::Refuse),
         ];
-        for (version, scripts, expected) in table {
-            assert_eq!(task(version, scripts), expected, "{version} of {scripts}");
+        for (version, scripts, with_create, without) in table {
+            let tasks = [true, false].map(|create| task(version, scripts, create));
+            assert_eq!(tasks, [with_create, without], "{version} of {scripts}");
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod look_alike;
 pub mod merge;
 pub mod purge;
 pub mod refresh_ahead;
+pub mod saved_order;
 pub mod token;
 pub mod unsaved;
 

@@ -152,6 +152,8 @@ impl From<RefreshState> for PyRefreshState {
 /// The result of an import, for the command line.
 #[pyclass(module = "zoho_token_store._native", frozen, get_all)]
 pub(super) struct Imported {
+    /// How many rows were read.
+    rows: usize,
     /// Rows that were not in the database before.
     new: usize,
     /// Rows that were newer than the row in the database, or had a value that it lacked.
@@ -391,20 +393,20 @@ impl Administration {
         })
     }
 
-    /// Import `count` rows of a source, beginning with row number `first`, in one transaction.
+    /// Import rows of a source, beginning with row number `first`, in one transaction.
     fn import_rows(&self, py: Python<'_>, source: &PySource, first: usize, count: usize) -> PyResult<Imported> {
         run(py, || {
             self.require_another_file(source)?;
             let transfer::Source { rows, order, .. } = &source.0;
             let indices: Vec<usize> = order.iter().skip(first).take(count).copied().collect();
-            let ImportReport { counts, remarks } = py.detach(|| {
+            let ImportReport { rows, counts, remarks } = py.detach(|| {
                 let rows: Vec<Row> = indices.iter().map(|&index| rows[index].clone()).collect();
-                self.to_change()?.import_rows(&rows, now())
+                self.to_change()?.import_batch(&rows, now(), BATCH_TIME)
             })?;
             let ImportCounts { new, updated, unchanged, skipped } = counts;
             let text = |(number, remark): (usize, import::Remark)| (remark.text(), source.0.position(indices[number]));
             let remarks = remarks.into_iter().map(text).collect();
-            Ok(Imported { new, updated, unchanged, skipped, remarks })
+            Ok(Imported { rows, new, updated, unchanged, skipped, remarks })
         })
     }
 
@@ -455,8 +457,11 @@ impl Administration {
     }
 
     /// Close the database.
-    fn close(&self, py: Python<'_>) {
-        py.detach(|| [Some(&self.opened), self.migrated.get()].into_iter().flatten().for_each(Store::close));
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        run(py, || {
+            py.detach(|| [Some(&self.opened), self.migrated.get()].into_iter().flatten().for_each(Store::close));
+            Ok(())
+        })
     }
 }
 
@@ -495,6 +500,9 @@ fn os_error(py: Python<'_>, error: &io::Error) -> PyResult<PyErr> {
     let text: String = py.import("os")?.call_method1("strerror", (number,))?.extract()?;
     Ok(PyOSError::new_err((number, text)))
 }
+
+/// How long an import keeps other programs waiting at a time.
+const BATCH_TIME: Duration = Duration::from_secs(1);
 
 /// How long the command line waits for other programs by default.
 const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::backend::{Snapshot, Transaction};
 use super::error::{Code, describe_id};
@@ -11,7 +12,7 @@ use crate::domain::check::{self, FailingRefresh, Finding, RowChecker};
 use crate::domain::identity::{self, Key};
 use crate::domain::import::Remark;
 use crate::domain::lease::{self, Lease};
-use crate::domain::{Field, Row, expiry, import, merge, purge};
+use crate::domain::{Field, Row, expiry, import, merge, purge, saved_order};
 
 /// How many rows of an import had which result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +31,9 @@ pub struct ImportCounts {
 /// The result of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImportReport {
-    /// How many rows had which result.
+    /// How many rows were read, from the first one on.
+    pub rows: usize,
+    /// How many of them had which result.
     pub counts: ImportCounts,
     /// What its user should know. The number is the index of the row, counted from 0.
     pub remarks: Vec<(usize, Remark)>,
@@ -87,14 +90,26 @@ impl Store {
     ///
     /// Ids of another store mean nothing here, so no row is found by its id. A new row keeps its id if no row has it.
     pub fn import_rows(&self, rows: &[Row], now: i64) -> Result<ImportReport> {
+        self.import_batch(rows, now, Duration::MAX)
+    }
+
+    /// Like [`Store::import_rows`], but with the rows that it can import in `time`, and at least one: others wait for
+    /// the transaction, and on a server each row takes some round trips.
+    pub fn import_batch(&self, rows: &[Row], now: i64, time: Duration) -> Result<ImportReport> {
         let mut remarks = Vec::new();
         let results = self.write(|transaction, results: &mut Vec<RowImport>| {
-            results.resize(rows.len(), RowImport::Unchanged);
             remarks.clear();
+            let begun = Instant::now();
             for (index, row) in rows.iter().enumerate() {
+                // At least the rows of the attempt before, if that one may have been committed.
+                if index >= results.len().max(1) && begun.elapsed() >= time {
+                    break;
+                }
                 let result = import_row(transaction, row, now, |remark| remarks.push((index, remark)))?;
-                if result != RowImport::Unchanged {
-                    results[index] = result;
+                match results.get_mut(index) {
+                    None => results.push(result),
+                    Some(_) if result == RowImport::Unchanged => {}
+                    Some(before) => *before = result,
                 }
             }
             Ok(())
@@ -106,7 +121,7 @@ impl Store {
             unchanged: count(RowImport::Unchanged),
             skipped: count(RowImport::Skipped),
         };
-        Ok(ImportReport { counts, remarks })
+        Ok(ImportReport { rows: results.len(), counts, remarks })
     }
 
     /// Replaces all rows by these in one transaction, and returns their number. `last_id` is the highest number that an
@@ -116,10 +131,15 @@ impl Store {
         if let Some(row) = rows.iter().find(|row| row.id().is_empty() || !ids.insert(row.id())) {
             return Err(Error::new(Code::DuplicateIds, "the backup").with(describe_id(row.id())));
         }
+        let orders = saved_order::restored(&rows.iter().map(|row| row.saved_order).collect::<Vec<_>>());
         self.write(|transaction, (): &mut ()| {
             transaction.delete_all()?;
             transaction.raise_last_id(last_id)?;
-            rows.iter().try_for_each(|row| transaction.copy(row))
+            rows.iter().zip(&orders).try_for_each(|(row, &saved_order)| {
+                let mut row = row.clone();
+                row.saved_order = saved_order;
+                transaction.copy(&row)
+            })
         })?;
         self.unsaved.discard(|_, _| true);
         Ok(rows.len())

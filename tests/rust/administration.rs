@@ -1,5 +1,7 @@
 //! Rules of the operations for administrators (docs/contract.md, section 10). `contract.rs` runs them on every backend.
 
+use std::time::Duration;
+
 use zoho_token_store::domain::Row;
 use zoho_token_store::domain::import::Remark;
 use zoho_token_store::store::Store;
@@ -169,6 +171,32 @@ pub(super) fn a_restore_copies_rows_exactly_and_no_id_is_used_again(store: &Stor
     assert_eq!(save(store, "refresh_token=new"), "4", "3 was used before the restore");
     save(store, "id=1 user_name=u2 access_token=a");
     assert_eq!(found(store, "user_name=u2"), Some("1".to_owned()), "it was saved after the restore");
+}
+
+pub(super) fn a_restore_leaves_room_for_the_orders_of_later_saves(store: &Store) {
+    let backup = [
+        Row::new(token("id=1 user_name=u refresh_token=r1"), i64::MAX, None),
+        Row::new(token("id=2 user_name=u refresh_token=r2"), i64::MAX - 1, None),
+    ];
+    store.restore(&backup, 2).unwrap();
+    assert_eq!(found(store, "user_name=u"), Some("1".to_owned()), "it was saved last");
+    for id in ["2", "1", "2"] {
+        assert_eq!(save(store, &format!("id={id} user_name=u access_token=a")), id);
+        assert_eq!(found(store, "user_name=u").as_deref(), Some(id), "it was saved last");
+    }
+}
+
+pub(super) fn an_import_in_batches_reads_each_row_once_and_at_least_one_at_a_time(store: &Store) {
+    let incoming: Vec<Row> = (1..=3).map(|number| row(&format!("id={number} refresh_token=r{number}"))).collect();
+    let batch = |first: usize, time| store.import_batch(&incoming[first..], NOW, time).unwrap();
+    for first in 0..2 {
+        let report = batch(first, Duration::ZERO);
+        assert_eq!((report.rows, report.counts.new), (1, 1));
+        assert_eq!(rows(store).len(), first + 1);
+    }
+    let report = batch(0, Duration::MAX);
+    assert_eq!((report.rows, report.counts.new, report.counts.unchanged), (3, 1, 2));
+    assert_eq!(store.import_batch(&[], NOW, Duration::ZERO).unwrap().rows, 0);
 }
 
 pub(super) fn an_id_that_was_deleted_before_the_backup_is_not_used_again(store: &Store) {

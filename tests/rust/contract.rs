@@ -279,9 +279,11 @@ macro_rules! suite {
                     an_import_reports_each_row_that_it_does_not_take
                     an_imported_login_is_not_merged_into_another_one_with_the_same_text_in_place_of_a_token
                     an_imported_row_keeps_the_time_of_its_last_save
+                    an_import_in_batches_reads_each_row_once_and_at_least_one_at_a_time
                     a_restore_copies_rows_exactly_and_no_id_is_used_again
                     an_id_that_was_deleted_before_the_backup_is_not_used_again
                     a_failed_restore_changes_nothing
+                    a_restore_leaves_room_for_the_orders_of_later_saves
                     looking_at_or_deleting_a_missing_row_is_an_error
                     a_check_reports_problems_of_rows_and_changes_nothing
                 ]

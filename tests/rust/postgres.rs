@@ -541,6 +541,13 @@ mod lost_answers {
         for lost in 0..6 {
             proxy.lose(move |number| number == lost);
             assert_eq!(store.import_rows(&rows, NOW).unwrap().counts.new, 5, "an import, request {lost}");
+            proxy.lose_no_more();
+            store.purge(NOW, None).unwrap();
+            proxy.lose(move |number| number == lost);
+            let batch = store.import_batch(&rows, NOW, Duration::ZERO).unwrap();
+            assert_eq!((batch.rows, batch.counts.new), (1, 1), "a batch, request {lost}");
+            proxy.lose_no_more();
+            store.import_rows(&rows, NOW).unwrap();
             proxy.lose(move |number| number == lost);
             assert_eq!(store.purge(NOW, None).unwrap(), 5, "a purge, request {lost}");
         }

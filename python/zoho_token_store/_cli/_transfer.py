@@ -13,7 +13,7 @@ from . import _format, _tables, _terminal
 from ._group import STREAM, Database, administration, dry_run_option, json_option, names_stream, yes_option
 
 _FILE = click.Path(readable=False)  # see the option --db
-_BATCH_ROWS = 500  # rows per transaction: other writers wait for a batch for some milliseconds
+_BATCH_ROWS = 500  # the most rows per transaction: other writers wait for it, for about a second at most
 _PROGRESS_BAR_ROWS = 2000  # an import of fewer rows is too short for a progress bar
 _LISTED_POSITIONS = 20  # rows that a remark names; the others are only counted
 _SQLITE = "SQLite"
@@ -129,15 +129,14 @@ def _import_in_batches(
     try:
         with click.progressbar(length=total, label="Importing", file=sys.stderr, hidden=hidden) as bar:
             while done < total:
-                size = min(_BATCH_ROWS, total - done)
-                batch = opened.import_rows(source, done, size)
+                batch = opened.import_rows(source, done, _BATCH_ROWS)
                 new += batch.new
                 updated += batch.updated
                 unchanged += batch.unchanged
                 skipped += batch.skipped
                 remarks += batch.remarks
-                done += size
-                bar.update(size)
+                done += batch.rows
+                bar.update(batch.rows)
     except (KeyboardInterrupt, StoreError):
         if done:
             # The number of imported rows is unknown: the interrupted batch may be committed, too.

@@ -782,8 +782,9 @@ class CustomStorePostgreSQL(TokenStoreBase):
                 path, which is `public` unless the server says otherwise.
             connections: The most connections of a process: an `int`, at least 1. They are opened when they are needed.
                 A thread that finds none free waits for one.
-            create: Whether to create missing tables. If the user may not create tables, an administrator runs what
-                `zoho-token-store init --sql` prints.
+            create: Whether to create missing tables, and to migrate those of an older version. If the user may not
+                create tables, an administrator runs what `zoho-token-store init --sql` prints. With `False` nothing is
+                created or migrated.
             refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
                 requester refreshes a token, the others wait, on all machines. If the refresh takes longer than the
                 lease, the others refresh the token themselves. Zoho answers in well under a second. `0` turns leases
@@ -798,10 +799,12 @@ class CustomStorePostgreSQL(TokenStoreBase):
                 1, 2, 4, … seconds at most this long, instead of asking Zoho. `0` turns this off (lease, rule 15).
             busy_timeout: How long a call may take: a `timedelta` or a number of seconds, not negative. It covers the
                 wait for a free connection, connecting, and all attempts. A server that is down, restarts or fails over
-                is tried again until then.
+                is tried again until then. `0` counts as 1 s, because a call over a network takes some time. The time of
+                a function for the password does not count.
             raise_on_missing_id: Whether `find_token_by_id` raises if no row has the id. Otherwise it returns `None`.
             password: The password, or a function without arguments that returns it. The function is called for each
-                new connection, in the thread that needs it, for passwords that expire. It must not use this store. The
+                new connection, in the thread that needs it, for passwords that expire, but at most once in a call. It
+                must not use this store. A call takes longer than `busy_timeout` by the time of the function. The
                 message of its exception is not shown, because it may hold the password: the cause of the `SDKException`
                 (`"access-denied"`) has its name.
             **libpq: Other connection parameters of libpq, such as `host`, `port`, `dbname`, `user`, `sslmode`,
@@ -980,6 +983,10 @@ class RefreshState:
 @final
 class Imported:
     """The result of an import, for the command line."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows were read."""
 
     @property
     def new(self) -> int:
@@ -1251,7 +1258,9 @@ class Administration:
         """
 
     def import_rows(self, source: Source, first: int, count: int) -> Imported:
-        """Import `count` rows of a source, beginning with row number `first`, in one transaction.
+        """Import rows of a source, beginning with row number `first`, in one transaction.
+
+        Others wait for the transaction, so it ends after about a second. It reads at least one row.
 
         An id of another store means nothing here, so no row is found by its id. If a row is here already, the newer of
         the two wins. The newer one is the one whose access token expires later. An imported row that is not newer only
@@ -1260,7 +1269,7 @@ class Administration:
         Args:
             source: The rows.
             first: The number of the first row to import. Rows are counted from 0.
-            count: The number of rows to import.
+            count: The most rows to import. The result says how many were read.
 
         Raises:
             StoreError: `"same-file"`: the source is this database.

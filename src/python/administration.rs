@@ -509,5 +509,5 @@ const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the work of a method, and raises its failure.
 fn run<T>(py: Python<'_>, work: impl FnOnce() -> Result<T, Failure>) -> PyResult<T> {
-    or_ended(work()).map_err(|failure| failure.raise_without_sdk(py))
+    or_ended(work).map_err(|failure| failure.raise_without_sdk(py))
 }

@@ -68,7 +68,7 @@ impl TokenStoreBase {
             let store = make(timeout()?)?.with_refresh_settings(settings);
             this.get().opened.set(Opened { store: Arc::new(store), sdk, raise_on_missing_id }).map_err(|_| again())
         };
-        or_ended(open()).map_err(|failure| {
+        or_ended(open).map_err(|failure| {
             failure.raise(py, &type_name(this.as_any()), |cause, message| sdk.exception(py, cause, message))
         })
     }
@@ -88,7 +88,7 @@ impl TokenStoreBase {
     ) -> PyResult<T> {
         let opened = self.opened()?;
         let _call = Call::begin(py);
-        or_ended(work(opened))
+        or_ended(|| work(opened))
             .map_err(|failure| failure.raise(py, method, |cause, message| opened.sdk.exception(py, cause, message)))
     }
 }
@@ -330,13 +330,17 @@ impl TokenStoreBase {
     }
 
     /// Close the store, and release its leases.
-    fn close(&self, py: Python<'_>) {
-        if let Some(opened) = self.opened.get() {
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(opened) = self.opened.get() else { return Ok(()) };
+        let close = || {
             py.detach(|| {
                 opened.store.save_unsaved_pairs(now());
                 opened.store.close();
             });
-        }
+            Ok(())
+        };
+        or_ended(close)
+            .map_err(|failure| failure.raise(py, "close", |cause, message| opened.sdk.exception(py, cause, message)))
     }
 
     fn __enter__(this: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
@@ -345,8 +349,8 @@ impl TokenStoreBase {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) {
-        self.close(py);
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyResult<()> {
+        self.close(py)
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {

@@ -17,15 +17,51 @@ use crate::store::backend::Location;
 #[cfg(feature = "postgres")]
 use crate::store::error::Code;
 
-thread_local! {
-    /// An exception that ends a program, such as `KeyboardInterrupt`, which the function has raised in this thread.
-    static ENDED: RefCell<Option<pyo3::PyErr>> = const { RefCell::new(None) };
+/// What becomes of an exception that ends a program, such as `KeyboardInterrupt`, which the function raises.
+enum Ending {
+    /// No method runs in this thread that could raise it.
+    Nowhere,
+    /// A method raises it.
+    Awaited,
+    /// It has come.
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "without a server, no function is called"))]
+    Raised(pyo3::PyErr),
 }
 
-/// Returns the result of an operation, or the exception that ends the program, if the function has raised one
-/// meanwhile. The operation itself only knows errors of a store.
-pub(super) fn or_ended<T>(result: Result<T, Failure>) -> Result<T, Failure> {
-    ENDED.take().map_or(result, |error| Err(Failure::Python(error)))
+thread_local! {
+    static ENDING: RefCell<Ending> = const { RefCell::new(Ending::Nowhere) };
+}
+
+/// Runs the work of a method. Returns its result, or the exception that ends the program, if the function has raised
+/// one meanwhile. An operation of a store only knows errors of a store.
+pub(super) fn or_ended<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let method = RunningMethod { outer: ENDING.replace(Ending::Awaited) };
+    let result = work();
+    let ending = ENDING.replace(Ending::Nowhere);
+    drop(method);
+    if let Ending::Raised(error) = ending { Err(Failure::Python(error)) } else { result }
+}
+
+/// A method that may run inside another one of the same thread.
+struct RunningMethod {
+    outer: Ending,
+}
+
+impl Drop for RunningMethod {
+    fn drop(&mut self) {
+        ENDING.set(std::mem::replace(&mut self.outer, Ending::Nowhere));
+    }
+}
+
+/// Passes the exception on to the method that runs. In a finalizer there is none, and Python can only print it.
+#[cfg(feature = "postgres")]
+fn end(py: Python<'_>, function: &Py<PyAny>, error: PyErr) {
+    let is_awaited = ENDING.with_borrow(|ending| !matches!(ending, Ending::Nowhere));
+    if is_awaited {
+        ENDING.set(Ending::Raised(error));
+    } else {
+        error.write_unraisable(py, Some(function.bind(py)));
+    }
 }
 
 /// Calls the function that returns the password. The operation that connects does so in its own thread, and holds
@@ -41,7 +77,7 @@ pub(super) fn call(function: &Py<PyAny>, location: &Location) -> Result<String, 
         let returned = function.bind(py).call0().map_err(|error| {
             let name = exception_name(py, &error);
             if name.is_none() {
-                ENDED.set(Some(error));
+                end(py, function, error);
             }
             failed(&format!("has raised {}", name.unwrap_or_default()))
         })?;

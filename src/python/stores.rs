@@ -179,7 +179,7 @@ impl CustomStorePostgreSQL {
             let store = open(py, timeout, |deadline| {
                 let postgres = Postgres::open(address.clone(), settings.clone(), deadline)?;
                 // The store is open, so a failure here is none of the constructor.
-                clock = postgres.check_clock(deadline).unwrap_or_default();
+                clock = postgres.check_clock(Deadline::after(timeout)).unwrap_or_default();
                 Ok(Box::new(postgres))
             })?;
             if let Some(Finding { code, message, hint, .. }) = clock {

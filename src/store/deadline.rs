@@ -31,6 +31,18 @@ impl Deadline {
         self.0.is_some()
     }
 
+    /// Was it over from its beginning?
+    #[must_use]
+    pub fn is_zero(self) -> bool {
+        self.0.is_some_and(|(_, timeout)| timeout.is_zero())
+    }
+
+    /// The same deadline as if it had begun later, after something that does not count.
+    #[must_use]
+    pub fn without(self, time: Duration) -> Self {
+        Self(self.0.and_then(|(start, timeout)| Some((start.checked_add(time)?, timeout))))
+    }
+
     /// Returns the time that is left, or `None` if the deadline is over.
     #[must_use]
     pub fn left(self) -> Option<Duration> {

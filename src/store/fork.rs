@@ -32,15 +32,11 @@ pub(super) const GATE_TIMEOUT: Duration = Duration::from_secs(1);
 const GATE_POLL: Range<u64> = 100..1_000;
 
 /// Held by an operation while it runs. Operations nest.
-pub struct Pass {
-    outermost: bool,
-}
+pub struct Pass(());
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if self.outermost {
-            RUNS_HERE.set(false);
-        }
+        RUNS_HERE.set(RUNS_HERE.get().saturating_sub(1));
         RUNNING.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -48,21 +44,57 @@ impl Drop for Pass {
 /// Waits until no fork is in progress, and begins an operation. `None`: the deadline is over.
 #[must_use]
 pub fn enter(deadline: Deadline) -> Option<Pass> {
-    loop {
-        RUNNING.fetch_add(1, Ordering::SeqCst);
-        if RUNS_HERE.get() {
-            return Some(Pass { outermost: false });
-        }
-        let pass = Pass { outermost: true };
-        // Both sides write first and read second, so at least one of them sees the other.
-        if !FORKING.load(Ordering::SeqCst) || FORKS_HERE.get() {
-            RUNS_HERE.set(true);
-            return Some(pass);
-        }
-        drop(pass);
+    let outer = RUNS_HERE.get();
+    while !try_enter(1, outer > 0) {
         if !deadline.sleep(GATE_POLL) {
             return None;
         }
+    }
+    RUNS_HERE.set(outer + 1);
+    Some(Pass(()))
+}
+
+/// Counts operations as running, unless another thread forks. `anyway`: counts them in any case.
+fn try_enter(operations: usize, anyway: bool) -> bool {
+    RUNNING.fetch_add(operations, Ordering::SeqCst);
+    // Both sides write first and read second, so at least one of them sees the other.
+    if anyway || !FORKING.load(Ordering::SeqCst) || FORKS_HERE.get() {
+        return true;
+    }
+    RUNNING.fetch_sub(operations, Ordering::SeqCst);
+    false
+}
+
+/// Runs `work`, which is no part of the operation of this thread: a fork does not wait for it. `work` may even fork.
+/// The caller holds no lock, and nothing that a child must not inherit.
+pub fn away<T>(work: impl FnOnce() -> T) -> T {
+    let _away = Away::begin();
+    work()
+}
+
+/// The operations of this thread, while they do not count as running.
+struct Away {
+    operations: usize,
+}
+
+impl Away {
+    fn begin() -> Self {
+        let operations = RUNS_HERE.replace(0);
+        RUNNING.fetch_sub(operations, Ordering::SeqCst);
+        Self { operations }
+    }
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        let deadline = Deadline::after(FORK_TIMEOUT);
+        while !try_enter(self.operations, false) {
+            if !deadline.sleep(GATE_POLL) {
+                try_enter(self.operations, true);
+                break;
+            }
+        }
+        RUNS_HERE.set(self.operations);
     }
 }
 

@@ -9,13 +9,16 @@ import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from postgres.fault_proxy import Fault, FaultProxy, first
 from postgres.load import Load
 from support import login, token, values
-from zoho_token_store import CustomStorePostgreSQL, StoreError
+from zoho_token_store import CustomStorePostgreSQL, CustomStoreSQLite, StoreError
+from zoho_token_store._cli._transfer import _import_in_batches
+from zoho_token_store._native import Administration, read_source
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
 PATIENT = 60.0  # seconds: a `busy_timeout` that no call needs
@@ -400,3 +403,40 @@ def test_an_error_that_does_not_end_is_reported(dsn, schema):
         proxy.cut_all()
         with raises("unreachable"):
             store.find_token(token("ada@example.com"))
+
+
+def test_an_import_over_a_slow_network(dsn, proxy, schema, tmp_path):
+    """An import makes some round trips for each row. With the default timeout it ends, and so do saves of others."""
+    with CustomStoreSQLite(tmp_path / "source.db") as source:
+        source.import_tokens(login(f"user{number}@example.com", number) for number in range(12))
+    CustomStorePostgreSQL(dsn, schema=schema).close()
+    proxy.inject(Fault("delay", seconds=0.15))
+    with ThreadPoolExecutor() as pool:
+        imported = pool.submit(import_all, f"{proxy.dsn}?schema={schema}", tmp_path / "source.db")
+        with CustomStorePostgreSQL(dsn, schema=schema) as store:
+            saved = 0
+            while not imported.done():
+                # A new user needs the lock that the import holds.
+                store.save_token(login(f"other{saved}@example.com", 100 + saved))
+                saved += 1
+            assert imported.result() == (12, 0, 0, 0)
+            assert len(store) == 12 + saved
+    commits = [sql for sql in proxy.requests if sql.endswith("COMMIT")]
+    assert len(commits) > 1, "the lock was held for the whole import"
+
+
+def import_all(address, file):
+    """Import a file, as the command line does."""
+    opened = Administration(address)
+    try:
+        counts, _remarks = _import_in_batches(opened, read_source(str(file)))
+        return counts
+    finally:
+        opened.close()
+
+
+def test_an_import_of_tokens_over_a_slow_network(proxy, schema):
+    """`import_tokens` is one transaction, and may take longer than the timeout."""
+    with CustomStorePostgreSQL(proxy.dsn, schema=schema) as store:
+        proxy.inject(Fault("delay", seconds=0.15))
+        assert store.import_tokens(login(f"user{number}@example.com", number) for number in range(12)) == 12

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from errors import raises
 from own_process import run_in_fork
+from postgres.fault_proxy import Fault
 from support import DATABASE_PASSWORD, PLANTED, login, token, values
 from zoho_token_store import CustomStorePostgreSQL
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
@@ -191,6 +192,75 @@ def test_an_exception_that_ends_a_program_passes_through_the_function(dsn, schem
             finds(store)
         interrupts = False
         assert finds(store)
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
+def test_an_exception_that_ends_a_program_is_raised_by_the_call_that_it_belongs_to(dsn, proxy, schema, ending):
+    """`close` saves what could not be saved before, so it connects, too. No later call raises its exception."""
+    interrupts = False
+
+    def password():
+        if interrupts:
+            raise ending
+        return ""
+
+    with CustomStorePostgreSQL(dsn, schema=schema) as other:
+        store = CustomStorePostgreSQL(proxy.dsn, schema=schema, password=password, busy_timeout=1)
+        made = login()
+        store.save_token(made)
+        made.set_access_token("made-up-2")
+        made.set_expires_in(str(int(time.time() * 1000) + 3_600_000))
+        for place in ("connect", "request"):
+            proxy.inject(Fault("cut", at=place))
+        with raises("unreachable"):
+            store.save_token(made)
+        proxy.clear()
+        interrupts = True
+        with pytest.raises(ending):
+            store.close()
+        assert finds(other)
+
+
+def test_a_slow_function_for_the_password_does_not_count(strict_dsn):
+    """Its time is no part of `busy_timeout`. It is called once in a call, also if the server refuses a connection."""
+    calls = []
+
+    def password():
+        calls.append(None)
+        time.sleep(1.2)
+        return DATABASE_PASSWORD
+
+    with CustomStorePostgreSQL(strict_dsn, schema="ada", password=password, busy_timeout=1) as store:
+        assert len(store) == 0
+    assert len(calls) == 1
+    calls.clear()
+    with raises("unreachable", "connection refused"):
+        CustomStorePostgreSQL("postgresql://127.0.0.1:1/tokens", password=password, busy_timeout=1)
+    assert len(calls) == 1
+
+
+def fork_in_the_function_for_the_password(dsn, schema):
+    def password():
+        children.join([children.fork(lambda: None)])
+        return ""
+
+    with CustomStorePostgreSQL(dsn, schema=schema, password=password) as store:
+        store.save_token(login())
+        return finds(store)
+
+
+def test_the_function_for_the_password_may_fork(dsn, schema):
+    """The fork does not wait for the call that waits for the function."""
+    assert run_in_fork(fork_in_the_function_for_the_password, dsn, schema)
+
+
+def test_a_timeout_of_0_allows_one_attempt(dsn, schema):
+    """A call over a network takes some time, so 0 cannot mean that it may take none."""
+    with CustomStorePostgreSQL(dsn, schema=schema, busy_timeout=0) as store:
+        store.save_token(login())
+        assert finds(store)
+    with raises("unreachable", "connection refused"):
+        CustomStorePostgreSQL("postgresql://127.0.0.1:1/tokens", schema=schema, busy_timeout=0)
 
 
 def end_connections(dsn):

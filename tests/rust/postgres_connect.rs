@@ -61,7 +61,8 @@ fn ask(address: &Address, statement: &str, timeout: Duration) -> Result<String, 
     let deadline = Deadline::after(timeout);
     let runtime = runtime();
     let result = runtime.block_on(async {
-        let (client, driver) = connect(address, deadline)?.await?;
+        let asked = address.ask_password().map_err(ServerFailure::Final)?;
+        let (client, driver) = connect(address, asked.as_deref(), deadline).await?;
         tokio::spawn(driver);
         let messages = client.simple_query(statement).await;
         messages.map_err(|error| ServerFailure::from_client(address.location(), &error))
@@ -742,7 +743,7 @@ fn a_server_that_does_not_tell_its_state_is_asked() {
             let asked = address(&format!("host=127.0.0.1 port={port} dbname=postgres target_session_attrs={target}"));
             let any = address(&format!("host=127.0.0.1 port={port} dbname=postgres"));
             let fits = runtime().block_on(async {
-                let (client, mut driver) = connect(&any, Deadline::after(TIMEOUT)).unwrap().await.unwrap();
+                let (client, mut driver) = connect(&any, None, Deadline::after(TIMEOUT)).await.unwrap();
                 let login = Login { address: &asked, host: &asked.hosts[0], asked: None };
                 login.asks_whether_it_fits(&client, &mut driver).await.unwrap()
             });
@@ -793,7 +794,7 @@ fn hosts_are_tried_in_turn_and_share_the_time() {
 #[test]
 fn nothing_is_tried_after_the_deadline() {
     let address = address(&servers().dsn(""));
-    let failure = runtime().block_on(connect(&address, Deadline::now()).unwrap()).err();
+    let failure = runtime().block_on(connect(&address, None, Deadline::now())).err();
     assert_eq!(failure, Some(ServerFailure::timeout()));
 }
 
@@ -845,7 +846,7 @@ fn a_connection_without_tls_to_another_machine_is_marked() {
     let servers = servers();
     let is_exposed = |more: &str| {
         let address = address(&servers.dsn(more));
-        runtime().block_on(async { connect(&address, Deadline::after(TIMEOUT)).unwrap().await.unwrap().1.is_exposed })
+        runtime().block_on(async { connect(&address, None, Deadline::after(TIMEOUT)).await.unwrap().1.is_exposed })
     };
     // The name says that it is another machine.
     assert!(is_exposed("host=db.example sslmode=disable"));

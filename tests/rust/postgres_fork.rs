@@ -18,7 +18,10 @@ fn main() {}
 
 #[cfg(unix)]
 mod unix {
-    use std::process;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
+    use std::{process, thread};
 
     use fork::{Fork, WEXITSTATUS, WIFEXITED, fork, waitpid};
     use zoho_token_store::backends::postgres::Postgres;
@@ -70,8 +73,46 @@ mod unix {
     /// What a child does with the store of its parent.
     type Work = fn(Store);
 
+    /// A fork does not wait for an operation that waits for the program's own function.
+    fn fork_while_an_operation_is_away() {
+        let (is_away, starts) = mpsc::channel();
+        let (has_forked, ends) = mpsc::channel();
+        let operation = thread::spawn(move || {
+            let _pass = gate::enter(deadline()).unwrap();
+            let waited = gate::away(|| {
+                is_away.send(()).unwrap();
+                // Less than a fork waits for.
+                ends.recv_timeout(Duration::from_secs(5))
+            });
+            waited.is_ok()
+        });
+        starts.recv().unwrap();
+        gate::before();
+        has_forked.send(()).unwrap();
+        gate::after_in_parent();
+        assert!(operation.join().unwrap(), "the fork has waited");
+    }
+
+    /// The function that returns the password may fork, too.
+    fn fork_in_the_function_for_the_password(schema: &Schema) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&asked);
+        let address = address(&dsn()).with_password(Arc::new(move || {
+            in_child(true, || ());
+            counter.fetch_add(1, Ordering::SeqCst);
+            Ok(String::new())
+        }));
+        let store = Store::open(TIMEOUT, |deadline| {
+            Ok(Box::new(Postgres::open(address.clone(), schema.settings(), deadline)?))
+        });
+        save(&store.unwrap());
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+
     pub(super) fn main() {
+        fork_while_an_operation_is_away();
         let schema = Schema::new();
+        fork_in_the_function_for_the_password(&schema);
         let children: [(&str, Work); 5] = [
             ("does nothing", std::mem::forget),
             ("drops the store", drop),

@@ -51,19 +51,11 @@ impl Future for Driver {
 /// How long before its deadline a connection is given up, so that a caller that waits until then gets the cause.
 const MARGIN: Duration = Duration::from_millis(5);
 
-/// Asks for the password, and returns what connects. That has to run in a current-thread runtime of tokio with I/O and
-/// time. The password is asked for outside of the runtime: the program's function may wait, and may use another store.
-pub(super) fn connect(
+/// Connects. It has to run in a current-thread runtime of tokio with I/O and time. `asked`: the password that the
+/// program's function has returned. It is called before, because it may wait, and may use another store.
+pub(super) async fn connect(
     address: &Address,
-    deadline: Deadline,
-) -> Result<impl Future<Output = Result<(Client, Driver), ServerFailure>>, ServerFailure> {
-    let asked = address.ask_password().map_err(ServerFailure::Final)?;
-    Ok(connect_with(address, asked, deadline))
-}
-
-async fn connect_with(
-    address: &Address,
-    asked: Option<String>,
+    asked: Option<&str>,
     deadline: Deadline,
 ) -> Result<(Client, Driver), ServerFailure> {
     let mut hosts: Vec<&ServerHost> = address.hosts.iter().collect();
@@ -73,7 +65,7 @@ async fn connect_with(
     let mut earlier = None;
     for (index, host) in hosts.iter().enumerate() {
         let Some(left) = deadline.left().map(|left| left.saturating_sub(MARGIN)) else { break };
-        let login = Login { address, host, asked: asked.as_deref() };
+        let login = Login { address, host, asked };
         let cause = match login.host(share(left, hosts.len() - index, None)).await {
             Ok(connected) => return Ok(connected),
             Err(ServerFailure::Final(error)) => return Err(ServerFailure::Final(error)),

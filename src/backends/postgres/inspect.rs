@@ -40,7 +40,7 @@ pub fn check(address: &Address, schema: Option<&str>, now: i64, deadline: Deadli
 pub fn schema_version(address: &Address, schema: Option<&str>, deadline: Deadline) -> Result<i32> {
     let pool = Pool::new(address.clone(), 1);
     let looked = run(&pool, deadline, |link| schema::look(link, schema));
-    pool.close();
+    pool.close(deadline);
     looked.map(|Installed { version, .. }| i32::try_from(version).unwrap_or(i32::MAX))
 }
 

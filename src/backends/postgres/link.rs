@@ -22,12 +22,12 @@ use super::sql::{BEGIN_SNAPSHOT, Statement};
 use crate::store::backend::Location;
 use crate::store::deadline::Deadline;
 
-/// How long the end of a connection may take. The server ends the session by itself if it hears nothing.
-const GOODBYE_TIMEOUT: Duration = Duration::from_millis(100);
+/// A call about one row makes no more statements. One that makes more in a transaction works on many rows, such as an
+/// import. It may take any time, as long as the server answers each statement in the time of the first one.
+const MOST_STATEMENTS_OF_A_CALL: usize = 10;
 
-/// A call about one row makes no more statements in a transaction. One that makes more works on many rows, such as an
-/// import. It may take any time, as long as the server answers each statement in the time of an attempt.
-const MOST_STATEMENTS_OF_A_CALL: usize = 20;
+/// The least time for an answer, if there is as much: to look a name up, to connect and to ask.
+const MIN_ANSWER_TIME: Duration = Duration::from_secs(1);
 
 /// The longest `lock_timeout` of a server.
 const MAX_LOCK_TIMEOUT_MS: u128 = i32::MAX as u128;
@@ -40,11 +40,13 @@ pub(super) struct Link {
     location: Location,
     /// It leaves this machine without TLS.
     is_exposed: bool,
-    /// When the current attempt ends.
+    /// When the call ends that uses the connection.
+    deadline: Cell<Deadline>,
+    /// When the next answer has to be here.
     limit: Cell<Deadline>,
-    /// How long it may take.
+    /// How long the first answer of the attempt may take.
     length: Cell<Duration>,
-    /// How many statements it has made.
+    /// How many statements the attempt has made.
     statements: Cell<usize>,
     /// Whatever follows on this connection would be the answer to something else, or would be lost.
     is_broken: Cell<bool>,
@@ -61,28 +63,32 @@ struct Driven {
 }
 
 impl Link {
-    /// Connects. It takes at most until `limit`.
-    pub(super) fn open(address: &Address, limit: Deadline) -> Result<Self, ServerFailure> {
+    /// Connects, for a call that ends at `deadline`. `asked`: the password that a function has returned.
+    pub(super) fn open(address: &Address, asked: Option<&str>, deadline: Deadline) -> Result<Self, ServerFailure> {
+        let limit = answer_limit(deadline);
         let location = address.location();
         let runtime =
             Builder::new_current_thread().enable_all().build().map_err(|error| ServerFailure::Lost(lost(&error)))?;
-        let connecting = connect(address, limit)?;
+        let connecting = connect(address, asked, limit);
         let connecting = async { timeout(limit.left().unwrap_or_default(), connecting).await };
         let (client, driver) = runtime.block_on(connecting).unwrap_or_else(|_| Err(ServerFailure::timeout()))?;
         let is_exposed = driver.is_exposed;
         let connection = Driven { client, driver: RefCell::new(driver), runtime };
-        Ok(Self {
+        let link = Self {
             connection: Some(connection),
             process: process::id(),
             location: location.clone(),
             is_exposed,
+            deadline: Cell::new(deadline),
             limit: Cell::new(limit),
-            length: Cell::new(limit.left().unwrap_or_default()),
-            statements: Cell::new(0),
-            is_broken: Cell::new(false),
-            in_transaction: Cell::new(false),
-            is_change_unanswered: Cell::new(false),
-        })
+            length: Cell::default(),
+            statements: Cell::default(),
+            is_broken: Cell::default(),
+            in_transaction: Cell::default(),
+            is_change_unanswered: Cell::default(),
+        };
+        link.begin_attempt(deadline);
+        Ok(link)
     }
 
     pub(super) const fn location(&self) -> &Location {
@@ -94,14 +100,27 @@ impl Link {
         self.is_exposed
     }
 
-    /// Begins an attempt, which ends at `limit`.
-    pub(super) fn begin_attempt(&self, limit: Deadline) {
+    /// Begins an attempt of a call that ends at `deadline`.
+    pub(super) fn begin_attempt(&self, deadline: Deadline) {
+        let limit = answer_limit(deadline);
+        self.deadline.set(deadline);
         self.limit.set(limit);
         self.length.set(limit.left().unwrap_or_default());
         self.statements.set(0);
     }
 
-    /// How long a statement of the current attempt may wait for a lock. It is less than the attempt has left, so that
+    /// Counts a statement that was answered. So the connection is alive, and the next answer gets time of its own.
+    fn count_statement(&self) {
+        self.statements.set(self.statements.get() + 1);
+        let is_of_many_rows = self.in_transaction.get() && self.statements.get() > MOST_STATEMENTS_OF_A_CALL;
+        self.limit.set(if is_of_many_rows {
+            Deadline::after(self.length.get())
+        } else {
+            answer_limit(self.deadline.get())
+        });
+    }
+
+    /// How long a statement of the current attempt may wait for a lock. It is less than its answer may take, so that
     /// the server says what it has waited for. (0 would be no limit.)
     pub(super) fn lock_timeout_ms(&self) -> u128 {
         self.limit.get().left().map_or(0, |left| left.as_millis() * 3 / 4).clamp(1, MAX_LOCK_TIMEOUT_MS)
@@ -184,10 +203,7 @@ impl Link {
         });
         match connection.runtime.block_on(async { timeout(left, answered).await }) {
             Ok(Ok(answer)) => {
-                self.statements.set(self.statements.get() + 1);
-                if self.in_transaction.get() && self.statements.get() > MOST_STATEMENTS_OF_A_CALL {
-                    self.limit.set(Deadline::after(self.length.get()));
-                }
+                self.count_statement();
                 Ok(answer)
             }
             Ok(Err(error)) => {
@@ -207,17 +223,23 @@ impl Link {
         failure
     }
 
-    /// Ends the session. Otherwise the server may log that its client has disappeared.
-    pub(super) fn close(mut self) {
+    /// Ends the session. Otherwise the server may log that its client has disappeared. `time`: how long that may take.
+    pub(super) fn close(mut self, time: Duration) {
         if self.process != process::id() {
             return;
         }
         if let Some(Driven { client, driver, runtime }) = self.connection.take() {
             drop(client);
             let mut driver = driver.into_inner();
-            let _ = runtime.block_on(async { timeout(GOODBYE_TIMEOUT, &mut driver).await });
+            let _ = runtime.block_on(async { timeout(time, &mut driver).await });
         }
     }
+}
+
+/// An answer may take at most half of the time that a call has left, so that a dead connection leaves time for another.
+fn answer_limit(deadline: Deadline) -> Deadline {
+    let left = deadline.left().unwrap_or_default();
+    Deadline::after((left / 2).max(MIN_ANSWER_TIME).min(left))
 }
 
 impl Drop for Link {

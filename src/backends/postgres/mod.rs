@@ -25,7 +25,7 @@ use std::time::Duration;
 use self::error::{Cause, ServerFailure};
 use self::guarded::Attempted;
 use self::link::Link;
-use self::pool::{NoLink, Pool};
+use self::pool::{CallBudget, NoLink, Pool};
 use self::sql::Tables;
 use crate::domain::check::Finding;
 use crate::store::backend::{Backend, Change, Durability, Location, Reading};
@@ -38,8 +38,8 @@ pub use self::inspect::{check, schema_version};
 pub use self::parameters::is_parameter;
 pub use self::schema::INIT_SQL;
 
-/// The least time for an attempt, if there is as much: to look a name up, to connect and to ask.
-const MIN_ATTEMPT: Duration = Duration::from_secs(1);
+/// The time of a call whose timeout is 0: a call over a network cannot take no time.
+const MIN_CALL: Duration = Duration::from_secs(1);
 
 /// An attempt with less time than this would probably end in a timeout, and then it is not known what was changed.
 const WORTH_AN_ATTEMPT: Duration = Duration::from_millis(20);
@@ -114,13 +114,16 @@ fn repeat<T>(
     mut attempt: impl FnMut(&Link) -> std::result::Result<T, ServerFailure>,
 ) -> Result<T> {
     let location = pool.address().location();
-    // A caller that may not wait cannot wait for a network either.
-    if !deadline.allows_slow_work() {
+    // A caller that may not wait cannot wait for a network either. Without any time, a connection would be given up.
+    if !deadline.allows_slow_work() || (deadline.left().is_none() && !deadline.is_zero()) {
         return Err(deadline.busy(location));
     }
+    let mut budget = CallBudget::new(if deadline.is_zero() { Deadline::after(MIN_CALL) } else { deadline });
     let mut earlier: Option<Cause> = None;
     for number in 0.. {
-        let tried = match pool.acquire(deadline, || attempt_limit(deadline)) {
+        let acquired = pool.acquire(&mut budget);
+        let deadline = budget.deadline;
+        let tried = match acquired {
             Ok(link) => {
                 let tried = attempt(&link);
                 pool.release(link);
@@ -155,13 +158,8 @@ fn repeat<T>(
         }
     }
     let cause = earlier.filter(|_| !fork_state::is_fork_awaited());
+    let deadline = budget.deadline;
     Err(cause.map_or_else(|| deadline.busy(location), |cause| cause.into_error(location, deadline)))
-}
-
-/// An attempt gets at most half of the time that is left, so that a dead connection leaves time for another one.
-fn attempt_limit(deadline: Deadline) -> Deadline {
-    let left = deadline.left().unwrap_or_default();
-    Deadline::after((left / 2).max(MIN_ATTEMPT).min(left))
 }
 
 impl Backend for Postgres {
@@ -199,7 +197,7 @@ impl Backend for Postgres {
         self.pool.after_fork();
     }
 
-    fn close(&self, _: Deadline) {
-        self.pool.close();
+    fn close(&self, deadline: Deadline) {
+        self.pool.close(deadline);
     }
 }

@@ -168,7 +168,7 @@ mod tests {
             panic!("This test needs a PostgreSQL server: python tests/postgres_server.py -- cargo test … starts one")
         });
         let address = Address::new(Some(&dsn), &[], &OwnProcess).unwrap();
-        Link::open(&address, Deadline::after(Duration::from_secs(30))).unwrap_or_else(|_| panic!("no connection"))
+        Link::open(&address, None, Deadline::after(Duration::from_secs(30))).unwrap_or_else(|_| panic!("no connection"))
     }
 
     fn made<T>(result: Result<T, ServerFailure>) -> T {

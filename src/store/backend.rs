@@ -89,7 +89,8 @@ pub trait Transaction: Snapshot {
     /// row.
     fn update(&mut self, row: &Row, token: Token<'_>, now: i64) -> Result<()>;
 
-    /// Adds a row with its own id, order and time. No row has that id yet.
+    /// Adds a row with its own id, order and time. No row has that id yet. A backend may give the copied rows other
+    /// orders that sort them in the same way.
     fn copy(&mut self, row: &Row) -> Result<()>;
 
     /// Deletes the row with this id, and returns whether there was one. It also deletes a row that cannot be read.

@@ -584,6 +584,24 @@ mod lost_answers {
         }
     }
 
+    #[test]
+    fn a_save_during_a_restore_changes_no_row_of_another_user() {
+        let case = Case::new();
+        let Case { store, proxy, .. } = &case;
+        let row = store.row("1").unwrap();
+        let restored = Row::new(token("id=1 user_name=bob refresh_token=of-bob access_token=b"), row.saved_order, None);
+        let other = case.other();
+        // After this store has looked the row up, and before it changes it.
+        proxy.lose(move |number| {
+            assert!(number != 0 || other.restore(std::slice::from_ref(&restored), 1).is_ok());
+            false
+        });
+        assert_eq!(store.save(token(FRESH), NOW).unwrap(), "2");
+        proxy.lose_no_more();
+        assert_eq!(store.row("1").unwrap().get(Field::AccessToken), Some("b"));
+        assert_eq!(store.row("2").unwrap().get(Field::AccessToken), Some("new"));
+    }
+
     /// The order of a row of another store means nothing here.
     fn n_order() -> i64 {
         static ORDER: AtomicUsize = AtomicUsize::new(1);

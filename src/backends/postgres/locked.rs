@@ -37,7 +37,7 @@ pub(super) fn write(
     let committed = link.transaction(&begin_locked(tables, durability, link.lock_timeout_ms()), |answer| {
         let mut locked =
             Locked::new(Session::in_transaction(link, tables), last_id(link, &answer)?, lost_commit.take());
-        let result = work(&mut locked).and_then(|()| locked.end());
+        let result = work(&mut locked).and_then(|()| locked.flush_copies());
         // Also if `work` has ignored the error: the server has ended the transaction.
         if let Some(failure) = locked.session.take_failure() {
             return Err(failure);
@@ -70,8 +70,6 @@ struct Locked<'a> {
     leases: RefCell<BTreeMap<String, Option<Lease>>>,
     /// Rows that are to be copied.
     copies: RefCell<Vec<Row>>,
-    /// The highest order of a copied row.
-    copied_order: Option<i64>,
 }
 
 impl<'a> Locked<'a> {
@@ -84,7 +82,6 @@ impl<'a> Locked<'a> {
             orders: RefCell::default(),
             leases: RefCell::default(),
             copies: RefCell::default(),
-            copied_order: None,
         }
     }
 
@@ -110,20 +107,26 @@ impl<'a> Locked<'a> {
         if done.is_empty() && write.must_succeed() { Err(self.session.conflict()) } else { Ok(()) }
     }
 
-    /// Copies the rows that are to be copied.
+    /// Copies the rows that are to be copied. Must be called after the work, too.
+    ///
+    /// They get new orders that sort them as theirs do. With its own order a row could be taken for another one that a
+    /// running program has read: a save is guarded by the id and the order of its row.
     fn flush_copies(&self) -> Result<()> {
-        let copies = mem::take(&mut *self.copies.borrow_mut());
-        for rows in copies.chunks(COPIED_AT_ONCE) {
-            self.session.query(&sql::copy(self.session.tables(), rows))?;
+        let mut copies = mem::take(&mut *self.copies.borrow_mut());
+        let count = i64::try_from(copies.len()).unwrap_or(i64::MAX);
+        if count == 0 {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Must be called after the work.
-    fn end(&self) -> Result<()> {
-        self.flush_copies()?;
-        if let Some(order) = self.copied_order {
-            self.session.query(&sql::raise_order(self.session.tables(), order))?;
+        let tables = self.session.tables();
+        let first_order = self.session.number(&sql::reserve_orders(tables, count.saturating_mul(2)))?;
+        let mut by_order: Vec<&mut Row> = copies.iter_mut().collect();
+        by_order.sort_by_key(|row| row.saved_order);
+        for (row, order) in by_order.into_iter().zip(first_order..) {
+            row.saved_order = order;
+        }
+        let positions = (first_order + count..).step_by(COPIED_AT_ONCE);
+        for (rows, position) in copies.chunks(COPIED_AT_ONCE).zip(positions) {
+            self.session.query(&sql::copy(tables, rows, position))?;
         }
         Ok(())
     }
@@ -196,7 +199,6 @@ impl Transaction for Locked<'_> {
             self.raise_last_id(number)?;
         }
         self.store.keys = true;
-        self.copied_order = self.copied_order.max(Some(row.saved_order));
         self.copies.get_mut().push(row.clone());
         Ok(())
     }

@@ -210,7 +210,7 @@ impl<'a> Session<'a> {
         self.number(&self.tables.last_id())
     }
 
-    fn number(&self, statement: &Statement<'_>) -> Result<i64> {
+    pub(super) fn number(&self, statement: &Statement<'_>) -> Result<i64> {
         let found = self.query(statement)?;
         found.first().map_or(Ok(0), |row| self.told(get(self.link.location(), row, 0)))
     }

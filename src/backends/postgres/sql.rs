@@ -152,8 +152,7 @@ const LEASE_COLUMNS: &str = "l.owner, l.until, f.count, f.since, f.last, f.finge
 /// By the clock of another machine a lease may still be valid for a while.
 const SWEEP_DELAY_MS: i64 = 86_400_000;
 
-/// How far the sequence is raised above the orders of restored rows. Saves of others may draw from it at the same
-/// moment, and it must not fall behind them.
+/// How many orders are left out before a reserved block. Saves of others may draw from the sequence at the same moment.
 const ORDER_MARGIN: i64 = 1_000;
 
 /// The row of the store, as a lookup saw it.
@@ -762,30 +761,29 @@ pub(super) fn guarded<'a>(
 }
 
 /// Adds rows with their own orders and times.
-pub(super) fn copy<'a>(tables: &Tables, rows: &'a [Row]) -> Statement<'a> {
+pub(super) fn copy<'a>(tables: &Tables, rows: &'a [Row], first_position: i64) -> Statement<'a> {
     let mut statement = Statement::default();
     let names = Field::ALL.map(Field::name).join(", ");
     statement.sql("INSERT INTO ").sql(&tables.prefix).sql("oauthtoken (").sql(&names);
-    statement.sql(", saved_order, saved_at, position) SELECT ").sql(&names).sql(", saved_order, saved_at, ");
-    statement.sql(&tables.next_order).sql(" FROM unnest(");
+    statement.sql(", saved_order, saved_at, position) SELECT ").sql(&names);
+    statement.sql(", saved_order, saved_at, position FROM unnest(");
     for field in Field::ALL {
         statement.bind(Bound::Texts(rows.iter().map(|row| row.get(field).map(escape)).collect())).sql(", ");
     }
     statement.bind(Bound::Numbers(rows.iter().map(|row| Some(row.saved_order)).collect())).sql(", ");
-    statement.bind(Bound::Numbers(rows.iter().map(|row| row.saved_at).collect()));
-    statement.sql(") WITH ORDINALITY AS u (").sql(&names).sql(", saved_order, saved_at, number) ORDER BY number");
+    statement.bind(Bound::Numbers(rows.iter().map(|row| row.saved_at).collect())).sql(", ");
+    let positions = (first_position..).take(rows.len());
+    statement.bind(Bound::Numbers(positions.map(Some).collect()));
+    statement.sql(") AS u (").sql(&names).sql(", saved_order, saved_at, position)");
     statement
 }
 
-/// Lets the sequence go on above `order`. It is never lowered.
-pub(super) fn raise_order(tables: &Tables, order: i64) -> Statement<'static> {
+/// Reserves a block of orders, and returns the first one.
+pub(super) fn reserve_orders(tables: &Tables, count: i64) -> Statement<'static> {
     let mut statement = Statement::default();
-    statement
-        .sql("SELECT pg_catalog.setval(")
-        .sql(&tables.sequence)
-        .sql(", ")
-        .number(order.saturating_add(ORDER_MARGIN));
-    statement.sql(") FROM ").sql(&tables.prefix).sql("zoho_token_order WHERE last_value <= ").number(order);
+    statement.sql("SELECT pg_catalog.setval(").sql(&tables.sequence).sql(", last_value + ");
+    statement.number(count.saturating_add(ORDER_MARGIN)).sql(") - ").number(count);
+    statement.sql(" FROM ").sql(&tables.prefix).sql("zoho_token_order");
     statement
 }
 

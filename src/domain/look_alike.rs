@@ -53,7 +53,8 @@ pub fn look_alike(given: &str, on_windows: bool) -> Option<LookAlike> {
 }
 
 /// Is `given` a text of connection parameters for a database server, such as `host=db.example.com dbname=tokens`? Each of
-/// its words has to be the name of a parameter, an `=` and a value. `is_parameter` knows the names.
+/// its words has to be the name of a parameter, an `=` and a value. `is_parameter` knows the names. A text with a password
+/// is one whatever its other words are.
 ///
 /// It may hold a password, which would become a part of the name of a file. A file that has such a name can still be
 /// named: `./user=ada`.
@@ -62,6 +63,13 @@ pub fn is_keyword_text(given: &str, is_parameter: impl Fn(&str) -> bool) -> bool
     let mut rest = given.trim_start();
     if rest.is_empty() {
         return false;
+    }
+    // Whatever the other words are.
+    let secrets = ["password=", "sslpassword="];
+    let has_prefix =
+        |word: &str, prefix: &str| word.get(..prefix.len()).is_some_and(|it| it.eq_ignore_ascii_case(prefix));
+    if given.split_whitespace().any(|word| secrets.iter().any(|secret| has_prefix(word, secret))) {
+        return true;
     }
     while !rest.is_empty() {
         let Some((name, after)) = rest.split_once('=') else { return false };
@@ -179,6 +187,13 @@ mod tests {
             ("host=h tokens.db", false),
             ("host=h size=3", false),
             ("my host=h", false),
+            // Whatever else it says: it has a password.
+            ("my password=made-up", true),
+            ("hostname=h Password=made-up", true),
+            ("size=3 sslpassword=made-up", true),
+            ("mypassword=made-up", false),
+            ("./password=made-up", false),
+            ("password", false),
             ("./host=h", false),
             ("tokens/host=h", false),
         ];

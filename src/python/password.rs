@@ -74,6 +74,10 @@ pub(super) fn call(function: &Py<PyAny>, location: &Location) -> Result<String, 
         Error::new(Code::AccessDenied, location).with(detail).with_hint(hint)
     };
     let called = Python::try_attach(|py| {
+        if ENDING.with_borrow(|ending| matches!(ending, Ending::Raised(_))) {
+            // The method ends with that exception as soon as it can. Until then it may connect again.
+            return Err(failed("has ended the call"));
+        }
         let returned = function.bind(py).call0().map_err(|error| {
             let name = exception_name(py, &error);
             if name.is_none() {

@@ -8,7 +8,7 @@ use super::backend::{Snapshot, Transaction};
 use super::error::{Code, describe_id};
 use super::{Error, Result, Store, Wait, present};
 use crate::domain::backoff::{self, RefreshFailures};
-use crate::domain::check::{self, FailingRefresh, Finding, RowChecker};
+use crate::domain::check::{self, FailingRefresh, Finding, RowChecker, Severity};
 use crate::domain::identity::{self, Key};
 use crate::domain::import::Remark;
 use crate::domain::lease::{self, Lease};
@@ -96,20 +96,21 @@ impl Store {
     /// Like [`Store::import_rows`], but with the rows that it can import in `time`, and at least one: others wait for
     /// the transaction, and on a server each row takes some round trips.
     pub fn import_batch(&self, rows: &[Row], now: i64, time: Duration) -> Result<ImportReport> {
-        let mut remarks = Vec::new();
-        let results = self.write(|transaction, results: &mut Vec<RowImport>| {
-            remarks.clear();
+        type Found = (Vec<RowImport>, Vec<(usize, Remark)>);
+        let (results, remarks) = self.write(|transaction, (results, remarks): &mut Found| {
+            // If the attempt before may have been committed, its rows are imported again, and its results count: this
+            // attempt may find what that one has written.
+            let done = results.len();
             let begun = Instant::now();
             for (index, row) in rows.iter().enumerate() {
-                // At least the rows of the attempt before, if that one may have been committed.
-                if index >= results.len().max(1) && begun.elapsed() >= time {
+                if index >= done.max(1) && begun.elapsed() >= time {
                     break;
                 }
-                let result = import_row(transaction, row, now, |remark| remarks.push((index, remark)))?;
-                match results.get_mut(index) {
-                    None => results.push(result),
-                    Some(_) if result == RowImport::Unchanged => {}
-                    Some(before) => *before = result,
+                let mut found = Vec::new();
+                let result = import_row(transaction, row, now, |remark| found.push((index, remark)))?;
+                if index >= done {
+                    results.push(result);
+                    remarks.append(&mut found);
                 }
             }
             Ok(())
@@ -179,7 +180,11 @@ impl Store {
         });
         match result {
             Ok(()) => findings.extend(checker.findings()),
-            Err(error) => findings.push(error.into_finding()?),
+            Err(error) => match findings.iter_mut().find(|finding| finding.code == "missing-rights") {
+                // It names the rights. Without one of them the rows cannot be read.
+                Some(finding) if error.code() == Code::AccessDenied => finding.severity = Severity::Error,
+                _ => findings.push(error.into_finding()?),
+            },
         }
         findings.extend(check::refresh_failing(&failing, now));
         let last = Code::ALL[self.failed_saves.last.load(Ordering::Relaxed)];

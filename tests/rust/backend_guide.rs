@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{Clock, Folder, Miniature, NOW, TIMEOUT, token};
+use zoho_token_store::backends::list::List;
 use zoho_token_store::domain::Row;
 use zoho_token_store::domain::lease::{Requester, Settings};
 use zoho_token_store::store::administration::ImportCounts;
@@ -138,6 +139,26 @@ mod a_backend_on_a_server {
             }
             let report = store.import_rows(&[Row::new(token(values), 0, None)], NOW).unwrap();
             assert_eq!(report.counts, expected, "{finds}: {values}");
+        }
+    }
+
+    #[test]
+    fn an_import_says_the_same_if_the_answer_to_its_commit_was_lost() {
+        // The second row replaces the first one, which a repeated import would leave out.
+        let rows: Vec<Row> = [
+            "id=5 user_name=bob client_id=c refresh_token=b1 access_token=a1 expiry_time=1",
+            "id=6 user_name=bob client_id=c refresh_token=b2 access_token=a2 expiry_time=2",
+            "id=7 user_name=eve client_id=c refresh_token=e",
+        ]
+        .map(|values| Row::new(token(values), 0, None))
+        .into();
+        let expected = Store::new(Box::new(List::new()), TIMEOUT).import_rows(&rows, NOW).unwrap();
+        for finds in 0..16 {
+            let (store, _) = store();
+            for _ in 0..finds {
+                store.find_by_id(Some("1"), Wait::Yes).unwrap();
+            }
+            assert_eq!(store.import_rows(&rows, NOW).unwrap(), expected, "{finds}");
         }
     }
 

@@ -200,6 +200,11 @@ fn a_role_without_rights_is_told_so_at_once() {
     let findings = store.check(NOW).unwrap();
     assert_eq!(findings[0].code, "missing-rights");
     assert!(findings[0].message.contains("UPDATE ON \"") && !findings[0].message.contains("USAGE"), "{findings:?}");
+    for table in ["zoho_token_lease", "oauthtoken"] {
+        admin.sql(&format!("REVOKE SELECT ON {}.{table} FROM {}", schema.0, role.0));
+        let findings = store.check(NOW).unwrap();
+        assert_eq!((findings[0].code, findings[0].severity), ("missing-rights", Severity::Error), "{findings:?}");
+    }
 }
 
 #[test]

@@ -43,20 +43,36 @@ impl Key {
     }
 }
 
-/// The keys that a token has, with their values, in the order in which they are tried.
+/// Keys with their values, in the order in which they are tried. A key may have several values, one after the other.
 #[derive(Clone, Copy)]
-pub struct Keys<'a>([Option<(Key, &'a str)>; Key::ALL.len()]);
+pub struct Keys<'a>(KeyValues<'a>);
+
+#[derive(Clone, Copy)]
+enum KeyValues<'a> {
+    OfToken([Option<(Key, &'a str)>; Key::ALL.len()]),
+    List(&'a [(Key, &'a str)]),
+}
 
 impl<'a> Keys<'a> {
     /// The keys of `token`. A token without any names no row.
     #[must_use]
     pub fn of(token: Token<'a>) -> Self {
-        Self(Key::ALL.map(|key| Some((key, token.get(key.field())?))))
+        Self(KeyValues::OfToken(Key::ALL.map(|key| Some((key, token.get(key.field())?)))))
+    }
+
+    /// These keys and values.
+    #[must_use]
+    pub const fn list(pairs: &'a [(Key, &'a str)]) -> Self {
+        Self(KeyValues::List(pairs))
     }
 
     /// Each key and its value.
     pub fn iter(&self) -> impl Iterator<Item = (Key, &'a str)> + Clone {
-        self.0.iter().copied().flatten()
+        let (of_token, list): (&[_], &[_]) = match &self.0 {
+            KeyValues::OfToken(values) => (values, &[]),
+            KeyValues::List(pairs) => (&[], pairs),
+        };
+        of_token.iter().copied().flatten().chain(list.iter().copied())
     }
 }
 

@@ -13,12 +13,15 @@ pub mod expiry;
 pub mod id;
 pub mod identity;
 pub mod import;
+pub mod key_ring;
 pub mod lease;
 pub mod look_alike;
 pub mod merge;
 pub mod purge;
 pub mod refresh_ahead;
 pub mod saved_order;
+pub mod seal;
+pub mod seal_key;
 pub mod token;
 pub mod unsaved;
 

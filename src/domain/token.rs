@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use zeroize::Zeroize;
+
 /// The ten fields of a token, in the order of their columns (contract, section 9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
@@ -65,6 +67,18 @@ impl Field {
     }
 }
 
+/// The fields that hold a secret. A seal holds their values.
+pub const SECRETS: [Field; 4] = [Field::ClientSecret, Field::RefreshToken, Field::AccessToken, Field::GrantToken];
+
+/// Seals and tags begin with this. No secret of Zoho does.
+pub(super) const SEALED_PREFIX: &str = "zts1.";
+
+/// Does a value look like a seal or a tag? A row in clear text must not have such a value.
+#[must_use]
+pub fn is_reserved(value: &str) -> bool {
+    value.starts_with(SEALED_PREFIX)
+}
+
 /// The borrowed values of a token or of a row. An empty string is an absent value.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Token<'a>([Option<&'a str>; Field::COUNT]);
@@ -108,12 +122,15 @@ impl fmt::Debug for Token<'_> {
 #[derive(Clone)]
 pub struct Row {
     text: String,
-    spans: [Option<(usize, usize)>; Field::COUNT],
+    /// Where each value ends in the text. It begins where the one before ends. An absent value is empty.
+    ends: [usize; Field::COUNT],
     /// The number of its last save, counted over all rows. A higher number was saved later.
     pub saved_order: i64,
     /// The time of its last save, in milliseconds since the epoch. `None` if another program saved it and the time is
     /// unknown.
     pub saved_at: Option<i64>,
+    is_overwritten_on_drop: bool,
+    looks_sealed: bool,
 }
 
 impl Row {
@@ -122,14 +139,28 @@ impl Row {
     pub fn new(token: Token<'_>, saved_order: i64, saved_at: Option<i64>) -> Self {
         let values = token.0;
         let mut text = String::with_capacity(values.iter().flatten().map(|value| value.len()).sum());
-        let spans = values.map(|value| {
-            value.map(|value| {
-                let start = text.len();
-                text.push_str(value);
-                (start, text.len())
-            })
+        let ends = values.map(|value| {
+            text.push_str(value.unwrap_or_default());
+            text.len()
         });
-        Self { text, spans, saved_order, saved_at }
+        let looks_sealed = SECRETS.into_iter().any(|field| token.get(field).is_some_and(is_reserved));
+        Self { text, ends, saved_order, saved_at, is_overwritten_on_drop: false, looks_sealed }
+    }
+
+    /// The same row, whose values are overwritten before their memory is freed. Its clones are, too. For a row whose
+    /// secrets are encrypted where it is stored.
+    #[must_use]
+    pub const fn overwritten_on_drop(mut self) -> Self {
+        self.is_overwritten_on_drop = true;
+        self
+    }
+
+    /// The same row with other values.
+    #[must_use]
+    pub fn with_values(&self, token: Token<'_>) -> Self {
+        let mut row = Self::new(token, self.saved_order, self.saved_at);
+        row.is_overwritten_on_drop = self.is_overwritten_on_drop;
+        row
     }
 
     /// The ten values.
@@ -141,7 +172,16 @@ impl Row {
     /// One value, or `None` if it is absent.
     #[must_use]
     pub fn get(&self, field: Field) -> Option<&str> {
-        self.spans[field as usize].map(|(start, end)| &self.text[start..end])
+        let number = field as usize;
+        let start = if number == 0 { 0 } else { self.ends[number - 1] };
+        let end = self.ends[number];
+        if start == end { None } else { Some(&self.text[start..end]) }
+    }
+
+    /// Does a secret of the row look like a seal or a tag ([`is_reserved`])? Then it is no row in clear text.
+    #[must_use]
+    pub const fn looks_sealed(&self) -> bool {
+        self.looks_sealed
     }
 
     /// The row's id.
@@ -154,6 +194,14 @@ impl Row {
     #[must_use]
     pub const fn memory_size(&self) -> usize {
         size_of::<Self>() + self.text.len()
+    }
+}
+
+impl Drop for Row {
+    fn drop(&mut self) {
+        if self.is_overwritten_on_drop {
+            self.text.zeroize();
+        }
     }
 }
 
@@ -186,6 +234,24 @@ mod tests {
         let row = |id| Row::new(Token::default().with(Field::Id, Some(id)), 1, None);
         assert_eq!(row("1").memory_size(), size_of::<Row>() + 1);
         assert_eq!(row("12345").memory_size(), row("1").memory_size() + 4);
+    }
+
+    #[test]
+    fn a_row_with_other_values_is_the_same_row_otherwise() {
+        let row = Row::new(Token::default().with(Field::Id, Some("1")), 7, Some(8)).overwritten_on_drop();
+        let other = row.with_values(Token::default().with(Field::Id, Some("2")));
+        assert_eq!((other.id(), other.saved_order, other.saved_at), ("2", 7, Some(8)));
+        assert!(other.is_overwritten_on_drop && other.clone().is_overwritten_on_drop);
+        assert!(!Row::new(other.token(), 7, None).is_overwritten_on_drop);
+    }
+
+    #[test]
+    fn a_row_looks_sealed_if_a_secret_looks_like_a_seal_or_a_tag() {
+        for field in Field::ALL {
+            let row = |value| Row::new(Token::default().with(Field::Id, Some("1")).with(field, Some(value)), 7, None);
+            assert_eq!(row("zts1.made-up").looks_sealed(), SECRETS.contains(&field), "{field:?}");
+            assert!(!row("zts").looks_sealed() && row("made-up").get(field) == Some("made-up"));
+        }
     }
 
     #[test]

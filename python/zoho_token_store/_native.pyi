@@ -26,6 +26,7 @@ _ErrorCode: TypeAlias = Literal[
     "refresh-failing",
     "unsupported",
     "invalid-argument",
+    "invalid-key",
     "missing-id",
     "empty-token",
     "token-not-updated",
@@ -58,6 +59,9 @@ _ErrorCode: TypeAlias = Literal[
     "not-a-database",
     "damaged",
     "damaged-row",
+    "unknown-key",
+    "altered-row",
+    "plaintext-row",
     "newer-schema",
     "stray-wal",
     "other-program",
@@ -251,6 +255,8 @@ class Finding:
         - Problems of a server, with severity `"warning"`: `"clock-off"`, `"no-tls"`, `"read-only-server"`,
           `"no-synchronous-commit"`, `"older-schema"`, `"missing-rights"`, `"other-owner"`.
         - A problem of this process, with severity `"warning"`: `"failed-saves"`.
+        - Problems of sealed rows, with severity `"error"`: `"unknown-key"`, `"altered"`. With severity `"warning"`:
+          `"old-key"`, `"plaintext"` (an error if rows in clear text cannot be read).
         - Problems of rows, with severity `"warning"`: `"duplicate"`, `"no-expiry"`, `"unreadable-expiry"`,
           `"far-expiry"`, `"no-refresh-token"`, `"refresh-failing"`, `"unusable"`, `"empty"`.
         """

@@ -1,7 +1,7 @@
 //! Rows in a list in memory. It is the shortest complete backend: read it before you write another one.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
 
 use crate::domain::backoff::RefreshFailures;
@@ -28,6 +28,7 @@ struct Records {
     last_order: i64,
     leases: BTreeMap<String, Lease>,
     failures: BTreeMap<String, RefreshFailures>,
+    key_names: BTreeSet<String>,
 }
 
 /// The position of a row in the list. It is not reused after the row is deleted.
@@ -106,8 +107,8 @@ impl Backend for List {
 
     fn write(&self, deadline: Deadline, _: Durability, work: &mut Change<'_>) -> Result<()> {
         let mut records = self.lock(deadline)?;
-        let counters = (records.last_id, records.last_order);
-        let mut change = UndoLog { undo: Vec::new(), counters, records: &mut records };
+        let before = (records.last_id, records.last_order, records.key_names.clone());
+        let mut change = UndoLog { undo: Vec::new(), before, records: &mut records };
         let result = work(&mut change);
         if result.is_err() {
             change.roll_back();
@@ -142,13 +143,17 @@ impl Snapshot for Records {
     fn lease(&self, key: &str) -> Result<SeenLease> {
         Ok(SeenLease { lease: self.leases.get(key).cloned(), failures: self.failures.get(key).cloned(), now: None })
     }
+
+    fn key_names(&self) -> Result<Option<BTreeSet<String>>> {
+        Ok(Some(self.key_names.clone()))
+    }
 }
 
 /// A change of the records, and how to undo it.
 struct UndoLog<'a> {
     records: &'a mut Records,
-    /// `last_id` and `last_order` before the change.
-    counters: (i64, i64),
+    /// `last_id`, `last_order` and `key_names` before the change.
+    before: (i64, i64, BTreeSet<String>),
     undo: Vec<Undo>,
 }
 
@@ -168,7 +173,7 @@ impl UndoLog<'_> {
                 Undo::DeleteAll(rows, index) => (self.records.rows, self.records.index) = (rows, index),
             }
         }
-        (self.records.last_id, self.records.last_order) = self.counters;
+        (self.records.last_id, self.records.last_order, self.records.key_names) = self.before;
     }
 
     fn next_order(&mut self) -> i64 {
@@ -206,6 +211,10 @@ impl Snapshot for UndoLog<'_> {
     fn lease(&self, key: &str) -> Result<SeenLease> {
         self.records.lease(key)
     }
+
+    fn key_names(&self) -> Result<Option<BTreeSet<String>>> {
+        self.records.key_names()
+    }
 }
 
 impl Transaction for UndoLog<'_> {
@@ -232,6 +241,18 @@ impl Transaction for UndoLog<'_> {
             let row = Row::new(token, self.next_order(), Some(now));
             self.put(position, row);
         }
+        Ok(())
+    }
+
+    fn rewrite(&mut self, row: &Row, token: Token<'_>) -> Result<()> {
+        if let Some(position) = self.position_of(row.id()) {
+            self.put(position, Row::new(token, row.saved_order, row.saved_at));
+        }
+        Ok(())
+    }
+
+    fn set_key_names(&mut self, names: &BTreeSet<String>) -> Result<()> {
+        self.records.key_names.clone_from(names);
         Ok(())
     }
 

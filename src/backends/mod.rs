@@ -9,6 +9,7 @@ pub mod sqlite;
 
 use self::address::StoreAddress;
 use crate::domain::check::Finding;
+use crate::domain::key_ring::Ring;
 use crate::store::backend::{Backend, DatabaseFormat};
 use crate::store::deadline::Deadline;
 use crate::store::error::{Code, Error, Result};
@@ -64,20 +65,22 @@ pub fn read_older(address: &StoreAddress, deadline: Deadline) -> Result<Option<B
     }
 }
 
-/// Checks the store at an address at `now` (milliseconds since the epoch), even if it cannot be opened. Changes
-/// nothing.
-pub fn check(address: &StoreAddress, now: i64, deadline: Deadline) -> Result<Vec<Finding>> {
-    let _ = deadline;
+/// Checks the store at an address at `now` (milliseconds since the epoch), even if it cannot be opened. `ring` has the
+/// keys of its rows, as far as they are known. Changes nothing.
+pub fn check(address: &StoreAddress, now: i64, ring: &Ring, deadline: Deadline) -> Result<Vec<Finding>> {
+    let _ = (ring, deadline);
     match address {
         #[cfg(feature = "sqlite")]
-        StoreAddress::File(path) => sqlite::check(path, now),
+        StoreAddress::File(path) => sqlite::check(path, now, ring),
         #[cfg(not(feature = "sqlite"))]
         StoreAddress::File(_) => {
             let _ = now;
             Err(without_files())
         }
         #[cfg(feature = "postgres")]
-        StoreAddress::Postgres(server) => postgres::check(&server.address, server.address.schema(), now, deadline),
+        StoreAddress::Postgres(server) => {
+            postgres::check(&server.address, server.address.schema(), now, ring, deadline)
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! What can be wrong with the rows of a store. Changes nothing, and repeats no secret.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
+use super::key_ring::{PLAINTEXT, Ring, RowFlaw, name_of};
 use super::token::{Field, Row};
 use super::{data_centre, expiry, purge};
 
@@ -39,6 +41,9 @@ pub struct RowChecker {
     findings: BTreeMap<&'static str, Vec<String>>,
     users: BTreeMap<[Option<String>; 3], Vec<String>>,
     refresh_tokens: BTreeMap<String, Vec<String>>,
+    altered: Vec<String>,
+    /// The rows that are not under the first key, by the name of their entry.
+    under: BTreeMap<String, Vec<String>>,
 }
 
 impl RowChecker {
@@ -46,6 +51,27 @@ impl RowChecker {
     #[must_use]
     pub fn new(now: i64) -> Self {
         Self { now, ..Self::default() }
+    }
+
+    /// Checks one more row as it is stored. Returns the row, opened if `ring` has its key. An altered row has no values
+    /// to check, and is not returned.
+    pub fn add_stored(&mut self, ring: &Ring, stored: Row) -> Option<Row> {
+        let id = stored.id().to_owned();
+        let name = name_of(stored.token());
+        let row = match ring.open(&stored) {
+            Ok(opened) => opened.unwrap_or(stored),
+            Err(RowFlaw::Altered) => {
+                self.altered.push(id);
+                return None;
+            }
+            // Everything but its secrets can be checked.
+            Err(RowFlaw::UnknownKey(_) | RowFlaw::ClearText) => stored,
+        };
+        if let Some(name) = name.filter(|name| name != ring.writes()) {
+            self.under.entry(name.into_owned()).or_default().push(id);
+        }
+        self.add(&row);
+        Some(row)
     }
 
     /// Checks one more row.
@@ -64,7 +90,17 @@ impl RowChecker {
         }
     }
 
-    /// Returns the findings, one for each kind of problem and group of rows.
+    /// Returns the findings about how the rows are stored (one for each key, and one for all altered rows), and then those
+    /// about their values.
+    #[must_use]
+    pub fn all_findings(mut self, ring: &Ring) -> Vec<Finding> {
+        let altered_ids = mem::take(&mut self.altered);
+        let altered = (!altered_ids.is_empty()).then(|| altered(altered_ids));
+        let under = mem::take(&mut self.under).into_iter().map(|(name, ids)| not_first(ring, &name, ids));
+        altered.into_iter().chain(under).chain(self.findings()).collect()
+    }
+
+    /// Returns the findings about values, one for each kind of problem and group of rows.
     #[must_use]
     pub fn findings(self) -> Vec<Finding> {
         let alike = self.users.into_values().chain(self.refresh_tokens.into_values()).filter(|ids| ids.len() > 1);
@@ -74,6 +110,53 @@ impl RowChecker {
         let duplicates: Vec<_> = duplicates.collect();
         duplicates.into_iter().chain(self.findings.into_iter().map(|(code, ids)| finding(code, ids))).collect()
     }
+}
+
+/// The finding about rows under a key that the store does not have.
+pub const UNKNOWN_KEY: &str = "unknown-key";
+/// The finding about rows that are not as they were sealed.
+pub const ALTERED: &str = "altered";
+/// The finding about rows in clear text, in a store with keys.
+pub const PLAINTEXT_ROW: &str = "plaintext";
+const OLD_KEY: &str = "old-key";
+
+fn altered(ids: Vec<String>) -> Finding {
+    Finding {
+        code: ALTERED,
+        severity: Severity::Error,
+        message: format!("{}: altered after they were sealed, so they cannot be read", rows(ids.len())),
+        ids,
+        hint: "Find out who can write there. Restore the rows from a backup, or delete them and have their users log in \
+               again.",
+    }
+}
+
+/// The finding about rows under this name, which is not the first one of the ring.
+fn not_first(ring: &Ring, name: &str, ids: Vec<String>) -> Finding {
+    let rows = rows(ids.len());
+    let (code, severity, message, hint) = match (name == PLAINTEXT, ring.has(name)) {
+        (true, can_be_read) => (
+            PLAINTEXT_ROW,
+            if can_be_read { Severity::Warning } else { Severity::Error },
+            format!("{rows}: in clear text, although the store has keys"),
+            "Seal them: zoho-token-store rekey, with PLAINTEXT at the end of keys. If all rows were sealed before, find \
+             out who wrote these, and delete them.",
+        ),
+        (false, true) => (
+            OLD_KEY,
+            Severity::Warning,
+            format!("{rows}: sealed under the key {name}, which is not the first one"),
+            "Seal them under the first key: zoho-token-store rekey. A key without rows can be dropped.",
+        ),
+        (false, false) => (
+            UNKNOWN_KEY,
+            Severity::Error,
+            format!("{rows}: sealed under the key {name}, which the store does not have"),
+            "Give the store this key, too (keys=). If the key is lost, restore a backup that another key opens, or \
+             delete the rows under it: zoho-token-store forget-key ID.",
+        ),
+    };
+    Finding { code, severity, ids, message, hint }
 }
 
 const DUPLICATE: &str = "duplicate";

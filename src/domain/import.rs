@@ -61,6 +61,10 @@ pub fn without_undated_access_token(token: Token<'_>) -> Token<'_> {
 pub enum Remark {
     /// The row was not taken: there is nothing to log in with.
     NoCredentials,
+    /// The row was not taken: it is sealed under a key that this store does not have.
+    UnknownKey,
+    /// The row was not taken: it was altered after it was sealed.
+    Altered,
     /// The login was not taken: the user's row here has another one, which is not older.
     OlderLogin,
     /// Placeholders count as absent values.
@@ -79,6 +83,10 @@ impl Remark {
     pub const fn text(self) -> &'static str {
         match self {
             Self::NoCredentials => "not imported: there is no refresh token, grant token or access token.",
+            Self::UnknownKey => {
+                "not imported: it is sealed under a key that this store does not have. Add that key at the end of keys."
+            }
+            Self::Altered => "not imported: it was altered after it was sealed.",
             Self::OlderLogin => {
                 "the refresh token was not imported: this user has another login here, and the file does not show that \
                  its own is newer. To import it all the same, delete the user's row here first."

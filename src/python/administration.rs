@@ -21,6 +21,7 @@ use crate::backends::address::StoreAddress;
 use crate::backends::list::List;
 use crate::backends::{self, BACKUP_FORMAT, DATABASE_FORMATS};
 use crate::domain::check as findings;
+use crate::domain::key_ring::Ring;
 use crate::domain::{Field, Row, data_centre, expiry, import};
 use crate::store::administration::{ImportCounts, ImportReport, RefreshState};
 use crate::store::atomic_write::Existing;
@@ -243,7 +244,7 @@ pub(super) fn check(py: Python<'_>, address: &Bound<'_, PyAny>, busy_timeout: Gi
     run(py, || {
         let address = store_address(address)?;
         let timeout = duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT)?;
-        let findings = py.detach(|| backends::check(&address, now(), Deadline::after(timeout)))?;
+        let findings = py.detach(|| backends::check(&address, now(), &Ring::clear_text(), Deadline::after(timeout)))?;
         Ok(findings.into_iter().map(PyFinding::from).collect())
     })
 }

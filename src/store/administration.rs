@@ -1,16 +1,19 @@
 //! Operations for administrators, beyond what the SDK needs: look at rows, import, restore, check.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::backend::{Snapshot, Transaction};
+use super::backend::{Location, Snapshot, Transaction};
 use super::error::{Code, describe_id};
+use super::keys::Renewal;
 use super::{Error, Result, Store, Wait, present};
 use crate::domain::backoff::{self, RefreshFailures};
 use crate::domain::check::{self, FailingRefresh, Finding, RowChecker, Severity};
 use crate::domain::identity::{self, Key};
 use crate::domain::import::Remark;
+use crate::domain::key_ring::{Ring, RowFlaw};
 use crate::domain::lease::{self, Lease};
 use crate::domain::{Field, Row, expiry, import, merge, purge, saved_order};
 
@@ -97,17 +100,25 @@ impl Store {
     /// the transaction, and on a server each row takes some round trips.
     pub fn import_batch(&self, rows: &[Row], now: i64, time: Duration) -> Result<ImportReport> {
         type Found = (Vec<RowImport>, Vec<(usize, Remark)>);
+        let opened = self.open_rows(rows)?;
         let (results, remarks) = self.write(|transaction, (results, remarks): &mut Found| {
             // If the attempt before may have been committed, its rows are imported again, and its results count: this
             // attempt may find what that one has written.
             let done = results.len();
             let begun = Instant::now();
-            for (index, row) in rows.iter().enumerate() {
+            for (index, row) in opened.iter().enumerate() {
                 if index >= done.max(1) && begun.elapsed() >= time {
                     break;
                 }
                 let mut found = Vec::new();
-                let result = import_row(transaction, row, now, |remark| found.push((index, remark)))?;
+                let result = match row {
+                    Ok(row) => import_row(transaction, row, now, |remark| found.push((index, remark)))?,
+                    Err(flaw) => {
+                        let is_unknown = matches!(flaw, RowFlaw::UnknownKey(_));
+                        found.push((index, if is_unknown { Remark::UnknownKey } else { Remark::Altered }));
+                        RowImport::Skipped
+                    }
+                };
                 if index >= done {
                     results.push(result);
                     remarks.append(&mut found);
@@ -132,18 +143,42 @@ impl Store {
         if let Some(row) = rows.iter().find(|row| row.id().is_empty() || !ids.insert(row.id())) {
             return Err(Error::new(Code::DuplicateIds, "the backup").with(describe_id(row.id())));
         }
+        let opened = self.open_rows(rows)?.into_iter().zip(rows).map(|(opened, row)| {
+            opened.map_err(|flaw| Error::unreadable_row(&Location::named("the backup"), row.id(), &flaw))
+        });
+        let opened = opened.collect::<Result<Vec<_>>>()?;
         let orders = saved_order::restored(&rows.iter().map(|row| row.saved_order).collect::<Vec<_>>());
         self.write(|transaction, (): &mut ()| {
             transaction.delete_all()?;
             transaction.raise_last_id(last_id)?;
-            rows.iter().zip(&orders).try_for_each(|(row, &saved_order)| {
-                let mut row = row.clone();
+            opened.iter().zip(&orders).try_for_each(|(row, &saved_order)| {
+                let mut row = Row::clone(row);
                 row.saved_order = saved_order;
                 transaction.copy(&row)
             })
         })?;
         self.unsaved.discard(|_, _| true);
         Ok(rows.len())
+    }
+
+    /// Opens the sealed ones among rows that come from elsewhere, with the keys of this store. Rows in clear text are taken
+    /// as they are: their user has chosen the file.
+    fn open_rows<'r>(&self, rows: &'r [Row]) -> Result<Vec<std::result::Result<Cow<'r, Row>, RowFlaw>>> {
+        let deadline = self.deadline(Wait::Yes);
+        loop {
+            let seen = self.backend.keys.generation();
+            let ring = self.backend.ring(deadline)?;
+            let open = |row: &'r Row| match ring.open(row) {
+                Ok(None) | Err(RowFlaw::ClearText) => Ok(Cow::Borrowed(row)),
+                Ok(Some(opened)) => Ok(Cow::Owned(opened)),
+                Err(flaw) => Err(flaw),
+            };
+            let opened: Vec<_> = rows.iter().map(open).collect();
+            let lacks_key = opened.iter().any(|row| matches!(row, Err(RowFlaw::UnknownKey(_))));
+            if !lacks_key || self.backend.keys.renew(seen, deadline) != Renewal::Renewed {
+                return Ok(opened);
+            }
+        }
     }
 
     /// Returns all rows, the oldest first, each with who refreshes it at `now` (milliseconds since the epoch).
@@ -162,24 +197,29 @@ impl Store {
 
     /// Returns what is wrong with the store at `now` (milliseconds since the epoch). Changes nothing.
     pub fn check(&self, now: i64) -> Result<Vec<Finding>> {
+        self.check_with(now, None)
+    }
+
+    /// [`Store::check`] with other keys than the store has.
+    pub fn check_with(&self, now: i64, ring: Option<&Ring>) -> Result<Vec<Finding>> {
         let mut findings = self.run(self.deadline(Wait::Yes), |backend, deadline| backend.check(deadline))?;
-        let mut checker = RowChecker::new(now);
-        let mut failing = Vec::new();
-        let result = self.read(|rows| {
-            checker = RowChecker::new(now);
+        let (mut of_rows, mut failing) = (Vec::new(), Vec::new());
+        // The rows as they are stored: those that cannot be opened are findings.
+        let result = self.read_stored(|rows, own| {
+            let ring = ring.unwrap_or(own);
+            let mut checker = RowChecker::new(now);
             let mut due = Vec::new();
             rows.each(&mut |row| {
-                checker.add(&row);
-                if lease::is_due(expiry::readable(row.token()), now) {
-                    due.push(row);
-                }
+                let row = checker.add_stored(ring, row);
+                due.extend(row.filter(|row| lease::is_due(expiry::readable(row.token()), now)));
                 Ok(())
             })?;
             failing = failing_refreshes(rows, &due, now);
+            of_rows = checker.all_findings(ring);
             Ok(())
         });
         match result {
-            Ok(()) => findings.extend(checker.findings()),
+            Ok(()) => findings.extend(of_rows),
             Err(error) => match findings.iter_mut().find(|finding| finding.code == "missing-rights") {
                 // It names the rights. Without one of them the rows cannot be read.
                 Some(finding) if error.code() == Code::AccessDenied => finding.severity = Severity::Error,

@@ -4,10 +4,11 @@
 //! operations on top ([`super::Store`]) are the same for every backend.
 //! The shortest complete backend is the list (`list.rs`).
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::deadline::Deadline;
-use super::error::Result;
+use super::error::{Code, Error, Result};
 pub use super::location::Location;
 use crate::domain::backoff::RefreshFailures;
 use crate::domain::check::Finding;
@@ -55,6 +56,13 @@ pub trait Snapshot {
 
     /// Returns the lease under this key, whether it is still valid or not, and the failures that are recorded there.
     fn lease(&self, key: &str) -> Result<SeenLease>;
+
+    /// Returns the names that [`Transaction::set_key_names`] has set: ids of keys, and
+    /// [`crate::domain::key_ring::PLAINTEXT`] if there may be rows in clear text. Empty: no row was ever sealed.
+    /// `None`: the record is lost.
+    fn key_names(&self) -> Result<Option<BTreeSet<String>>> {
+        Ok(Some(BTreeSet::new()))
+    }
 }
 
 /// A lease as a backend returns it.
@@ -108,9 +116,27 @@ pub trait Transaction: Snapshot {
     /// Records under this key that refreshes have failed, and replaces what was recorded before.
     fn record_failures(&mut self, key: &str, failures: &RefreshFailures) -> Result<()>;
 
+    /// Replaces the values of `row`, which this transaction has read. It keeps its order and its time.
+    fn rewrite(&mut self, _row: &Row, _token: Token<'_>) -> Result<()> {
+        Err(Error::new(Code::Unsupported, "").with(ENCRYPTION))
+    }
+
+    /// Records the names under which there may be rows. The first name of a key makes a store of rows in clear text one
+    /// of sealed rows, and no name at all makes it one of clear text again.
+    ///
+    /// As far as the backend can, it keeps away programs that do not know sealed rows while there is a name. It then
+    /// refuses a row that mixes sealed values and clear text, and without the name
+    /// [`crate::domain::key_ring::PLAINTEXT`] a row in clear text, too.
+    fn set_key_names(&mut self, _names: &BTreeSet<String>) -> Result<()> {
+        Err(Error::new(Code::Unsupported, "").with(ENCRYPTION))
+    }
+
     /// Requires that the values which this transaction replaces do not stay readable anywhere. Deleted values never do.
     fn scrub_replaced(&mut self) {}
 }
+
+/// What a backend lacks that cannot store sealed rows.
+const ENCRYPTION: &str = "encryption at rest";
 
 /// Work on one snapshot.
 pub type Reading<'a> = dyn FnMut(&dyn Snapshot) -> Result<()> + 'a;
@@ -162,6 +188,12 @@ pub trait Backend: Send + Sync {
         Ok(found)
     }
 
+    /// [`Backend::by_key`], and whether it is known that no row was sealed at the same moment. For a store without keys a
+    /// miss is certain then. A backend that would have to look returns false.
+    fn by_key_in_clear_text(&self, key: Key, value: &str, deadline: Deadline) -> Result<(Vec<Row>, bool)> {
+        Ok((self.by_key(key, value, deadline)?, false))
+    }
+
     /// [`Snapshot::by_keys`] outside any transaction. All keys are looked up in one snapshot.
     fn by_keys(
         &self,
@@ -188,6 +220,13 @@ pub trait Backend: Send + Sync {
     /// Returns what is wrong with the location, apart from the rows. Changes nothing.
     fn check(&self, _deadline: Deadline) -> Result<Vec<Finding>> {
         Ok(Vec::new())
+    }
+
+    /// Makes everything unreadable that was deleted or replaced, however long that takes. A backend on a server leaves that
+    /// to the server. Fails with `Busy` if that was
+    /// not possible before the deadline.
+    fn scrub(&self, _deadline: Deadline) -> Result<()> {
+        Ok(())
     }
 
     /// Runs in the thread that is about to fork, while no operation runs. A child must not inherit anything that

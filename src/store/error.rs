@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::location::Location;
-use crate::domain::check::{Finding, Severity};
+use crate::domain::check::{self, Finding, Severity};
+use crate::domain::key_ring::RowFlaw;
+use crate::domain::seal_key::KeyId;
 
 /// The result of every operation of a store.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -98,6 +100,9 @@ catalogue! {
     InvalidArgument "invalid-argument"
         "{}" Unchanged
         "Correct the argument, and call again."
+    InvalidKey "invalid-key"
+        "{}" Unchanged
+        "Give the whole text of a key. To make a key: zoho-token-store key new --out FILE."
     MissingId "missing-id"
         "has no token with {}" Unchanged
         "Check that it is the right store, and list its tokens. After a logout, the user has to log in again."
@@ -204,6 +209,17 @@ catalogue! {
     DamagedRow "damaged-row"
         "has a row that cannot be read: {}" Kept
         "Delete that row, or restore a backup."
+    UnknownKey "unknown-key"
+        "has rows that are sealed under a key which this store does not have: {}" Kept
+        "Give the store this key, too (keys=). If the key is lost, restore a backup that another key opens, or delete \
+         the rows under it: zoho-token-store forget-key ID."
+    AlteredRow "altered-row"
+        "has a row that was altered after it was sealed: {}" Kept
+        "Find out who can write there. Restore the row from a backup, or delete it and have its user log in again."
+    PlaintextRow "plaintext-row"
+        "has a row in clear text, and this store takes sealed rows alone: {}" Kept
+        "If the rows were never sealed, add PLAINTEXT at the end of keys, and seal them: zoho-token-store rekey. \
+         Otherwise find out who wrote the row, and delete it."
     NewerSchema "newer-schema"
         "was written by a newer version of zoho-token-store ({})" Untouched
         "Upgrade zoho-token-store, or restore a backup that the older version made."
@@ -285,6 +301,9 @@ impl Code {
                 | Self::NotADatabase
                 | Self::Damaged
                 | Self::DamagedRow
+                | Self::UnknownKey
+                | Self::AlteredRow
+                | Self::PlaintextRow
                 | Self::NewerSchema
                 | Self::StrayWal
                 | Self::OtherProgram
@@ -399,6 +418,11 @@ impl Error {
         Self::new(Code::InvalidArgument, "").with(what)
     }
 
+    /// A key that cannot be used. `what` names its position, and never repeats its text.
+    pub fn invalid_key(what: impl Into<String>) -> Self {
+        Self::new(Code::InvalidKey, "").with(what)
+    }
+
     /// An operation waited for `waited` and did not get what it waited for.
     #[must_use]
     pub fn busy(location: &Location, waited: Duration) -> Self {
@@ -427,6 +451,28 @@ impl Error {
     #[must_use]
     pub fn missing_id(location: &Location, id: &str) -> Self {
         Self::new(Code::MissingId, location).with(describe_id(id))
+    }
+
+    /// The stored row with this id cannot be read.
+    #[must_use]
+    pub fn unreadable_row(location: &Location, id: &str, flaw: &RowFlaw) -> Self {
+        let row = describe_id(id);
+        let error = match flaw {
+            RowFlaw::UnknownKey(key) => {
+                Self::new(Code::UnknownKey, location).with(format!("the row with {row} needs the key {key}"))
+            }
+            RowFlaw::Altered => Self::new(Code::AlteredRow, location).with(format!("the row with {row}")),
+            RowFlaw::ClearText => Self::new(Code::PlaintextRow, location).with(format!("the row with {row}")),
+        };
+        error.in_row(id.to_owned())
+    }
+
+    /// There may be rows under the key with this id, so it is not certain that a row does not exist.
+    #[must_use]
+    pub fn unknown_key(location: &Location, key: &str) -> Self {
+        // Another program can have written any text there.
+        let key = KeyId::parse(key).map_or_else(|| "with an id that is not one".to_owned(), |id| id.to_string());
+        Self::new(Code::UnknownKey, location).with(format!("there may be rows that need the key {key}"))
     }
 
     /// The operating system refused an operation on the file at `path`.
@@ -496,6 +542,9 @@ impl Error {
         let code = match self.code {
             Code::NotADatabase | Code::NotATokenFile | Code::NoTokenTable => "not-a-database",
             Code::Damaged | Code::DamagedRow => "damaged",
+            Code::UnknownKey => check::UNKNOWN_KEY,
+            Code::AlteredRow => check::ALTERED,
+            Code::PlaintextRow => check::PLAINTEXT_ROW,
             Code::NewerSchema => "newer-schema",
             Code::OtherProgram => "other-program",
             Code::WrongDatabase => "wrong-database",
@@ -593,7 +642,7 @@ mod tests {
     fn a_failure_of_the_store_can_pass_and_one_of_the_call_cannot() {
         // Of the call, of the token, or of another file than the store's.
         let of_the_call = [
-            "closed refresh-failing unsupported invalid-argument missing-id empty-token token-not-updated",
+            "closed refresh-failing unsupported invalid-argument invalid-key missing-id empty-token token-not-updated",
             "second-name reserved-name path-too-long file-exists same-file target-is-database target-not-a-backup",
             "value-too-large not-a-token-file database-in-stream no-token-table invalid-line unfinished-line",
             "incomplete-export changed-while-read not-a-backup duplicate-ids",
@@ -679,6 +728,9 @@ mod tests {
             let expected = match code {
                 Code::NotADatabase | Code::NotATokenFile | Code::NoTokenTable => Some("not-a-database"),
                 Code::Damaged | Code::DamagedRow => Some("damaged"),
+                Code::UnknownKey => Some("unknown-key"),
+                Code::AlteredRow => Some("altered"),
+                Code::PlaintextRow => Some("plaintext"),
                 Code::NewerSchema => Some("newer-schema"),
                 Code::OtherProgram => Some("other-program"),
                 Code::WrongDatabase => Some("wrong-database"),

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::backend::{Durability, Snapshot};
+use super::backend::{Backend, Durability, Snapshot};
 use super::deadline::Deadline;
 use super::error::{Error, Result, describe_id};
 use super::held_leases::{Acquired, HeldLease, HeldLeases};

@@ -42,6 +42,8 @@ pub enum Rank {
     HeldLeases,
     /// The pairs that could not be saved. Held for a few instructions, also inside a transaction.
     UnsavedPairs,
+    /// The keys of a store. Held for a few instructions, never while a source of keys is asked.
+    Keys,
 }
 
 /// A mutex with a rank. It is only ever acquired with a deadline: after a fork a lock may have no owner any more.

@@ -14,9 +14,14 @@ pub mod fork;
 pub mod fork_state;
 mod group_commit;
 pub mod held_leases;
+pub mod keys;
 pub mod lease;
 pub mod location;
 pub mod lock_order;
+pub mod rekey;
+pub mod sealed;
+mod sealed_rows;
+mod sealed_view;
 pub mod transfer;
 mod unsaved;
 
@@ -30,7 +35,9 @@ use self::backend::{Backend, DatabaseFormat, DatabaseRows, Durability, Location,
 use self::deadline::Deadline;
 use self::error::Code;
 use self::group_commit::GroupCommit;
+use self::keys::{Renewal, StoreKeys};
 use self::lease::Lookup;
+use self::sealed::Sealed;
 use crate::domain::identity::Keys;
 use crate::domain::lease::{Lease, LeaseKey};
 use crate::domain::refresh_ahead::{self, Remaining};
@@ -79,7 +86,7 @@ impl Found {
 
 /// A token store over a backend.
 pub struct Store {
-    backend: Arc<dyn Backend>,
+    backend: Sealed,
     timeout: Duration,
     saves: GroupCommit<Save, Saved>,
     leases: held_leases::HeldLeases,
@@ -104,7 +111,7 @@ impl Store {
         let backend = Arc::from(backend);
         fork::register(&backend);
         Self {
-            backend,
+            backend: Sealed::new(backend, StoreKeys::none()),
             timeout,
             saves: GroupCommit::default(),
             leases: held_leases::HeldLeases::default(),
@@ -112,6 +119,13 @@ impl Store {
             unsaved: unsaved::UnsavedPairs::default(),
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// The same store with keys: its rows are sealed ([`sealed`]).
+    #[must_use]
+    pub fn with_keys(mut self, keys: StoreKeys) -> Self {
+        self.backend.keys = keys;
+        self
     }
 
     /// Opens a backend with `open`, and makes a store over it as [`Store::new`] does.
@@ -228,7 +242,7 @@ impl Store {
         lease_failed: &mut bool,
     ) -> Result<Saved> {
         let saved = self.run(self.deadline(Wait::Yes), |backend, deadline| {
-            let save = Save { token: Row::new(token, 0, None), now, leases: leases.to_vec(), asked: asked.cloned() };
+            let save = Save { token: self.backend.owned(token), now, leases: leases.to_vec(), asked: asked.cloned() };
             let mut commit = |saves: &[&Save]| {
                 let mut saved = Vec::new();
                 // Kept for a second attempt. If only the answer of the first one was lost, the second finds its rows.
@@ -335,7 +349,8 @@ impl Store {
                 return Ok(());
             }
             let format = format.ok_or_else(|| Error::new(Code::Unsupported, "").with("a backup"))?;
-            let DatabaseRows { rows, last_id } = read_contents(backend, deadline)?;
+            // The rows as they are stored: a backup is as encrypted as the store.
+            let DatabaseRows { rows, last_id } = read_contents(self.backend.inner(), deadline)?;
             (format.write)(&rows, last_id, target, deadline)
         })
     }
@@ -371,21 +386,16 @@ impl Store {
     /// ([`Transaction::follows_lost_commit`]). Then it holds what that attempt has found: for example the rows that it
     /// has deleted, which the next attempt does not see any more.
     fn write<T: Clone + Default>(&self, mut work: impl FnMut(&mut dyn Transaction, &mut T) -> Result<()>) -> Result<T> {
-        let mut found = T::default();
-        let mut kept = T::default();
+        let mut attempts = Attempts::default();
         self.run(self.deadline(Wait::Yes), |backend, deadline| {
-            // A fork has interrupted the backend, which no longer knows what became of its last attempt.
-            kept.clone_from(&found);
-            backend.write(deadline, Durability::Full, &mut |transaction| {
-                if transaction.follows_lost_commit() {
-                    kept.clone_from(&found);
-                } else {
-                    found.clone_from(&kept);
-                }
-                work(transaction, &mut found)
-            })
+            attempts.start_again();
+            let mut change = |transaction: &mut dyn Transaction| {
+                let found = attempts.begin(transaction);
+                work(transaction, found)
+            };
+            backend.write(deadline, Durability::Full, &mut change)
         })?;
-        Ok(found)
+        Ok(attempts.found)
     }
 
     fn deadline(&self, wait: Wait) -> Deadline {
@@ -395,15 +405,25 @@ impl Store {
         }
     }
 
-    /// Runs an operation on the backend. It starts again after a fork that it gave way to.
+    /// Runs an operation on the backend. It starts again after a fork that it gave way to, and if a key that it needs has
+    /// become known.
     fn run<T>(&self, deadline: Deadline, mut work: impl FnMut(&dyn Backend, Deadline) -> Result<T>) -> Result<T> {
         loop {
-            let Some(_pass) = fork::enter(deadline) else { return Err(deadline.busy(self.location())) };
+            let Some(pass) = fork::enter(deadline) else { return Err(deadline.busy(self.location())) };
             if self.closed.load(Ordering::Acquire) {
                 return Err(Error::new(Code::Closed, self.location()));
             }
-            match work(&*self.backend, deadline) {
+            let seen = self.backend.keys.generation();
+            let result = work(&self.backend, deadline);
+            // The source of keys may take long, and may fork.
+            drop(pass);
+            match result {
                 Err(error) if error.is_busy() && fork_state::is_fork_awaited() && deadline.left().is_some() => {}
+                Err(error) if error.code() == Code::UnknownKey => match self.backend.keys.renew(seen, deadline) {
+                    Renewal::Renewed => {}
+                    Renewal::Unchanged => return Err(error),
+                    Renewal::WouldWait => return Err(deadline.busy(self.location())),
+                },
                 result => return result,
             }
         }
@@ -416,6 +436,30 @@ impl Drop for Store {
     /// fork.
     fn drop(&mut self) {
         self.close_backend(Deadline::now());
+    }
+}
+
+/// What the attempts at one transaction have found ([`Store::write`]).
+#[derive(Default)]
+struct Attempts<T> {
+    found: T,
+    kept: T,
+}
+
+impl<T: Clone> Attempts<T> {
+    /// A fork has interrupted the backend, which no longer knows what became of its last attempt.
+    fn start_again(&mut self) {
+        self.kept.clone_from(&self.found);
+    }
+
+    /// What the attempt that begins can go on with.
+    fn begin(&mut self, transaction: &dyn Transaction) -> &mut T {
+        if transaction.follows_lost_commit() {
+            self.kept.clone_from(&self.found);
+        } else {
+            self.found.clone_from(&self.kept);
+        }
+        &mut self.found
     }
 }
 

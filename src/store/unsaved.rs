@@ -104,7 +104,7 @@ impl UnsavedPairs {
             if list.by_id.len() >= MAX_PAIRS && !list.by_id.contains_key(id) {
                 return false;
             }
-            let pair = Pair { token: Row::new(token, 0, None), number: list.next_number };
+            let pair = Pair { token: Row::new(token, 0, None).overwritten_on_drop(), number: list.next_number };
             list.next_number += 1;
             list.by_id.insert(id.to_owned(), pair);
             true
@@ -121,7 +121,7 @@ impl UnsavedPairs {
             if is_better { Some(kept.token.clone()) } else { list.by_id.remove(row.id()).and(None) }
         });
         match kept.flatten() {
-            Some(kept) => Row::new(unsaved::overlay(kept.token(), row.token()), row.saved_order, row.saved_at),
+            Some(kept) => row.with_values(unsaved::overlay(kept.token(), row.token())),
             None => row,
         }
     }

@@ -209,7 +209,7 @@ struct Verdict {
 #[allow(clippy::match_same_arms, reason = "the table is in the order of the classes")]
 fn verdict(sqlstate: &str) -> Verdict {
     use Code::{AccessDenied, Busy, DatabaseError, DiskFull, IoError, OutOfMemory, Unreachable, ValueTooLarge};
-    use Code::{ReadOnly, WrongDatabase};
+    use Code::{ReadOnly, UnknownKey, WrongDatabase};
     use Then::{Reconnect, Repeat, Report};
 
     let class = sqlstate.get(..2).unwrap_or_default();
@@ -218,6 +218,8 @@ fn verdict(sqlstate: &str) -> Verdict {
         ("22", "22021" | "22P05") => (Report, WrongDatabase, "its encoding is not UTF-8"),
         // Two processes make the same row or the same table. The next attempt finds it.
         ("23", "23505") | ("42", "42P06" | "42P07" | "42710") => (Repeat, Busy, ""),
+        // The column `key_id` refers to the names of keys.
+        ("23", "23503") => (Report, UnknownKey, "it takes no row in clear text, or none under this key"),
         // A host or a name may belong to another server after a failover, so a new connection may find the primary.
         ("25", "25006") => (Reconnect, ReadOnly, READ_ONLY),
         ("25", "25P03" | "25P04") => (Reconnect, Unreachable, "the server ended a transaction that took too long"),
@@ -287,6 +289,8 @@ mod tests {
             ("22001", "final", Code::DatabaseError, "22001"),
             ("23505", "retry", Code::Busy, "5"),
             ("23502", "final", Code::DatabaseError, "23502"),
+            ("23503", "final", Code::UnknownKey, "it takes no row in clear text, or none under this key (23503)"),
+            ("23514", "final", Code::DatabaseError, "23514"),
             ("25006", "lost", Code::ReadOnly, "it is a standby, or its transactions are read-only"),
             ("25P02", "lost", Code::DatabaseError, "25P02"),
             ("25P03", "lost", Code::Unreachable, "the server ended a transaction that took too long (25P03)"),

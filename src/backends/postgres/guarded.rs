@@ -10,13 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::error::ServerFailure;
 use super::link::Link;
 use super::session::{Session, pass_on};
-use super::sql::{self, Guards, Replaces, StoreChange, StoreRow, Tables, Write, get};
+use super::sql::{self, Guards, KeyNames, Replaces, RowVersion, StoreChange, StoreRow, Tables, Write, get, is_refresh};
 use crate::domain::backoff::RefreshFailures;
 use crate::domain::identity::Keys;
 use crate::domain::lease::{Lease, ROW_PREFIX};
-use crate::domain::{Field, Key, Row, Token, id};
+use crate::domain::{Key, Row, Token, id};
 use crate::store::backend::{Change, Durability, SeenLease, Snapshot, Transaction};
-use crate::store::error::Result;
+use crate::store::error::{Code, Result};
 
 /// The result of an attempt in one statement.
 pub(super) enum Attempted {
@@ -35,7 +35,7 @@ pub(super) fn write(
     lost_commit: &Cell<bool>,
     work: &mut Change<'_>,
 ) -> std::result::Result<Attempted, ServerFailure> {
-    match attempt(Session::new(link, tables), durability, lost_commit, work) {
+    match attempt(Session::with_names(link, tables), durability, lost_commit, work) {
         (Err(ServerFailure::Final(problem)), Writes::RowsAndLeases) => {
             // A problem with leases fails nothing else (`docs/lease.md`, rule 1). Any other is met again.
             attempt(Session::without_leases(link, tables, problem), durability, lost_commit, work).0
@@ -81,8 +81,8 @@ struct Recorder<'a> {
     follows_lost_commit: bool,
     /// The row of the store, as the first lookup saw it.
     store: Cell<Option<StoreRow>>,
-    /// The rows that were read, with their orders.
-    rows: RefCell<BTreeMap<String, i64>>,
+    /// The rows that were read, by their ids.
+    rows: RefCell<BTreeMap<String, RowVersion>>,
     /// Ids that no row had.
     absent_ids: RefCell<BTreeSet<String>>,
     /// The leases that were read.
@@ -158,8 +158,9 @@ impl<'a> Recorder<'a> {
         }
         let mut rows = self.rows.borrow_mut();
         for row in &answer.rows {
-            let before = rows.insert(row.id().to_owned(), row.saved_order);
-            if before.is_some_and(|order| order != row.saved_order) {
+            let version = RowVersion::of(row);
+            let before = rows.insert(row.id().to_owned(), version.clone());
+            if before.is_some_and(|before| before != version) {
                 return self.need_lock();
             }
         }
@@ -191,7 +192,11 @@ impl<'a> Recorder<'a> {
         let link = self.session.link();
         let tables = self.session.tables();
         let statement = sql::guarded(tables, &guards, &self.writes, store, durability, link.lock_timeout_ms());
-        let answer = link.changing(|| link.query(&statement))?;
+        let answer = match link.changing(|| link.query(&statement)) {
+            // The names of keys may have changed since they were read.
+            Err(ServerFailure::Final(error)) if error.code() == Code::UnknownKey => return Ok(Attempted::NeedsLock),
+            answer => answer?,
+        };
         let done = answer.first().map_or(Ok(false), |row| get(link.location(), row, 0))?;
         Ok(if done { Attempted::Done } else { Attempted::NeedsLock })
     }
@@ -237,6 +242,11 @@ impl Snapshot for Recorder<'_> {
         self.leases.borrow_mut().insert(key.to_owned(), seen.lease.clone());
         Ok(seen)
     }
+
+    fn key_names(&self) -> Result<KeyNames> {
+        // A lookup has returned them.
+        self.session.known_key_names().map_or_else(|| self.need_lock(), Ok)
+    }
 }
 
 impl Transaction for Recorder<'_> {
@@ -259,8 +269,16 @@ impl Transaction for Recorder<'_> {
     }
 
     fn update(&mut self, row: &Row, token: Token<'_>, now: i64) -> Result<()> {
-        self.rows.borrow_mut().insert(row.id().to_owned(), row.saved_order);
+        self.rows.borrow_mut().insert(row.id().to_owned(), RowVersion::of(row));
         self.record_of_row(update(row, token, now))
+    }
+
+    fn rewrite(&mut self, _: &Row, _: Token<'_>) -> Result<()> {
+        self.need_lock()
+    }
+
+    fn set_key_names(&mut self, _: &BTreeSet<String>) -> Result<()> {
+        self.need_lock()
     }
 
     fn copy(&mut self, _: &Row) -> Result<()> {
@@ -299,7 +317,6 @@ impl Transaction for Recorder<'_> {
 
 /// The change of a row that was read.
 pub(super) fn update(row: &Row, token: Token<'_>, now: i64) -> Write {
-    let [access, expiry] = [Field::AccessToken, Field::ExpiryTime].map(|field| (field, token.get(field)));
-    let refresh = row.token().with(access.0, access.1).with(expiry.0, expiry.1) == token;
-    Write::Update { before: row.saved_order, row: Row::new(token, 0, Some(now)), refresh }
+    let refresh = is_refresh(row.token(), token);
+    Write::Update { before: RowVersion::of(row), row: Row::new(token, 0, Some(now)), refresh }
 }

@@ -10,6 +10,7 @@ use super::schema::{self, Installed};
 use super::sql::{self, Tables, get};
 use super::{Address, Postgres, run};
 use crate::domain::check::{Finding, Severity};
+use crate::domain::key_ring::Ring;
 use crate::store::Store;
 use crate::store::backend::Location;
 use crate::store::deadline::Deadline;
@@ -18,8 +19,15 @@ use crate::store::error::Result;
 /// Clocks that differ by at most this are the same clock, in milliseconds.
 const SAME_CLOCK_MS: i64 = 2_000;
 
-/// Checks a database at `now` (milliseconds since the epoch), even if a store could not be opened on it.
-pub fn check(address: &Address, schema: Option<&str>, now: i64, deadline: Deadline) -> Result<Vec<Finding>> {
+/// Checks a database at `now` (milliseconds since the epoch), even if a store could not be opened on it. `ring` has the
+/// keys of its rows, as far as they are known.
+pub fn check(
+    address: &Address,
+    schema: Option<&str>,
+    now: i64,
+    ring: &Ring,
+    deadline: Deadline,
+) -> Result<Vec<Finding>> {
     let address = address.clone().in_schema(schema);
     let location = &address.location().clone();
     let pool = Pool::new(address, 1);
@@ -31,7 +39,7 @@ pub fn check(address: &Address, schema: Option<&str>, now: i64, deadline: Deadli
         return Ok(vec![finding]);
     }
     let store = Store::new(Box::new(Postgres { pool, tables: installed.tables }), deadline.left().unwrap_or_default());
-    let findings = store.check(now);
+    let findings = store.check_with(now, Some(ring));
     store.close();
     findings
 }

@@ -4,7 +4,7 @@
 //! looked up are locked, too, and a row that was only visited is changed only if it is still the same.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
 use tokio_postgres::SimpleQueryRow;
@@ -12,9 +12,9 @@ use tokio_postgres::SimpleQueryRow;
 use super::error::ServerFailure;
 use super::guarded::update;
 use super::link::Link;
-use super::schema::missing_row;
+use super::schema::{self, missing_row};
 use super::session::{Session, pass_on};
-use super::sql::{self, Replaces, StoreChange, Tables, Write, begin_locked};
+use super::sql::{self, KeyNames, Replaces, RowVersion, StoreChange, Tables, Write, begin_locked};
 use crate::domain::backoff::RefreshFailures;
 use crate::domain::identity::Keys;
 use crate::domain::lease::Lease;
@@ -165,6 +165,10 @@ impl Snapshot for Locked<'_> {
         self.leases.borrow_mut().insert(key.to_owned(), seen.lease.clone());
         Ok(seen)
     }
+
+    fn key_names(&self) -> Result<KeyNames> {
+        self.session.key_names()
+    }
 }
 
 impl Transaction for Locked<'_> {
@@ -190,6 +194,19 @@ impl Transaction for Locked<'_> {
         self.change(&update(row, token, now))?;
         // It has another order now.
         self.orders.get_mut().remove(row.id());
+        Ok(())
+    }
+
+    fn rewrite(&mut self, row: &Row, token: Token<'_>) -> Result<()> {
+        let before = RowVersion::of(row);
+        self.change(&Write::Rewrite { before, row: Row::new(token, row.saved_order, row.saved_at) })
+    }
+
+    fn set_key_names(&mut self, names: &BTreeSet<String>) -> Result<()> {
+        self.flush_copies()?;
+        let version = schema::version_of(!names.is_empty());
+        self.session.query(&self.session.tables().set_key_names(names, version))?;
+        self.session.set_known_key_names(names);
         Ok(())
     }
 

@@ -193,6 +193,9 @@ impl Backend for Postgres {
         run(&self.pool, deadline, |link| inspect::findings(link, &self.tables))
     }
 
+    // `scrub` does nothing: only the owner of the table can rewrite it, which locks it, and the WAL, its archive and standbys
+    // keep the former values anyway. The documentation has the statement.
+
     fn after_fork_in_child(&self) {
         self.pool.after_fork();
     }

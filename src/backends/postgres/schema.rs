@@ -12,6 +12,15 @@ use crate::store::error::{Code, Error};
 /// Each script only adds to what was there before, so that programs of the version before go on working.
 const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
 
+/// The version of tables with sealed rows. No script leads to it: the first sealed row does, and tables whose rows are all
+/// in clear text again go back. So programs that know no sealed rows refuse them.
+const SEALED_VERSION: i64 = 2;
+
+/// The version of tables with or without sealed rows.
+pub(super) const fn version_of(sealed: bool) -> i64 {
+    if sealed { SEALED_VERSION } else { 1 }
+}
+
 /// The statements that make the tables in the first schema of the search path, all or none, for an administrator.
 pub const INIT_SQL: &str = concat!("BEGIN;\n\n", include_str!("schema/1.sql"), "\nCOMMIT;\n");
 
@@ -31,6 +40,8 @@ pub(super) enum Task {
 /// What is to be done about tables of a version. 0: there are none. `create`: may they be made and migrated?
 fn task(version: i64, scripts: usize, create: bool) -> Task {
     match usize::try_from(version) {
+        // Sealed rows have the tables of the first script. A later script leads from both versions to the next one.
+        Ok(_) if version == SEALED_VERSION && scripts == 1 => Task::Nothing,
         Ok(version) if version == scripts => Task::Nothing,
         Ok(version) if version < scripts && create => Task::Migrate(version),
         Ok(version) if version < scripts => Task::RefuseChange(version),
@@ -177,14 +188,15 @@ mod tests {
 
     #[test]
     fn older_tables_are_migrated_once_and_keep_their_rows() {
-        const SCRIPTS: &[&str] = &[MIGRATIONS[0], "ALTER TABLE oauthtoken ADD COLUMN note TEXT DEFAULT 'made up'"];
+        const SCRIPTS: &[&str] =
+            &[MIGRATIONS[0], "SELECT 1", "ALTER TABLE oauthtoken ADD COLUMN note TEXT DEFAULT 'made up'"];
         let name = format!("test_migration_{}", std::process::id());
         let link = connect();
         let tables = made(prepare(&link, Some(&name), true));
         let insert = format!("INSERT INTO {name}.oauthtoken (id, refresh_token) VALUES ('1', 'r')");
         made(link.script(&insert));
         // A script that fails changes nothing.
-        let broken = &[MIGRATIONS[0], "ALTER TABLE oauthtoken ADD COLUMN note TEXT; SELECT 1 / 0"];
+        let broken = &[MIGRATIONS[0], "SELECT 1", "ALTER TABLE oauthtoken ADD COLUMN note TEXT; SELECT 1 / 0"];
         assert!(migrate(&link, &tables, 1, broken).is_err());
         assert_eq!(made(look(&link, Some(&name))).version, 1);
         // A program that may change nothing.
@@ -199,7 +211,7 @@ mod tests {
         let installed = made(look(&link, Some(&name)));
         let rows = made(link.script(&format!("SELECT id || refresh_token || note FROM {name}.oauthtoken")));
         made(link.script(&format!("DROP SCHEMA {name} CASCADE")));
-        assert_eq!((installed.version, installed.task()), (2, Task::Refuse), "this version knows one script");
+        assert_eq!((installed.version, installed.task()), (3, Task::Refuse), "this version knows one script");
         assert_eq!((rows.len(), rows[0].get(0)), (1, Some("1rmade up")));
     }
 
@@ -208,7 +220,8 @@ mod tests {
         let table = [
             (0, 1, Task::Migrate(0), Task::RefuseChange(0)),
             (1, 1, Task::Nothing, Task::Nothing),
-            (2, 1, Task::Refuse, Task::Refuse),
+            (2, 1, Task::Nothing, Task::Nothing),
+            (3, 1, Task::Refuse, Task::Refuse),
             (1, 3, Task::Migrate(1), Task::RefuseChange(1)),
             (2, 3, Task::Migrate(2), Task::RefuseChange(2)),
             (i64::MAX, 3, Task::Refuse, Task::Refuse),

@@ -1,14 +1,15 @@
 //! What a transaction reads with, and reads outside a transaction.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::Row as ServerRow;
 
 use super::error::{Cause, ServerFailure};
 use super::link::Link;
 use super::sql::{
-    Answer, BEGIN_SNAPSHOT, Besides, Leases, ROWS_AT_ONCE, Statement, Tables, close_cursor, fetch_rows, get, row,
+    Answer, BEGIN_SNAPSHOT, Besides, KeyNames, Leases, ROWS_AT_ONCE, Statement, Tables, close_cursor, fetch_rows, get,
+    key_names, row,
 };
 use crate::domain::identity::Keys;
 use crate::domain::{Key, Row};
@@ -29,6 +30,10 @@ pub(super) struct Session<'a> {
     leases: RefCell<BTreeMap<String, SeenLease>>,
     /// The table of leases cannot be read or written. That fails nothing but leases (`docs/lease.md`, rule 1).
     lease_problem: RefCell<Option<Error>>,
+    /// Each lookup returns the names of keys, too.
+    reads_names: bool,
+    /// The names of keys that the last lookup has returned.
+    key_names: RefCell<Option<KeyNames>>,
     /// All leases of the snapshot were read, at this time of the server's clock.
     all_leases_at: Cell<Option<i64>>,
 }
@@ -49,6 +54,8 @@ impl<'a> Session<'a> {
             announced: RefCell::default(),
             leases: RefCell::default(),
             lease_problem: RefCell::default(),
+            reads_names: false,
+            key_names: RefCell::default(),
             all_leases_at: Cell::new(None),
         }
     }
@@ -58,9 +65,14 @@ impl<'a> Session<'a> {
         Self { is_transaction: true, ..Self::new(link, tables) }
     }
 
+    /// Each lookup returns the names of keys, too.
+    pub(super) fn with_names(link: &'a Link, tables: &'a Tables) -> Self {
+        Self { reads_names: true, ..Self::new(link, tables) }
+    }
+
     /// The same, with leases that cannot be used.
     pub(super) fn without_leases(link: &'a Link, tables: &'a Tables, problem: Error) -> Self {
-        Self { lease_problem: RefCell::new(Some(problem)), ..Self::new(link, tables) }
+        Self { lease_problem: RefCell::new(Some(problem)), ..Self::with_names(link, tables) }
     }
 
     /// Fails if leases cannot be used.
@@ -129,15 +141,20 @@ impl<'a> Session<'a> {
         }
         let announced = self.announced.take().filter(|_| !lock && self.require_leases().is_ok());
         let leases = announced.as_ref().map(|announced| Leases { without_row: announced.without_row.as_deref() });
-        let looked = self.look(keys.clone(), Besides { store, leases, lock });
+        // A requester without a row waits for the one that another requester makes.
+        let names = self.reads_names || leases.is_some();
+        let looked = self.look(keys.clone(), Besides { store, leases, names, lock });
         let answer = match looked {
             Err(problem) if leases.is_some() && self.failure.borrow().is_none() => {
                 self.lease_problem.replace(Some(problem));
-                self.look(keys, Besides { store, leases: None, lock })?
+                self.look(keys, Besides { store, leases: None, names, lock })?
             }
             looked => looked?,
         };
         self.leases.borrow_mut().extend(answer.leases.iter().cloned());
+        if let Some(names) = &answer.names {
+            self.key_names.replace(Some(names.clone()));
+        }
         Ok(answer)
     }
 
@@ -145,6 +162,26 @@ impl<'a> Session<'a> {
         let statement = self.tables.lookup(keys, besides);
         let found = self.query(&statement)?;
         self.told(self.tables.answer(self.link.location(), &found, besides))
+    }
+
+    /// The names of keys that were read with rows.
+    pub(super) fn known_key_names(&self) -> Option<KeyNames> {
+        self.key_names.borrow().clone()
+    }
+
+    /// The names of keys that this transaction has set.
+    pub(super) fn set_known_key_names(&self, names: &BTreeSet<String>) {
+        self.key_names.replace(Some(Some(names.clone())));
+    }
+
+    pub(super) fn key_names(&self) -> Result<KeyNames> {
+        if let Some(names) = self.known_key_names() {
+            return Ok(names);
+        }
+        let found = self.query(&self.tables.key_names())?;
+        let names = found.first().map_or(Ok(None), |row| self.told(key_names(self.link.location(), row, 0)))?;
+        self.key_names.replace(Some(names.clone()));
+        Ok(names)
     }
 
     pub(super) fn announce_lease(&self, key: Option<&str>) {
@@ -226,20 +263,25 @@ pub(super) fn pass_on(keys: &Keys<'_>, found: &[Row], accept: &mut dyn FnMut(Key
     }
 }
 
-/// Runs `work` on one snapshot. Most work needs one statement, which is a snapshot by itself. Work that needs another
-/// one starts again in a transaction.
+/// Runs `work` on one snapshot. Most work needs one statement, which is a snapshot by itself. Work that needs the names of
+/// keys, too, starts again with a statement that returns both. Work that needs another statement starts again in a
+/// transaction.
 pub(super) fn read(link: &Link, tables: &Tables, work: &mut Reading<'_>) -> std::result::Result<(), ServerFailure> {
-    let reader = Reader { session: Session::new(link, tables), asked: Cell::new(false), wants_more: Cell::new(false) };
-    let result = work(&reader);
-    if let Some(failure) = reader.session.take_failure() {
-        return Err(failure);
-    }
-    if !reader.wants_more.get() {
-        return result.map_err(ServerFailure::Final);
+    for session in [Session::new, Session::with_names] {
+        let reader = Reader::new(session(link, tables));
+        let result = work(&reader);
+        if let Some(failure) = reader.session.take_failure() {
+            return Err(failure);
+        }
+        if reader.wants_more.get() {
+            break;
+        }
+        if !reader.wants_names.get() {
+            return result.map_err(ServerFailure::Final);
+        }
     }
     link.transaction(BEGIN_SNAPSHOT, |_| {
-        let session = Session::in_transaction(link, tables);
-        let reader = Reader { session, asked: Cell::new(false), wants_more: Cell::new(false) };
+        let reader = Reader::new(Session::in_transaction(link, tables));
         let result = work(&reader);
         reader.session.take_failure().map_or(Ok(()), Err)?;
         result.map_err(ServerFailure::Final)?;
@@ -254,10 +296,16 @@ struct Reader<'a> {
     asked: Cell<bool>,
     /// The work has asked for another one.
     wants_more: Cell<bool>,
+    /// The work has asked for the names of keys.
+    wants_names: Cell<bool>,
 }
 
-impl Reader<'_> {
-    fn session(&self) -> Result<&Session<'_>> {
+impl<'a> Reader<'a> {
+    fn new(session: Session<'a>) -> Self {
+        Self { session, asked: Cell::new(false), wants_more: Cell::new(false), wants_names: Cell::new(false) }
+    }
+
+    fn session(&self) -> Result<&Session<'a>> {
         if self.asked.replace(true) && !self.session.is_transaction {
             self.wants_more.set(true);
             return Err(self.session.interrupted());
@@ -313,6 +361,18 @@ impl Snapshot for Reader<'_> {
             // Work that reads one lease in a transaction may read those of all rows.
             None if self.session.is_transaction => self.session.load_leases(key),
             None => self.session()?.lease(key),
+        }
+    }
+
+    fn key_names(&self) -> Result<KeyNames> {
+        match self.session.known_key_names() {
+            Some(names) => Ok(names),
+            None if self.session.is_transaction => self.session.key_names(),
+            None if self.asked.get() && !self.session.reads_names => {
+                self.wants_names.set(true);
+                Err(self.session.interrupted())
+            }
+            None => self.session()?.key_names(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! all of these.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use tokio_postgres::Row as ServerRow;
@@ -12,7 +13,9 @@ use tokio_postgres::types::{FromSql, ToSql, Type};
 
 use super::error::ServerFailure;
 use crate::domain::backoff::RefreshFailures;
+use crate::domain::key_ring::PLAINTEXT;
 use crate::domain::lease::{Lease, ROW_PREFIX};
+use crate::domain::seal;
 use crate::domain::{Field, Key, Row, Token};
 use crate::store::backend::{Durability, Location, SeenLease};
 use crate::store::error::{Code, Error};
@@ -114,6 +117,12 @@ impl<'a> Statement<'a> {
     fn number(&mut self, number: impl Into<Option<i64>>) -> &mut Self {
         self.bind(Bound::Number(number.into()))
     }
+
+    /// The condition that the row with this id is still the one that was read.
+    fn row_version(&mut self, id: &'a str, version: &'a RowVersion) -> &mut Self {
+        self.sql("t.id = ").value(Some(id)).sql(" AND t.saved_order = ").number(version.order);
+        self.sql(" AND t.key_id = ").value(Some(&version.key_id))
+    }
 }
 
 /// The columns of a row, in the order in which [`row`] reads them.
@@ -170,9 +179,14 @@ pub(super) struct Besides<'a> {
     pub(super) store: bool,
     /// The leases of the rows.
     pub(super) leases: Option<Leases<'a>>,
+    /// The names of keys. They cost the server a tenth of a find.
+    pub(super) names: bool,
     /// Locks the rows until the end of the transaction. Not with the others.
     pub(super) lock: bool,
 }
+
+/// The names under which there may be rows, as [`crate::store::backend::Snapshot::key_names`] returns them.
+pub(super) type KeyNames = Option<BTreeSet<String>>;
 
 /// Which leases a lookup returns.
 #[derive(Clone, Copy)]
@@ -186,6 +200,8 @@ pub(super) struct Leases<'a> {
 pub(super) struct Answer {
     pub(super) rows: Vec<Row>,
     pub(super) store: Option<StoreRow>,
+    /// The names of keys.
+    pub(super) names: Option<KeyNames>,
     /// Leases by their keys.
     pub(super) leases: Vec<(String, SeenLease)>,
 }
@@ -223,7 +239,10 @@ impl Tables {
     ) -> Statement<'a> {
         let mut statement = Statement::default();
         statement.sql("SELECT ").sql(COLUMNS);
-        let is_plain = !besides.store && besides.leases.is_none();
+        let is_plain = !besides.names && !besides.store && besides.leases.is_none();
+        if besides.names {
+            statement.sql(", k.names");
+        }
         if besides.store {
             statement.sql(", s.change, s.last_id");
         }
@@ -235,10 +254,12 @@ impl Tables {
             statement.sql(&self.prefix).sql("oauthtoken AS t WHERE ");
         } else {
             // One row at least, also if no row of a token is found.
+            statement.sql("(SELECT 1) AS o");
+            if besides.names {
+                self.add_key_names(&mut statement, " CROSS JOIN (SELECT ", " AS names FROM ").sql(") AS k");
+            }
             if besides.store {
-                statement.sql(&self.prefix).sql("zoho_token_store AS s");
-            } else {
-                statement.sql("(SELECT 1) AS s");
+                statement.sql(" CROSS JOIN ").sql(&self.prefix).sql("zoho_token_store AS s");
             }
             statement.sql(" LEFT JOIN ").sql(&self.prefix).sql("oauthtoken AS t ON ");
         }
@@ -270,6 +291,10 @@ impl Tables {
         for one in found {
             let row = row(location, one)?;
             let mut column = COLUMN_COUNT;
+            if besides.names {
+                answer.names = Some(key_names(location, one, column)?);
+                column += 1;
+            }
             if besides.store {
                 let store = StoreRow { change: get(location, one, column)?, last_id: get(location, one, column + 1)? };
                 answer.store = Some(store);
@@ -303,6 +328,40 @@ impl Tables {
             _ => None,
         };
         Ok(SeenLease { lease, failures, now: number(0)? })
+    }
+
+    fn add_key_names<'s, 'a>(
+        &self,
+        statement: &'s mut Statement<'a>,
+        select: &str,
+        from: &str,
+    ) -> &'s mut Statement<'a> {
+        let names = "pg_catalog.array_agg(n.id)";
+        statement.sql(select).sql(names).sql(from).sql(&self.prefix).sql("zoho_token_key AS n")
+    }
+
+    /// The names of keys.
+    pub(super) fn key_names(&self) -> Statement<'static> {
+        let mut statement = Statement::default();
+        self.add_key_names(&mut statement, "SELECT ", " FROM ");
+        statement
+    }
+
+    /// Replaces the names of keys, in a transaction that holds the store's row. Tables with sealed rows have a version of
+    /// their own.
+    pub(super) fn set_key_names<'a>(&self, names: &'a BTreeSet<String>, version: i64) -> Statement<'a> {
+        let ids = || {
+            let names = names.iter().map(|name| Some(escape(name)));
+            let clear_text = names.len() == 0;
+            Bound::Texts(names.chain(clear_text.then_some(Some(Cow::Borrowed(PLAINTEXT)))).collect())
+        };
+        let mut statement = Statement::default();
+        statement.sql("WITH removed AS (DELETE FROM ").sql(&self.prefix).sql("zoho_token_key WHERE id <> ALL (");
+        statement.bind(ids()).sql(")), moved AS (UPDATE ").sql(&self.prefix).sql("zoho_token_store SET version = ");
+        statement.number(version).sql(", change = change + 1) INSERT INTO ").sql(&self.prefix);
+        statement.sql("zoho_token_key (id) SELECT u.id FROM unnest(").bind(ids());
+        statement.sql(") AS u (id) ON CONFLICT (id) DO NOTHING");
+        statement
     }
 
     /// Looks up the lease under one key.
@@ -517,8 +576,10 @@ pub(super) const PARTS: &[(&str, &[(&str, &str)])] = &[
             ("saved_order", "bigint"),
             ("saved_at", "bigint"),
             ("position", "bigint"),
+            ("key_id", "text"),
         ],
     ),
+    ("zoho_token_key", &[("id", "text")]),
     ("zoho_token_user_name", &[]),
     ("zoho_token_grant_token", &[]),
     ("zoho_token_refresh_token", &[]),
@@ -535,6 +596,7 @@ pub(super) const PARTS: &[(&str, &[(&str, &str)])] = &[
 /// The rights that a store needs on its tables and on its sequence, as `docs/postgresql.md` grants them.
 pub(super) const NEEDED_RIGHTS: &[(&str, &[&str])] = &[
     ("oauthtoken", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("zoho_token_key", &["SELECT", "INSERT", "DELETE"]),
     ("zoho_token_lease", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("zoho_token_failure", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("zoho_token_store", &["SELECT", "UPDATE"]),
@@ -548,8 +610,10 @@ pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ R
 pub(super) enum Write {
     /// Adds a row, which is the last one.
     Insert { row: Row },
-    /// Replaces the values of a row that was saved as the `before`th. `refresh`: only access token and expiry change.
-    Update { before: i64, row: Row, refresh: bool },
+    /// Replaces the values of a row. `refresh`: only those change that [`REFRESHED`] has.
+    Update { before: RowVersion, row: Row, refresh: bool },
+    /// Replaces the values of a row, which keeps its order and its time.
+    Rewrite { before: RowVersion, row: Row },
     /// Deletes a row that was saved as the `before`th.
     Delete { id: String, before: i64 },
     /// Stores a lease.
@@ -558,6 +622,33 @@ pub(super) enum Write {
     Release { key: String, owner: String },
     /// Records failed refreshes.
     Fail { key: String, failures: RefreshFailures },
+}
+
+/// What differs after a change of a row: a save changes its order, and a rotation of keys the key. If only the nonce of a
+/// seal has changed, all values are the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RowVersion {
+    order: i64,
+    key_id: String,
+}
+
+impl RowVersion {
+    /// The version of a row that was read.
+    pub(super) fn of(row: &Row) -> Self {
+        let secret = row.get(Field::ClientSecret).map(escape).filter(|secret| seal::is_reserved(secret));
+        // The column `key_id`.
+        let key_id = secret.map_or_else(|| PLAINTEXT.to_owned(), |secret| secret.chars().skip(5).take(22).collect());
+        Self { order: row.saved_order, key_id }
+    }
+}
+
+/// The fields that a refresh changes. The client secret is in no index, and a seal, which stands in its place, changes with
+/// each save.
+const REFRESHED: [Field; 3] = [Field::ClientSecret, Field::AccessToken, Field::ExpiryTime];
+
+/// Do the two differ at most in what a refresh changes?
+pub(super) fn is_refresh(before: Token<'_>, after: Token<'_>) -> bool {
+    REFRESHED.into_iter().fold(before, |row, field| row.with(field, after.get(field))) == after
 }
 
 /// Which lease an acquired one replaces.
@@ -571,12 +662,12 @@ pub(super) enum Replaces {
 impl Write {
     /// Does it change which rows there are, or by which keys they are found?
     pub(super) const fn changes_keys(&self) -> bool {
-        matches!(self, Self::Insert { .. } | Self::Update { refresh: false, .. } | Self::Delete { .. })
+        self.is_of_row() && !matches!(self, Self::Update { refresh: true, .. })
     }
 
     /// Does it change a row?
     pub(super) const fn is_of_row(&self) -> bool {
-        matches!(self, Self::Insert { .. } | Self::Update { .. } | Self::Delete { .. })
+        matches!(self, Self::Insert { .. } | Self::Update { .. } | Self::Rewrite { .. } | Self::Delete { .. })
     }
 
     /// Does it change a lease?
@@ -609,17 +700,23 @@ impl Write {
             }
             Self::Update { before, row, refresh } => {
                 statement.sql("UPDATE ").sql(prefix).sql("oauthtoken AS t SET ");
-                let changed = |field: &Field| match field {
-                    Field::Id => false,
-                    Field::AccessToken | Field::ExpiryTime => true,
-                    _ => !refresh,
-                };
+                let changed = |field: &Field| *field != Field::Id && (!refresh || REFRESHED.contains(field));
                 for field in Field::ALL.into_iter().filter(changed) {
                     statement.sql(field.name()).sql(" = ").value(row.get(field)).sql(", ");
                 }
                 statement.sql("saved_order = ").sql(&tables.next_order).sql(", saved_at = ").number(row.saved_at);
-                statement.sql(from).sql(" WHERE t.id = ").value(row.get(Field::Id));
-                statement.sql(" AND t.saved_order = ").number(*before);
+                statement.sql(from).sql(" WHERE ").row_version(row.id(), before);
+            }
+            Self::Rewrite { before, row } => {
+                statement.sql("UPDATE ").sql(prefix).sql("oauthtoken AS t SET ");
+                for (number, field) in Field::ALL.into_iter().filter(|field| *field != Field::Id).enumerate() {
+                    statement
+                        .sql(if number == 0 { "" } else { ", " })
+                        .sql(field.name())
+                        .sql(" = ")
+                        .value(row.get(field));
+                }
+                statement.sql(from).sql(" WHERE ").row_version(row.id(), before);
             }
             Self::Delete { id, before } => {
                 statement.sql("DELETE FROM ").sql(prefix).sql("oauthtoken AS t").sql(using);
@@ -674,8 +771,8 @@ impl Write {
 /// What a guarded statement relies on.
 #[derive(Default)]
 pub(super) struct Guards {
-    /// Rows that must still be there, and have these orders.
-    pub(super) rows: Vec<(String, i64)>,
+    /// Rows that must still be as they were read.
+    pub(super) rows: Vec<(String, RowVersion)>,
     /// The set of rows and their keys must not have changed since then.
     pub(super) change: Option<i64>,
 }
@@ -731,9 +828,8 @@ pub(super) fn guarded<'a>(
     if !guards.rows.is_empty() {
         statement.sql("held_rows AS MATERIALIZED (SELECT 1 FROM settings, ").sql(&tables.prefix);
         statement.sql("oauthtoken AS t WHERE ");
-        for (number, (id, order)) in guards.rows.iter().enumerate() {
-            statement.sql(if number == 0 { "(t.id = " } else { " OR (t.id = " }).value(Some(id));
-            statement.sql(" AND t.saved_order = ").number(*order).sql(")");
+        for (number, (id, version)) in guards.rows.iter().enumerate() {
+            statement.sql(if number == 0 { "(" } else { " OR (" }).row_version(id, version).sql(")");
         }
         statement.sql(" FOR UPDATE OF t), ");
         conditions.push(format!("(SELECT count(*) FROM held_rows) = {}", guards.rows.len()));
@@ -808,6 +904,17 @@ pub(super) fn get<'r, T: FromSql<'r>>(
     column: usize,
 ) -> Result<T, ServerFailure> {
     row.try_get(column).map_err(|_| ServerFailure::from_sqlstate(location, "42804"))
+}
+
+/// The names of keys in a column. The table has at least one, or the record is lost.
+pub(super) fn key_names(location: &Location, row: &ServerRow, column: usize) -> Result<KeyNames, ServerFailure> {
+    let ids: Option<Vec<&str>> = get(location, row, column)?;
+    Ok(match ids.as_deref() {
+        None | Some([]) => None,
+        // No row was ever sealed.
+        Some([PLAINTEXT]) => Some(BTreeSet::new()),
+        Some(ids) => Some(ids.iter().map(|id| unescape(id).into_owned()).collect()),
+    })
 }
 
 /// A row, or `None` if the columns are those of no row.

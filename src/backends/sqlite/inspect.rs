@@ -14,6 +14,7 @@ use super::schema::{self, Contents};
 use super::sql::Sql;
 use super::wal;
 use crate::domain::check::{self, Finding, RowChecker, Severity};
+use crate::domain::key_ring::Ring;
 use crate::domain::{Row, expiry, lease};
 use crate::store::administration::failing_refreshes;
 use crate::store::backend::{DatabaseRows, Location, Snapshot};
@@ -106,9 +107,9 @@ fn count_flaws(connection: &Connection, location: &Location) -> Result<usize> {
     count().map_err(|error| from_sqlite(location, &error))
 }
 
-/// Returns what is wrong with the token database at `path` and its rows, at `now` (milliseconds since the epoch).
-/// Changes nothing.
-pub fn check(path: &Path, now: i64) -> Result<Vec<Finding>> {
+/// Returns what is wrong with the token database at `path` and its rows, at `now` (milliseconds since the epoch). `ring`
+/// has the keys of its rows, as far as they are known. Changes nothing.
+pub fn check(path: &Path, now: i64, ring: &Ring) -> Result<Vec<Finding>> {
     let location = Location::path_of(path);
     require_regular_file(path)?;
     let mut findings = check_surroundings(path);
@@ -122,16 +123,16 @@ pub fn check(path: &Path, now: i64) -> Result<Vec<Finding>> {
         let sql = Sql::new(&connection, &location);
         let mut due = Vec::new();
         sql.each_of(contents, &mut |row| {
-            checker.add(&row);
             // A file of the sample or of an older version has no leases.
-            if contents == Contents::Current && lease::is_due(expiry::readable(row.token()), now) {
-                due.push(row);
-            }
+            let is_due = |row: &Row| lease::is_due(expiry::readable(row.token()), now);
+            let row = checker.add_stored(ring, row);
+            due.extend(row.filter(|row| contents == Contents::Current && is_due(row)));
             Ok(())
         })?;
         let failing = failing_refreshes(&sql, &due, now);
         read_only::require_unchanged(path, frozen)?;
-        Ok(checker.findings().into_iter().chain(check::refresh_failing(&failing, now)).collect::<Vec<_>>())
+        let failing = check::refresh_failing(&failing, now);
+        Ok(checker.all_findings(ring).into_iter().chain(failing).collect::<Vec<_>>())
     });
     match rows {
         Ok(rows) => findings.extend(rows),

@@ -1,5 +1,7 @@
 //! A SQLite database in memory. It has the statements and the schema of a file, and is gone with the object.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -9,6 +11,7 @@ use super::read_cache::ReadCache;
 use super::sql::{STATEMENT_CACHE_SIZE, Sql};
 use super::waiting::with_deadline;
 use super::{backup, schema};
+use crate::domain::key_ring::{self, PLAINTEXT};
 use crate::domain::{Key, Row};
 use crate::store::backend::{Backend, Change, Durability, Location, Reading, Snapshot, Transaction};
 use crate::store::deadline::Deadline;
@@ -51,6 +54,10 @@ impl Memory {
         let Some(open) = self.open.get_mut() else { return Ok(()) };
         let transaction = open.connection.transaction().map_err(|error| from_sqlite(&self.location, &error))?;
         let mut sql = Sql::new(&transaction, &self.location);
+        let names = sealed_names(rows);
+        if !names.is_empty() {
+            sql.set_key_names(&names)?;
+        }
         rows.iter().try_for_each(|row| sql.copy(row))?;
         sql.end()?;
         sql.raise_last_id(last_id)?;
@@ -85,6 +92,13 @@ impl Memory {
     }
 }
 
+/// The names under which these rows are stored, if any row is sealed.
+fn sealed_names(rows: &[Row]) -> BTreeSet<String> {
+    let names: BTreeSet<_> =
+        rows.iter().filter_map(|row| key_ring::name_of(row.token())).map(Cow::into_owned).collect();
+    if names.iter().all(|name| name == PLAINTEXT) { BTreeSet::new() } else { names }
+}
+
 impl Backend for Memory {
     fn location(&self) -> &Location {
         &self.location
@@ -99,15 +113,26 @@ impl Backend for Memory {
     }
 
     fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>> {
+        self.by_key_in_clear_text(key, value, deadline).map(|(rows, _)| rows)
+    }
+
+    fn by_key_in_clear_text(&self, key: Key, value: &str, deadline: Deadline) -> Result<(Vec<Row>, bool)> {
         let mut slot = self.lock(deadline)?;
         let MemoryConnection { connection, read_cache } =
             slot.as_mut().ok_or(Error::new(Code::Closed, &self.location))?;
-        if let Some(rows) = read_cache.get(&(), key, value) {
-            return Ok(rows);
+        let sql = Sql::new(connection, &self.location);
+        let rows = if let Some(rows) = read_cache.get(&(), key, value) {
+            rows
+        } else {
+            let rows = sql.by_key(key, value)?;
+            read_cache.insert((), key, value, &rows);
+            rows
+        };
+        if rows.is_empty() && read_cache.is_sealed(&()).is_none() {
+            read_cache.set_sealed((), sql.is_sealed()?);
         }
-        let rows = Sql::new(connection, &self.location).by_key(key, value)?;
-        read_cache.insert((), key, value, &rows);
-        Ok(rows)
+        let is_clear = read_cache.is_sealed(&()) == Some(false);
+        Ok((rows, is_clear))
     }
 
     fn read(&self, deadline: Deadline, work: &mut Reading<'_>) -> Result<()> {

@@ -133,17 +133,18 @@ impl Sqlite {
 
     /// Looks the key up without waiting. `None`: there is no open connection to the file that the path names now, or
     /// another thread uses it.
-    fn by_key_at_once(&self, key: Key, value: &str) -> Option<Vec<Row>> {
+    fn by_key_at_once(&self, key: Key, value: &str) -> Option<(Vec<Row>, bool)> {
         let database = Arc::clone(self.current.try_lock()?.as_ref()?);
         let slot = database.slot(Role::Reader).try_lock()?;
         let open = slot.as_ref().filter(|open| FileId::of(&self.path) == Some(database.id) && !open.is_young())?;
         match self.by_key_on(&database, open, key, value, Deadline::now()) {
-            Ok(AttemptOutcome::Done(rows)) if database.was_not_torn(open) => Some(rows),
+            Ok(AttemptOutcome::Done(found)) if database.was_not_torn(open) => Some(found),
             _ => None,
         }
     }
 
-    /// Looks the key up, in the read cache first.
+    /// Looks the key up, in the read cache first. Returns also whether it is known that no row was sealed, if none was
+    /// found.
     ///
     /// The read cache does not use the connection, so it is valid in a forked child too, and its hits do not check the
     /// WAL. While our locks are held, the WAL can only be removed by hand. Then the next lookup that uses SQLite
@@ -155,20 +156,35 @@ impl Sqlite {
         key: Key,
         value: &str,
         deadline: Deadline,
-    ) -> Result<AttemptOutcome<Vec<Row>>> {
+    ) -> Result<AttemptOutcome<(Vec<Row>, bool)>> {
         let version = open.locks.database_version();
-        if let Some(rows) = version.and_then(|version| open.read_cache.borrow().get(&version, key, value)) {
-            return Ok(AttemptOutcome::Done(rows));
+        if let Some(version) = version {
+            let cache = open.read_cache.borrow();
+            if let Some(rows) = cache.get(&version, key, value) {
+                let is_clear = rows.is_empty() && cache.is_sealed(&version) == Some(false);
+                return Ok(AttemptOutcome::Done((rows, is_clear)));
+            }
         }
         if !database.is_usable(open) {
             return Ok(AttemptOutcome::Reopen);
         }
-        let found = open.read(deadline, || Sql::new(&open.connection, &self.location).by_key(key, value));
-        let rows = found.ok_or_else(|| deadline.busy(&self.location))??;
-        if let Some(version) = version {
-            open.read_cache.borrow_mut().insert(version, key, value, &rows);
+        let found = open.read(deadline, || {
+            let sql = Sql::new(&open.connection, &self.location);
+            let rows = sql.by_key(key, value)?;
+            let knows_form = version.is_none_or(|version| open.read_cache.borrow().is_sealed(&version).is_some());
+            let is_sealed = if rows.is_empty() && !knows_form { Some(sql.is_sealed()?) } else { None };
+            Ok((rows, is_sealed))
+        });
+        let (rows, is_sealed) = found.ok_or_else(|| deadline.busy(&self.location))??;
+        let Some(version) = version else { return Ok(AttemptOutcome::Done((rows, false))) };
+        let mut cache = open.read_cache.borrow_mut();
+        cache.insert(version, key, value, &rows);
+        if let Some(is_sealed) = is_sealed {
+            cache.set_sealed(version, is_sealed);
         }
-        Ok(AttemptOutcome::Done(rows))
+        let is_clear = rows.is_empty() && cache.is_sealed(&version) == Some(false);
+        // Both are of one moment if nothing has changed since the version was read.
+        Ok(AttemptOutcome::Done((rows, is_clear && open.locks.database_version() == Some(version))))
     }
 
     /// Makes one attempt at a change. Returns whether it leaves residue.
@@ -233,8 +249,12 @@ impl Backend for Sqlite {
     }
 
     fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>> {
+        self.by_key_in_clear_text(key, value, deadline).map(|(rows, _)| rows)
+    }
+
+    fn by_key_in_clear_text(&self, key: Key, value: &str, deadline: Deadline) -> Result<(Vec<Row>, bool)> {
         match self.by_key_at_once(key, value) {
-            Some(rows) => Ok(rows),
+            Some(found) => Ok(found),
             None => {
                 self.run(Role::Reader, deadline, |database, open| self.by_key_on(database, open, key, value, deadline))
             }
@@ -298,6 +318,13 @@ impl Backend for Sqlite {
             Err(error) => findings.push(error.into_finding()?),
         }
         Ok(findings)
+    }
+
+    fn scrub(&self, deadline: Deadline) -> Result<()> {
+        self.run(Role::Writer, deadline, |database, open| {
+            let is_scrubbed = database.residue.scrub_all(open, deadline);
+            if is_scrubbed { Ok(AttemptOutcome::Done(())) } else { Err(deadline.busy(&self.location)) }
+        })
     }
 
     fn before_fork(&self, deadline: Deadline) {

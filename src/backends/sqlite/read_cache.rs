@@ -12,6 +12,8 @@ pub(super) struct ReadCache<V> {
     version: Option<V>,
     found: [HashMap<String, Vec<Row>>; Key::ALL.len()],
     size: usize,
+    /// Has the database sealed rows? `None`: not known.
+    is_sealed: Option<bool>,
 }
 
 /// The largest size of a cache, in bytes: about 10 000 rows.
@@ -19,7 +21,7 @@ const MAX_SIZE: usize = 8 << 20;
 
 impl<V> Default for ReadCache<V> {
     fn default() -> Self {
-        Self { version: None, found: Default::default(), size: 0 }
+        Self { version: None, found: Default::default(), size: 0, is_sealed: None }
     }
 }
 
@@ -29,6 +31,21 @@ impl<V: PartialEq> ReadCache<V> {
         if self.version.as_ref() == Some(version) { self.found[key as usize].get(value).cloned() } else { None }
     }
 
+    /// Returns whether the database has sealed rows, if that is known for `version`.
+    pub(super) fn is_sealed(&self, version: &V) -> Option<bool> {
+        self.is_sealed.filter(|_| self.version.as_ref() == Some(version))
+    }
+
+    /// Keeps whether the database has sealed rows.
+    ///
+    /// Precondition: that of [`ReadCache::insert`].
+    pub(super) fn set_sealed(&mut self, version: V, is_sealed: bool) {
+        if self.version.as_ref() != Some(&version) {
+            *self = Self { version: Some(version), ..Self::default() };
+        }
+        self.is_sealed = Some(is_sealed);
+    }
+
     /// Keeps what `key` found.
     ///
     /// Precondition: `version` was read before the lookup. If it is still the version afterwards, nothing changed in
@@ -36,7 +53,8 @@ impl<V: PartialEq> ReadCache<V> {
     pub(super) fn insert(&mut self, version: V, key: Key, value: &str, rows: &[Row]) {
         let size = size_of::<(String, Vec<Row>)>() + value.len() + rows.iter().map(Row::memory_size).sum::<usize>();
         if self.version.as_ref() != Some(&version) || self.size + size > MAX_SIZE {
-            *self = Self { version: Some(version), ..Self::default() };
+            let is_sealed = self.is_sealed(&version);
+            *self = Self { version: Some(version), is_sealed, ..Self::default() };
         }
         if size <= MAX_SIZE {
             self.size += size;
@@ -74,13 +92,28 @@ mod tests {
     }
 
     #[test]
+    fn whether_rows_are_sealed_is_known_for_one_version() {
+        let mut cache = ReadCache::default();
+        assert_eq!(cache.is_sealed(&1), None);
+        cache.set_sealed(1, false);
+        cache.insert(1, Key::Id, "1", &[row("1")]);
+        assert_eq!((cache.is_sealed(&1), cache.is_sealed(&2)), (Some(false), None));
+        cache.insert(1, Key::Id, &"x".repeat(MAX_SIZE), &[]);
+        assert_eq!(cache.is_sealed(&1), Some(false), "the rows alone were too large");
+        cache.insert(2, Key::Id, "1", &[row("1")]);
+        assert_eq!((cache.is_sealed(&1), cache.is_sealed(&2)), (None, None));
+        cache.set_sealed(3, true);
+        assert_eq!((cache.is_sealed(&3), ids(cache.get(&2, Key::Id, "1"))), (Some(true), None));
+    }
+
+    #[test]
     fn the_size_of_the_cache_is_limited() {
         let mut cache = ReadCache::default();
-        for number in 0..40_000 {
+        for number in 0..60_000 {
             cache.insert((), Key::Id, &number.to_string(), &[row("1")]);
             assert!(cache.size <= MAX_SIZE);
         }
-        assert!(cache.get(&(), Key::Id, "39999").is_some());
+        assert!(cache.get(&(), Key::Id, "59999").is_some());
         assert!(cache.get(&(), Key::Id, "0").is_none());
         let large = "x".repeat(MAX_SIZE);
         cache.insert((), Key::Id, &large, &[]);

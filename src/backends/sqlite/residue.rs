@@ -39,6 +39,13 @@ impl Residue {
         self.empty_wal(open, deadline);
     }
 
+    /// Rewrites the file whatever its length, and empties the WAL. Returns false if a reader has prevented that.
+    pub(super) fn scrub_all(&self, open: &OpenConnection, deadline: Deadline) -> bool {
+        self.in_file.store(true, Ordering::Relaxed);
+        self.scrub_left(open, deadline);
+        !self.is_left()
+    }
+
     /// Is any residue left?
     pub(super) fn is_left(&self) -> bool {
         self.in_file.load(Ordering::Relaxed) || self.in_wal.load(Ordering::Relaxed)

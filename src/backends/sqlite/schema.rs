@@ -13,8 +13,18 @@ use crate::store::error::{Code, Error, Result};
 const APPLICATION_ID: i32 = 0x5A54_6F4B;
 
 /// The scripts that bring a file from each version of the schema to the next. To add a column, append a script. The
-/// version of a file, in `PRAGMA user_version`, is the number of scripts that were run on it.
+/// version of a file, in `PRAGMA user_version`, is the number of scripts that were run on it, or [`SEALED_VERSION`].
 const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql")];
+
+/// The version of a file that has sealed rows. No migration leads to it: the first sealed row does, and a file whose rows
+/// are all in clear text again goes back.
+const SEALED_VERSION: i32 = 2;
+/// Brings a file to [`SEALED_VERSION`].
+const SEAL: &str = include_str!("migrations/sealed.sql");
+/// Brings it back.
+const UNSEAL: &str = "DROP TRIGGER IF EXISTS zoho_token_store_insert_sealed; \
+     DROP TRIGGER IF EXISTS zoho_token_store_update_sealed; DROP TABLE IF EXISTS zoho_token_key; \
+     PRAGMA user_version = 1";
 
 /// The columns that the first migration adds to the sample's.
 const OUR_COLUMNS: [&str; 2] = ["saved_order", "saved_at"];
@@ -31,6 +41,17 @@ pub(super) enum Contents {
 /// Returns the version of a file: the number of scripts that were run on it.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i32> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Has the file sealed rows?
+pub(super) fn is_sealed(connection: &Connection) -> rusqlite::Result<bool> {
+    let version: i32 = connection.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))?;
+    Ok(version >= SEALED_VERSION)
+}
+
+/// Prepares the file for sealed rows, or for rows in clear text alone. Runs in the transaction that writes them.
+pub(super) fn set_sealed(connection: &Connection, sealed: bool) -> rusqlite::Result<()> {
+    connection.execute_batch(if sealed { SEAL } else { UNSEAL })
 }
 
 /// Returns which tables a file has, without writing. A file of another program, or of a newer version, is an error.
@@ -53,12 +74,13 @@ pub(super) fn inspect(connection: &Connection, location: &Location) -> Result<Co
         return Err(damaged(location, "its last page is not whole"));
     }
     let refuse = |code, detail: String| Err(Error::new(code, location).with(detail));
+    // A sealed file has these tables, and more.
     let known = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
     match (application, version) {
-        (APPLICATION_ID, version) if version > known => {
-            refuse(Code::NewerSchema, format!("schema {version}, this version knows {known}"))
+        (APPLICATION_ID, version) if version > SEALED_VERSION => {
+            refuse(Code::NewerSchema, format!("schema {version}, this version knows {SEALED_VERSION}"))
         }
-        (APPLICATION_ID, version) if version == known => {
+        (APPLICATION_ID, version) if version >= known => {
             let ours = Field::ALL.map(Field::name).into_iter().chain(OUR_COLUMNS);
             if ours.into_iter().all(|name| columns.iter().any(|column| column == name)) {
                 Ok(Contents::Current)

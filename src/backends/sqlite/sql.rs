@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::collections::BTreeSet;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params_from_iter};
 
 use super::error::{damaged, from_sqlite};
-use super::schema::Contents;
+use super::schema::{self, Contents};
 use crate::domain::backoff::RefreshFailures;
 use crate::domain::lease::Lease;
 use crate::domain::{Field, Key, Row, Token};
@@ -74,9 +75,14 @@ const INSERT: &str = "INSERT INTO oauthtoken (id, user_name, client_id, client_s
 const UPDATE: &str = "UPDATE oauthtoken SET user_name = ?2, client_id = ?3, client_secret = ?4, refresh_token = ?5, \
      access_token = ?6, grant_token = ?7, expiry_time = ?8, redirect_url = ?9, api_domain = ?10, saved_order = ?11, \
      saved_at = ?12 WHERE id = ?1 COLLATE BINARY AND ifnull(saved_order, 0) = ?13";
-/// For a row of which only the access token and its expiry change. SQLite does not write the indexes of other columns.
-const REFRESH: &str = "UPDATE oauthtoken SET access_token = ?2, expiry_time = ?3, saved_order = ?4, saved_at = ?5 \
-     WHERE id = ?1 COLLATE BINARY AND ifnull(saved_order, 0) = ?6";
+/// For a row of which only the access token and its expiry change. SQLite does not write the indexes of other columns. The
+/// client secret is in no index, and a seal, which stands in its place, changes with each save.
+const REFRESH: &str = "UPDATE oauthtoken SET client_secret = ?2, access_token = ?3, expiry_time = ?4, saved_order = ?5, \
+     saved_at = ?6 WHERE id = ?1 COLLATE BINARY AND ifnull(saved_order, 0) = ?7";
+/// The second step of [`Transaction::rewrite`]. The first one, [`UPDATE`], sets `saved_order` to another number: otherwise
+/// the trigger for other programs would count it as a save.
+const RESTORE_ORDER: &str =
+    "UPDATE oauthtoken SET saved_order = -1 - saved_order WHERE id = ?1 COLLATE BINARY AND saved_order = ?2";
 const DELETE: &str = "DELETE FROM oauthtoken WHERE id = ?1 COLLATE BINARY";
 const DELETE_ALL: &str = "DELETE FROM oauthtoken";
 
@@ -100,8 +106,13 @@ const SWEEP_LEASES: &str = "DELETE FROM zoho_token_lease WHERE until < ?1";
 /// How long after its end a lease is removed, and how long after the last failure its record: a day, in milliseconds.
 const LEASE_SWEEP_DELAY_MS: i64 = 86_400_000;
 
+// The keys under which there may be rows. The table exists in a sealed file alone.
+const KEY_NAMES: &str = "SELECT id FROM zoho_token_key";
+const DELETE_KEY_NAMES: &str = "DELETE FROM zoho_token_key";
+const INSERT_KEY_NAME: &str = "INSERT INTO zoho_token_key (id) VALUES (?1)";
+
 /// The size of the statement cache. It holds every statement above, so each is compiled once per connection.
-pub(super) const STATEMENT_CACHE_SIZE: usize = 27;
+pub(super) const STATEMENT_CACHE_SIZE: usize = 32;
 
 /// The rows that a connection sees. Within a transaction they are a snapshot.
 pub(super) struct Sql<'c> {
@@ -124,6 +135,11 @@ impl<'c> Sql<'c> {
         let order = last.saturating_add(1);
         self.last_order.set(Some(order));
         Ok(order)
+    }
+
+    /// Has the file sealed rows?
+    pub(super) fn is_sealed(&self) -> Result<bool> {
+        schema::is_sealed(self.connection).map_err(|error| from_sqlite(self.location, &error))
     }
 
     /// Must be called after the change, before the commit.
@@ -259,10 +275,12 @@ impl<'c> Sql<'c> {
     }
 }
 
-/// Do the two differ at most in access token and expiry?
+/// The fields that [`REFRESH`] writes.
+const REFRESHED: [Field; 3] = [Field::ClientSecret, Field::AccessToken, Field::ExpiryTime];
+
+/// Do the two differ at most in the fields that [`REFRESH`] writes?
 fn is_refresh(before: Token<'_>, after: Token<'_>) -> bool {
-    let [access, expiry] = [Field::AccessToken, Field::ExpiryTime].map(|field| (field, after.get(field)));
-    before.with(access.0, access.1).with(expiry.0, expiry.1) == after
+    REFRESHED.into_iter().fold(before, |row, field| row.with(field, after.get(field))) == after
 }
 
 fn id_of(row: &rusqlite::Row<'_>) -> String {
@@ -311,6 +329,18 @@ impl Snapshot for Sql<'_> {
         };
         Ok(SeenLease { lease, failures: failures().unwrap_or_default(), now: None })
     }
+
+    fn key_names(&self) -> Result<Option<BTreeSet<String>>> {
+        if !self.is_sealed()? {
+            return Ok(Some(BTreeSet::new()));
+        }
+        let look = || -> rusqlite::Result<BTreeSet<String>> {
+            let mut statement = self.connection.prepare_cached(KEY_NAMES)?;
+            statement.query_map([], |row| row.get(0))?.collect()
+        };
+        // A sealed file has at least one name. Otherwise another program has removed them.
+        Ok(look().ok().filter(|names| !names.is_empty()))
+    }
 }
 
 impl Transaction for Sql<'_> {
@@ -326,13 +356,38 @@ impl Transaction for Sql<'_> {
     fn update(&mut self, row: &Row, token: Token<'_>, now: i64) -> Result<()> {
         let order = self.next_order()?;
         let updated = if is_refresh(row.token(), token) {
-            let [access, expiry] = [Field::AccessToken, Field::ExpiryTime].map(|field| token.get(field));
-            let values = (row.id(), access, expiry, order, now, row.saved_order);
+            let [secret, access, expiry] = REFRESHED.map(|field| token.get(field));
+            let values = (row.id(), secret, access, expiry, order, now, row.saved_order);
             self.prepare(REFRESH)?.execute(values).map_err(|error| from_sqlite(self.location, &error))?
         } else {
             self.bind_row(UPDATE, token, order, Some(now), Some(row.saved_order))?
         };
         if updated == 1 { Ok(()) } else { Err(damaged(self.location, "an index leads to another row")) }
+    }
+
+    fn rewrite(&mut self, row: &Row, token: Token<'_>) -> Result<()> {
+        let other_order = -1 - row.saved_order;
+        let updated = self.bind_row(UPDATE, token, other_order, row.saved_at, Some(row.saved_order))?;
+        let mut restore = self.prepare(RESTORE_ORDER)?;
+        let restored = restore.execute((row.id(), other_order)).map_err(|error| from_sqlite(self.location, &error))?;
+        if (updated, restored) == (1, 1) {
+            Ok(())
+        } else {
+            Err(damaged(self.location, "an index leads to another row"))
+        }
+    }
+
+    fn set_key_names(&mut self, names: &BTreeSet<String>) -> Result<()> {
+        let set = || -> rusqlite::Result<()> {
+            schema::set_sealed(self.connection, !names.is_empty())?;
+            if names.is_empty() {
+                return Ok(());
+            }
+            self.connection.prepare_cached(DELETE_KEY_NAMES)?.execute([])?;
+            let mut insert = self.connection.prepare_cached(INSERT_KEY_NAME)?;
+            names.iter().try_for_each(|name| insert.execute([name]).map(drop))
+        };
+        set().map_err(|error| from_sqlite(self.location, &error))
     }
 
     fn copy(&mut self, row: &Row) -> Result<()> {

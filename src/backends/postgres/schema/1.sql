@@ -4,6 +4,13 @@
 -- Every save has a higher number than the saves before it. The sequence is the only source of these numbers.
 CREATE SEQUENCE zoho_token_order;
 
+-- The names under which there may be rows: the ids of the keys that rows are sealed under, and "plaintext" for rows in
+-- clear text. A search for a token has to know of all of them (`store/sealed.rs`).
+CREATE TABLE zoho_token_key (
+    id TEXT COLLATE "C" NOT NULL PRIMARY KEY
+);
+INSERT INTO zoho_token_key (id) VALUES ('plaintext');
+
 -- The ten columns of the vendor's sample stores come first.
 CREATE TABLE oauthtoken (
     id            TEXT COLLATE "C" NOT NULL PRIMARY KEY,
@@ -20,7 +27,25 @@ CREATE TABLE oauthtoken (
     saved_order   BIGINT NOT NULL DEFAULT pg_catalog.nextval(CAST('zoho_token_order' AS pg_catalog.regclass)),
     saved_at      BIGINT,
     -- The position among all rows. An older row has a lower one.
-    position      BIGINT NOT NULL DEFAULT pg_catalog.nextval(CAST('zoho_token_order' AS pg_catalog.regclass))
+    position      BIGINT NOT NULL DEFAULT pg_catalog.nextval(CAST('zoho_token_order' AS pg_catalog.regclass)),
+    -- The name under which the row is stored. So the database takes no row under a name that is not recorded, and forgets
+    -- no name that a row has. Once no row is in clear text, it takes none.
+    key_id        TEXT COLLATE "C" NOT NULL GENERATED ALWAYS AS (
+        CASE WHEN pg_catalog.left(client_secret, 5) = 'zts1.' THEN pg_catalog.substr(client_secret, 6, 22)
+        ELSE 'plaintext' END
+    ) STORED REFERENCES zoho_token_key (id),
+    -- A row with a seal has tags, and a row without one has tokens.
+    CONSTRAINT zoho_token_form CHECK (
+        CASE WHEN pg_catalog.left(coalesce(client_secret, ''), 5) = 'zts1.' THEN
+            pg_catalog.left(coalesce(refresh_token, 'zts1.'), 5) = 'zts1.'
+            AND pg_catalog.left(coalesce(access_token, 'zts1.'), 5) = 'zts1.'
+            AND pg_catalog.left(coalesce(grant_token, 'zts1.'), 5) = 'zts1.'
+        ELSE
+            pg_catalog.left(coalesce(refresh_token, ''), 5) <> 'zts1.'
+            AND pg_catalog.left(coalesce(access_token, ''), 5) <> 'zts1.'
+            AND pg_catalog.left(coalesce(grant_token, ''), 5) <> 'zts1.'
+        END
+    )
 );
 
 CREATE INDEX zoho_token_user_name ON oauthtoken USING hash (user_name);

@@ -1,0 +1,219 @@
+//! The keys of an open store, and where new ones come from.
+//!
+//! A source of keys, such as a file or a key service, is asked when the store is made, and again when a row needs a key
+//! that is not there. So keys are rotated without a restart. The source is never asked inside of an operation: it may
+//! take seconds, run any code, and use the store itself.
+
+use std::ops::Range;
+use std::process;
+use std::sync::Arc;
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
+
+use super::deadline::Deadline;
+use super::error::{Code, Error, Result};
+use super::lock_order::{Ordered, Rank};
+use crate::domain::key_ring::{Ring, RingEntry};
+use crate::domain::seal_key::{KEY_LENGTH, SealKey, key_text};
+
+/// An entry of a list of keys, as a user gives it.
+#[derive(Clone, Copy)]
+pub enum GivenKey<'a> {
+    /// The text of a key.
+    Text(&'a str),
+    /// `PLAINTEXT`.
+    ClearText,
+}
+
+/// Returns the ring of a list of keys. An error names the position of a text that is no key, and never repeats it.
+pub fn parse_keys<'a>(given: impl IntoIterator<Item = GivenKey<'a>>) -> Result<Ring> {
+    let mut entries = Vec::new();
+    for (position, key) in (1..).zip(given) {
+        entries.push(match key {
+            GivenKey::ClearText => RingEntry::ClearText,
+            GivenKey::Text(text) => RingEntry::Key(Box::new(SealKey::parse(text).map_err(|flaw| {
+                Error::invalid_key(format!("key number {position} cannot be used: {}", flaw.text()))
+            })?)),
+        });
+    }
+    Ring::new(entries).ok_or_else(|| Error::invalid_key("there is no key, so nothing would be encrypted"))
+}
+
+/// Makes a new key, and returns its text.
+pub fn new_key() -> Result<Zeroizing<String>> {
+    let mut key = Zeroizing::new([0; KEY_LENGTH]);
+    getrandom::fill(&mut *key).map_err(|_| Error::new(Code::IoError, "the system").with("it gives no random bytes"))?;
+    Ok(key_text(&key))
+}
+
+/// Supplies the keys of a store.
+pub trait KeySource: Send + Sync {
+    /// Returns all keys, in their order.
+    fn keys(&self) -> Result<Ring>;
+}
+
+impl<F: Fn() -> Result<Ring> + Send + Sync> KeySource for F {
+    fn keys(&self) -> Result<Ring> {
+        self()
+    }
+}
+
+/// The keys of a store.
+pub struct StoreKeys(Kind);
+
+enum Kind {
+    /// The ring of a store without keys.
+    None(Arc<Ring>),
+    Fixed(Arc<Ring>),
+    Supplied {
+        source: Box<dyn KeySource>,
+        state: Ordered<Supply>,
+    },
+}
+
+struct Supply {
+    ring: Arc<Ring>,
+    /// How often the keys have changed.
+    generation: u64,
+    /// When the source was last asked because of a missing key.
+    asked_at: Option<Instant>,
+    /// The process and the thread that is asking it now.
+    asking: Option<(u32, ThreadId)>,
+}
+
+/// The shortest time between two questions to a source, after the first one.
+const ASK_PAUSE: Duration = Duration::from_secs(30);
+
+/// How often a thread looks whether another one has got an answer, in microseconds.
+const ASK_POLL: Range<u64> = 5_000..20_000;
+
+/// How long a thread waits for the lock. It is held for a few instructions. So only a fork in C code, which inherits a
+/// locked mutex, makes a thread wait for so long.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What became of an attempt to get a missing key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Renewal {
+    /// The keys have changed. The operation may succeed now.
+    Renewed,
+    /// There is no other key.
+    Unchanged,
+    /// The source would have to be asked, and the caller may not wait for that.
+    WouldWait,
+}
+
+impl StoreKeys {
+    /// No keys: rows are in clear text.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Kind::None(Arc::new(Ring::clear_text())))
+    }
+
+    /// Keys that stay as they are.
+    #[must_use]
+    pub fn fixed(ring: Ring) -> Self {
+        Self(Kind::Fixed(Arc::new(ring)))
+    }
+
+    /// Has the store no keys, and will it never have any?
+    pub(super) const fn are_none(&self) -> bool {
+        matches!(self.0, Kind::None(_))
+    }
+
+    /// Keys that `source` supplies. It is asked now.
+    pub fn supplied(source: Box<dyn KeySource>) -> Result<Self> {
+        let supply = Supply { ring: Arc::new(source.keys()?), generation: 0, asked_at: None, asking: None };
+        Ok(Self(Kind::Supplied { source, state: Ordered::new(Rank::Keys, supply) }))
+    }
+
+    /// The keys now. `None`: they cannot be read before the deadline.
+    pub(super) fn ring(&self) -> Option<Arc<Ring>> {
+        match &self.0 {
+            Kind::None(ring) | Kind::Fixed(ring) => Some(Arc::clone(ring)),
+            Kind::Supplied { state, .. } => Some(Arc::clone(&state.lock(Deadline::after(LOCK_TIMEOUT))?.ring)),
+        }
+    }
+
+    /// Identifies the keys: it differs once they have changed.
+    pub(super) fn generation(&self) -> u64 {
+        match &self.0 {
+            Kind::None(_) | Kind::Fixed(_) => 0,
+            Kind::Supplied { state, .. } => {
+                state.lock(Deadline::after(LOCK_TIMEOUT)).map_or(0, |supply| supply.generation)
+            }
+        }
+    }
+
+    /// Asks the source again because a key is missing: at once the first time, and then at most every 30 s. `seen` is
+    /// the generation in which it was missing. While another thread is asking, this one waits for the answer.
+    ///
+    /// Precondition: the caller holds no lock and runs no operation.
+    pub(super) fn renew(&self, seen: u64, deadline: Deadline) -> Renewal {
+        let Kind::Supplied { source, state } = &self.0 else { return Renewal::Unchanged };
+        let me = (process::id(), thread::current().id());
+        loop {
+            let Some(mut supply) = state.lock(Deadline::after(LOCK_TIMEOUT)) else { return Renewal::Unchanged };
+            if supply.generation != seen {
+                return Renewal::Renewed;
+            }
+            // A thread of the parent process does not exist after a fork.
+            let asking = supply.asking.filter(|(process, _)| *process == me.0);
+            if asking.is_none() && supply.asked_at.is_some_and(|asked_at| asked_at.elapsed() < ASK_PAUSE) {
+                return Renewal::Unchanged;
+            }
+            if !deadline.allows_slow_work() {
+                return Renewal::WouldWait;
+            }
+            if asking.is_none() {
+                supply.asking = Some(me);
+                break;
+            }
+            drop(supply);
+            // A source that uses the store itself would wait for its own answer.
+            if asking == Some(me) || !deadline.sleep(ASK_POLL) {
+                return Renewal::Unchanged;
+            }
+        }
+        let question = Question { state, asking: me };
+        let answer = source.keys();
+        let Some(mut supply) = state.lock(Deadline::after(LOCK_TIMEOUT)) else { return Renewal::Unchanged };
+        // In one step with the answer: other threads wait for it until then.
+        question.end(&mut supply);
+        match answer {
+            Ok(ring) if !ring.names().eq(supply.ring.names()) => {
+                supply.ring = Arc::new(ring);
+                supply.generation += 1;
+                Renewal::Renewed
+            }
+            // The error of the operation says which key is missing.
+            _ => Renewal::Unchanged,
+        }
+    }
+}
+
+/// A question to the source. It ends even if the source panics.
+struct Question<'a> {
+    state: &'a Ordered<Supply>,
+    asking: (u32, ThreadId),
+}
+
+impl Question<'_> {
+    fn end(&self, supply: &mut Supply) {
+        if supply.asking == Some(self.asking) {
+            supply.asking = None;
+            supply.asked_at = Some(Instant::now());
+        }
+    }
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        if thread::panicking()
+            && let Some(mut supply) = self.state.lock(Deadline::after(LOCK_TIMEOUT))
+        {
+            self.end(&mut supply);
+        }
+    }
+}

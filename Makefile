@@ -263,11 +263,13 @@ soak: setup build ## Run the tests of faults in their long form, round after rou
 	$(BIN)/python tests/faults/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) -- $(PYTEST)
 
 # With clang the fuzzer also sees the branches of SQLite's code.
-fuzz: build ## Open random files for MINUTES (20; needs a nightly Rust and cargo-fuzz), then run the long model test
-	mkdir -p target/fuzz/corpus
+fuzz: build ## Open random files and rows for MINUTES (20; needs a nightly Rust and cargo-fuzz), then run the long model test
+	mkdir -p target/fuzz/corpus target/fuzz/corpus-row
 	cd tests/fuzz && $(if $(shell command -v clang),CC=clang CFLAGS="-fsanitize=fuzzer-no-link,address -g -O1") \
 	  cargo +nightly fuzz run --fuzz-dir . --target-dir ../../target/fuzz open_file ../../target/fuzz/corpus ../data/fuzz -- \
 	  -dict=dictionary -max_len=24000 -timeout=25 -max_total_time=$$(($(MINUTES) * 60)) -artifact_prefix=../../target/fuzz/
+	cd tests/fuzz && cargo +nightly fuzz run --fuzz-dir . --target-dir ../../target/fuzz open_row ../../target/fuzz/corpus-row \
+	  ../data/fuzz-row -- -max_len=4000 -timeout=25 -max_total_time=$$(($(MINUTES) * 6)) -artifact_prefix=../../target/fuzz/
 	$(MAKE) test-model EXAMPLES=2000
 
 # EXAMPLES: how many sequences of steps. `make test` tries 40.

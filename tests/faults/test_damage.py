@@ -416,7 +416,7 @@ FOREIGN = {
     "no rows": ("ours", "drop table oauthtoken", "damaged"),
     "version 0": ("ours", "pragma user_version = 0", NOT_OURS),
     "version -1": ("ours", "pragma user_version = -1", NOT_OURS),
-    "the next version": ("ours", "pragma user_version = 2", "newer-schema"),
+    "the next version": ("ours", "pragma user_version = 3", "newer-schema"),
 }
 
 
@@ -441,7 +441,7 @@ def test_a_newer_version_in_the_wal_is_refused_and_the_wal_stays(path, tmp_path)
     with CustomStoreSQLite(path) as store:
         store.save_token(login())
         connection = sqlite3.connect(path)
-        connection.execute("pragma user_version = 2")
+        connection.execute("pragma user_version = 3")
         for ending in ("", "-wal"):
             shutil.copyfile(f"{path}{ending}", f"{newer}{ending}")
         connection.close()

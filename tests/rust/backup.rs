@@ -10,7 +10,7 @@ use zoho_token_store::store::Store;
 use zoho_token_store::store::error::Code;
 
 use super::common::sqlite::open;
-use super::common::{self, Folder, NOW, Setup, TIMEOUT, back_up, deadline, token};
+use super::common::{self, Folder, NOW, Setup, TestKeys, back_up, deadline, token};
 use super::{make_database, read};
 
 #[test]
@@ -64,7 +64,7 @@ fn save(store: &Store, values: &str) -> String {
 }
 
 /// Backs up a store over any backend, and opens the backup.
-fn assert_complete_and_private(setup: &Setup, store: &Store) {
+fn assert_complete_and_private(setup: &Setup, store: &Store, keys: TestKeys) {
     let folder = &setup.folder;
     for n in 1..=3 {
         save(store, &format!("refresh_token=r{n}"));
@@ -77,7 +77,7 @@ fn assert_complete_and_private(setup: &Setup, store: &Store) {
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions()) & 0o777, 0o600);
     let names = folder.names();
     assert!(!names.iter().any(|name| name.starts_with("backup.db-") || name.starts_with('.')), "{names:?}");
-    let copy = open(&path);
+    let copy = keys.reading(open(&path));
     let orders = |store: &Store| {
         store.all().unwrap().iter().map(|row| (row.id().to_owned(), row.saved_order)).collect::<Vec<_>>()
     };
@@ -90,11 +90,21 @@ macro_rules! suite {
         mod $name {
             use super::*;
 
+            common::for_all_keys!(suite_with_keys, $make);
+        }
+    };
+}
+
+macro_rules! suite_with_keys {
+    ($name:ident, $make:expr, $keys:expr) => {
+        mod $name {
+            use super::*;
+
             #[test]
             fn a_backup_is_complete_and_private() {
                 let setup = Setup::new();
                 let backend = common::make(&setup, $make);
-                assert_complete_and_private(&setup, &Store::new(Box::new(backend), TIMEOUT));
+                assert_complete_and_private(&setup, &$keys.store(Box::new(backend)), $keys);
             }
         }
     };

@@ -6,6 +6,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use zoho_token_store::backends::sqlite::{Journal, Sqlite, check};
 use zoho_token_store::domain::check::Severity;
+use zoho_token_store::domain::key_ring::Ring;
 use zoho_token_store::store::Store;
 use zoho_token_store::store::error::Code;
 
@@ -17,7 +18,7 @@ use super::make_database;
 #[track_caller]
 fn found(folder: &Folder, path: &Path) -> Vec<(&'static str, Severity)> {
     let before = folder.contents();
-    let findings = check(path, NOW).unwrap();
+    let findings = check(path, NOW, &Ring::clear_text()).unwrap();
     assert!(folder.contents() == before, "the file was changed");
     for finding in &findings {
         assert!(!finding.message.contains("planted") && !finding.hint.is_empty(), "{finding:?}");
@@ -73,7 +74,7 @@ fn a_check_finds_that_a_file_was_not_migrated_and_checks_its_rows() {
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     assert_eq!(found(&folder, &path), [("older-schema", Severity::Warning)]);
     Connection::open(&path).unwrap().execute_batch("UPDATE oauthtoken SET expiry_time = NULL WHERE id = '3'").unwrap();
-    let findings = check(&path, NOW).unwrap();
+    let findings = check(&path, NOW, &Ring::clear_text()).unwrap();
     assert_eq!((findings[1].code, findings[1].ids.as_slice()), ("no-expiry", ["3".to_owned()].as_slice()));
 }
 
@@ -111,7 +112,7 @@ fn a_check_of_a_backup_finds_nothing() {
 fn a_missing_file_cannot_be_checked() {
     let folder = Folder::new();
     for path in [folder.path("missing.db"), folder.0.path().to_owned()] {
-        assert!(check(&path, NOW).is_err());
+        assert!(check(&path, NOW, &Ring::clear_text()).is_err());
     }
     assert!(folder.contents().is_empty());
 }
@@ -124,7 +125,7 @@ fn an_unreadable_row_is_found_and_can_be_deleted() {
     Connection::open(&path).unwrap().execute_batch("UPDATE oauthtoken SET user_name = x'FF' WHERE id = '1'").unwrap();
     assert_eq!(found(&folder, &path), [("damaged", Severity::Error)]);
     let store = open(&path);
-    assert_eq!(store.check(NOW).unwrap(), check(&path, NOW).unwrap());
+    assert_eq!(store.check(NOW).unwrap(), check(&path, NOW, &Ring::clear_text()).unwrap());
     assert_eq!(store.check(NOW).unwrap()[0].ids, ["1"]);
     let error = store.all().unwrap_err();
     assert_eq!(error.code(), Code::DamagedRow);

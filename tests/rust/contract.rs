@@ -9,9 +9,10 @@ mod administration;
 mod common;
 mod transactions;
 
+use std::sync::Arc;
 use std::thread;
 
-use common::{NOW, Setup, TIMEOUT, lines, token};
+use common::{NOW, Setup, lines, token};
 use zoho_token_store::domain::{Field, Token};
 use zoho_token_store::store::error::Code;
 use zoho_token_store::store::{Store, Wait};
@@ -224,7 +225,7 @@ mod operations {
 /// of `backends` gets the backend itself.
 macro_rules! tests {
     (
-        $name:ident, $make:expr;
+        $name:ident, $make:expr, $keys:expr;
         stores { $($module:ident: [$($rule:ident)*])* }
         backends { $($lower_module:ident: [$($lower_rule:ident)*])* }
     ) => {
@@ -234,11 +235,12 @@ macro_rules! tests {
             $($(#[test] fn $rule() {
                 let setup = Setup::new();
                 let backend = common::make(&setup, $make);
-                $module::$rule(&Store::new(Box::new(backend), TIMEOUT));
+                $module::$rule(&$keys.store(Box::new(backend)));
             })*)*
             $($(#[test] fn $lower_rule() {
                 let setup = Setup::new();
-                $lower_module::$lower_rule(&common::make(&setup, $make));
+                let backend = common::make(&setup, $make);
+                $lower_module::$lower_rule(&*$keys.backend(Arc::new(backend)));
             })*)*
         }
     };
@@ -246,8 +248,18 @@ macro_rules! tests {
 
 macro_rules! suite {
     ($name:ident, $make:expr) => {
+        mod $name {
+            use super::*;
+
+            common::for_all_keys!(suite_with_keys, $make);
+        }
+    };
+}
+
+macro_rules! suite_with_keys {
+    ($name:ident, $make:expr, $keys:expr) => {
         tests! {
-            $name, $make;
+            $name, $make, $keys;
             stores {
                 operations: [
                     a_saved_token_is_found_by_each_of_its_keys

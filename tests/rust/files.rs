@@ -14,6 +14,7 @@ use common::{Folder, NOW, deadline, lines, token};
 use rusqlite::Connection;
 use zoho_token_store::backends::DATABASE_FORMATS;
 use zoho_token_store::domain::import::Remark;
+use zoho_token_store::domain::key_ring::Ring;
 use zoho_token_store::domain::{Field, Row, Token};
 use zoho_token_store::store::atomic_write::Existing;
 use zoho_token_store::store::error::{Code, Result};
@@ -442,7 +443,10 @@ fn a_second_name_of_a_file_in_use_is_not_read() {
     let link = folder.path("link.db");
     fs::hard_link(&path, &link).unwrap();
     assert_refused(&link, Code::SecondName, "");
-    assert_eq!(zoho_token_store::backends::sqlite::check(&link, NOW).unwrap_err().code(), Code::SecondName);
+    assert_eq!(
+        zoho_token_store::backends::sqlite::check(&link, NOW, &Ring::clear_text()).unwrap_err().code(),
+        Code::SecondName
+    );
     assert_eq!(read(&path).unwrap().rows.len(), 1, "by the name that is in use");
     let exists = |ending: &str| folder.path(&format!("link.db{ending}")).exists();
     assert!(!exists("-wal") && !exists("-shm"));

@@ -13,7 +13,7 @@ mod lease_in_sqlite;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Clock, NOW, Setup, TIMEOUT, token};
+use common::{Clock, NOW, Setup, TIMEOUT, TestKeys, token};
 use zoho_token_store::backends::list::List;
 use zoho_token_store::domain::lease::{Requester, Settings};
 use zoho_token_store::domain::{Field, Row};
@@ -76,11 +76,11 @@ struct Case {
 }
 
 impl Case {
-    fn new<B: Backend + 'static>(make: impl FnOnce(&Setup) -> B) -> Self {
+    fn new<B: Backend + 'static>(make: impl FnOnce(&Setup) -> B, keys: TestKeys) -> Self {
         let setup = Setup::new();
         let backend = make(&setup);
         let is_shared = backend.is_shared();
-        let store = Store::new(Box::new(backend), TIMEOUT);
+        let store = keys.store(Box::new(backend));
         let settings = Settings { longest_backoff: Duration::from_secs(30), ..Settings::new(LENGTH) };
         let store = store.with_refresh_settings(settings);
         assert_eq!(store.save(token(EXPIRED), NOW).unwrap(), "1");
@@ -388,15 +388,15 @@ mod rules {
 
 /// Makes a test of each rule, in a module for one backend.
 macro_rules! tests {
-    ($name:ident, $make:expr; [$($rule:ident)*] with_second_row: [$($other_rule:ident)*]) => {
+    ($name:ident, $make:expr, $keys:expr; [$($rule:ident)*] with_second_row: [$($other_rule:ident)*]) => {
         mod $name {
             use super::*;
 
             $(#[test] fn $rule() {
-                rules::$rule(&Case::new($make));
+                rules::$rule(&Case::new($make, $keys));
             })*
             $(#[test] fn $other_rule() {
-                rules::$other_rule(&Case::new($make).with_second_row());
+                rules::$other_rule(&Case::new($make, $keys).with_second_row());
             })*
         }
     };
@@ -404,8 +404,18 @@ macro_rules! tests {
 
 macro_rules! suite {
     ($name:ident, $make:expr) => {
+        mod $name {
+            use super::*;
+
+            common::for_all_keys!(suite_with_keys, $make);
+        }
+    };
+}
+
+macro_rules! suite_with_keys {
+    ($name:ident, $make:expr, $keys:expr) => {
         tests! {
-            $name, $make;
+            $name, $make, $keys;
             [
                 one_requester_refreshes_and_the_others_wait_until_it_has_saved
                 every_attempt_returns_the_current_row
@@ -446,7 +456,7 @@ fn searches_for_abandoned_calls_are_at_least_20_ms_apart() {
 
 #[test]
 fn a_search_sees_the_current_call_and_cannot_release_a_later_one() {
-    let case = Case::new(|_| List::new());
+    let case = Case::new(|_| List::new(), TestKeys::Plain);
     let acquire = |call| acquired(case.try_acquire_in_call(Lookup::Id(Some("1")), &me(), call));
     // A search is refused for at most 20 ms.
     let search = || std::iter::repeat_with(|| case.store.calls_with_leases()).flatten().next().unwrap();

@@ -1,7 +1,7 @@
 //! A backend in miniature that behaves like one on a server: its answers are late, its rows are shared by processes, it
 //! has a clock of its own, and it loses connections. CONTRIBUTING.md, "How to add a backend", explains it step by step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
 use zoho_token_store::domain::{Key, Row, Token, backoff::RefreshFailures, id, identity::Keys, lease::Lease};
@@ -22,6 +22,7 @@ struct Table {
     rows: Vec<Row>,
     leases: BTreeMap<String, Lease>,
     failures: BTreeMap<String, RefreshFailures>,
+    key_names: BTreeSet<String>,
     last_id: i64,
     last_order: i64,
 }
@@ -112,6 +113,11 @@ impl Snapshot for Session<'_> {
         let (lease, failures) = (self.table.leases.get(key).cloned(), self.table.failures.get(key).cloned());
         Ok(SeenLease { lease, failures, now })
     }
+
+    fn key_names(&self) -> Result<Option<BTreeSet<String>>> {
+        self.connection.request()?;
+        Ok(Some(self.table.key_names.clone()))
+    }
 }
 
 impl Transaction for Session<'_> {
@@ -133,6 +139,17 @@ impl Transaction for Session<'_> {
         self.table.last_order += 1;
         let new = Row::new(token, self.table.last_order, Some(now));
         self.table.rows.iter_mut().filter(|old| old.id() == row.id()).for_each(|old| *old = new.clone());
+        self.connection.request()
+    }
+
+    fn rewrite(&mut self, row: &Row, token: Token<'_>) -> Result<()> {
+        let new = Row::new(token, row.saved_order, row.saved_at);
+        self.table.rows.iter_mut().filter(|old| old.id() == row.id()).for_each(|old| *old = new.clone());
+        self.connection.request()
+    }
+
+    fn set_key_names(&mut self, names: &BTreeSet<String>) -> Result<()> {
+        self.table.key_names.clone_from(names);
         self.connection.request()
     }
 

@@ -79,7 +79,8 @@ mod round_trips {
             ("user_name=eve id=9 grant_token=g refresh_token=s access_token=b", false),
         ] {
             let find = || assert_eq!(store.find(token(values), Wait::Yes).unwrap().is_some(), found, "{values}");
-            assert_eq!(proxy.round_trips(find), 1, "{values}");
+            // A miss is certain only if no row is sealed.
+            assert_eq!(proxy.round_trips(find), if found { 1 } else { 2 }, "{values}");
         }
         assert_eq!(proxy.round_trips(|| assert!(store.find_by_id(Some("1"), Wait::Yes).unwrap().is_some())), 1);
         assert_eq!(proxy.round_trips(|| assert_eq!(store.all().unwrap().len(), 1)), 1);

@@ -4,11 +4,13 @@ use std::thread;
 
 use zoho_token_store::backends::postgres::{self, INIT_SQL, Postgres, PostgresSettings};
 use zoho_token_store::domain::check::Severity;
+use zoho_token_store::domain::key_ring::Ring;
 use zoho_token_store::domain::{Field, Row, Token};
 use zoho_token_store::store::error::Code;
 use zoho_token_store::store::lease::Outcome;
 use zoho_token_store::store::{Error, Result, Wait};
 
+use super::common::keyed::fixed;
 use super::common::postgres::{Admin, Schema, address, dsn, open};
 use super::common::{NOW, deadline, token};
 use super::{EXPIRED, FRESH, store, try_acquire};
@@ -40,9 +42,10 @@ impl Drop for Role {
 }
 
 /// The rights that `docs/postgresql.md` lists for a role that may not make tables.
-const RIGHTS: [&str; 4] = [
+const RIGHTS: [&str; 5] = [
     "USAGE ON SCHEMA {}",
     "SELECT, INSERT, UPDATE, DELETE ON {}.oauthtoken, {}.zoho_token_lease, {}.zoho_token_failure",
+    "SELECT, INSERT, DELETE ON {}.zoho_token_key",
     "SELECT, UPDATE ON {}.zoho_token_store",
     "SELECT, UPDATE ON SEQUENCE {}.zoho_token_order",
 ];
@@ -53,7 +56,7 @@ fn code(opened: Result<Postgres>) -> Code {
 
 /// The text of a table, whatever is in it.
 fn dump(schema: &Schema) -> Vec<Vec<String>> {
-    let tables = ["oauthtoken", "zoho_token_store", "zoho_token_lease", "zoho_token_failure"];
+    let tables = ["oauthtoken", "zoho_token_key", "zoho_token_store", "zoho_token_lease", "zoho_token_failure"];
     let admin = Admin::new();
     tables.iter().flat_map(|table| admin.sql(&format!("SELECT * FROM {}.{table} ORDER BY 1", schema.0))).collect()
 }
@@ -134,6 +137,12 @@ fn a_role_that_may_not_make_tables_uses_those_of_an_administrator() {
         store.delete_all().unwrap();
         assert_eq!(store.check(NOW).unwrap(), []);
         store.restore(&[], 0).unwrap();
+        drop(store);
+        let sealed = |keys| self::store(open_as(&role.0, &schema, create).unwrap()).with_keys(fixed(keys));
+        sealed("a").save(token(EXPIRED), NOW).unwrap();
+        assert_eq!(sealed("ba").rekey(|_| Ok(())).unwrap().rewritten, 1);
+        assert_eq!(sealed("pb").rekey(|_| Ok(())).unwrap().rewritten, 1);
+        sealed("p").restore(&[], 0).unwrap();
         admin.sql(&format!("UPDATE {}.zoho_token_store SET last_id = 0", schema.0));
     }
 }
@@ -171,7 +180,8 @@ fn a_role_without_rights_is_told_so_at_once() {
     let refused = open_as(&role.0, &schema, true).err();
     let all = "SELECT, INSERT, UPDATE, DELETE ON";
     let needed = format!(
-        "USAGE ON SCHEMA {{}}; {all} {{}}.oauthtoken; {all} {{}}.zoho_token_lease; {all} {{}}.zoho_token_failure; \
+        "USAGE ON SCHEMA {{}}; {all} {{}}.oauthtoken; SELECT, INSERT, DELETE ON {{}}.zoho_token_key; \
+         {all} {{}}.zoho_token_lease; {all} {{}}.zoho_token_failure; \
          SELECT, UPDATE ON {{}}.zoho_token_store; SELECT, UPDATE ON SEQUENCE {{}}.zoho_token_order"
     );
     assert_lacks(refused, &needed);
@@ -192,7 +202,7 @@ fn a_role_without_rights_is_told_so_at_once() {
     assert!(shown.contains(", UPDATE, DELETE ON ") && shown.contains("Minimum rights"), "{shown}");
     let writes = "INSERT, UPDATE, DELETE ON";
     let needed = format!(
-        "{writes} {{}}.oauthtoken; {writes} {{}}.zoho_token_lease; {writes} {{}}.zoho_token_failure; \
+        "{writes} {{}}.oauthtoken; INSERT, DELETE ON {{}}.zoho_token_key; {writes} {{}}.zoho_token_lease; {writes} {{}}.zoho_token_failure; \
          UPDATE ON {{}}.zoho_token_store; SELECT, UPDATE ON SEQUENCE {{}}.zoho_token_order"
     );
     assert_lacks(refused, &needed);
@@ -263,7 +273,8 @@ fn a_database_with_another_encoding_is_refused() {
     let name = format!("{}_latin", Schema::new().0);
     admin.sql(&format!("CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"));
     let opened = Postgres::open(address(&format!("{} dbname={name}", dsn())), PostgresSettings::default(), deadline());
-    let checked = postgres::check(&address(&format!("{} dbname={name}", dsn())), None, NOW, deadline());
+    let checked =
+        postgres::check(&address(&format!("{} dbname={name}", dsn())), None, NOW, &Ring::clear_text(), deadline());
     let found = checked.map(|findings| findings[0].code);
     admin.sql(&format!("DROP DATABASE {name}"));
     assert_eq!(code(opened), Code::WrongDatabase);
@@ -386,7 +397,14 @@ fn missing_tables_are_reported_at_once() {
     ];
     for error in errors {
         assert_eq!(error.code(), Code::WrongDatabase, "{error}");
-        let parts = ["oauthtoken", "zoho_token_lease", "zoho_token_failure", "zoho_token_store", "zoho_token_order"];
+        let parts = [
+            "oauthtoken",
+            "zoho_token_key",
+            "zoho_token_lease",
+            "zoho_token_failure",
+            "zoho_token_store",
+            "zoho_token_order",
+        ];
         let missing = parts.map(|part| format!("\"{}\".{part}", schema.0)).join(", ");
         assert_eq!(error.detail(), format!("tables are missing (42P01): {missing}"));
     }
@@ -398,7 +416,7 @@ fn codes(schema: &Schema) -> Vec<(&'static str, Severity)> {
 }
 
 fn codes_at(dsn: &str, schema: &Schema) -> Vec<(&'static str, Severity)> {
-    let findings = postgres::check(&address(dsn), Some(&schema.0), NOW, deadline()).unwrap();
+    let findings = postgres::check(&address(dsn), Some(&schema.0), NOW, &Ring::clear_text(), deadline()).unwrap();
     for finding in &findings {
         assert!(!finding.hint.is_empty() && finding.hint.ends_with('.'), "{finding:?}");
     }
@@ -440,7 +458,7 @@ fn a_check_finds_changed_tables_a_setting_and_a_server_that_is_read_only() {
         admin.sql(&change.replace("SCHEMA", &schema.0));
         assert!(codes(&schema).contains(&("changed-tables", Severity::Error)), "{change}");
     }
-    let findings = postgres::check(&address(&dsn()), Some(&schema.0), NOW, deadline()).unwrap();
+    let findings = postgres::check(&address(&dsn()), Some(&schema.0), NOW, &Ring::clear_text(), deadline()).unwrap();
     assert_eq!(findings[1].code, "wrong-database", "its rows cannot be read");
     assert!(findings[0].message.ends_with("changed: oauthtoken.saved_at, zoho_token_user_name"), "{findings:?}");
 }

@@ -320,8 +320,8 @@ fn a_newer_file_is_refused_and_left_untouched() {
     let folder = Folder::new();
     let path = folder.path("newer.db");
     save(&open(&path), "r");
-    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
-    assert_refused(&folder, &path, Code::NewerSchema, "(schema 2, this version knows 1)");
+    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
+    assert_refused(&folder, &path, Code::NewerSchema, "(schema 3, this version knows 2)");
 }
 
 #[test]

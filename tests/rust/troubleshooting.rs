@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use common::{NOW, token};
-use zoho_token_store::domain::Row;
 use zoho_token_store::domain::check::{Finding, RowChecker, failed_saves};
+use zoho_token_store::domain::key_ring::{Ring, RingEntry};
+use zoho_token_store::domain::seal_key::SealKey;
+use zoho_token_store::domain::{Field, Row};
 use zoho_token_store::store::Error;
 use zoho_token_store::store::error::{Code, PAIR_KEPT};
 
@@ -91,7 +93,29 @@ fn row_findings() -> impl Iterator<Item = (&'static str, [String; 2])> {
         finding.message = finding.message.replace("disk-full", "…");
         (finding.code, quotes(&finding, "9"))
     });
-    of_rows.chain(failed)
+    of_rows.chain(sealing_findings()).chain(failed)
+}
+
+/// What a check finds about how rows are stored, apart from the code of an error.
+fn sealing_findings() -> impl Iterator<Item = (&'static str, [String; 2])> {
+    let key = |byte| RingEntry::Key(Box::new(SealKey::derive(&[byte; 32]).unwrap()));
+    let (first, old) = (Ring::new(vec![key(1), key(2)]).unwrap(), Ring::new(vec![key(2)]).unwrap());
+    let clear = token("id=1 refresh_token=r");
+    let sealed = old.seal(clear, [0; 12]).unwrap().unwrap();
+    let altered = sealed.stored(clear).with(Field::Id, Some("2"));
+    let mut checker = RowChecker::new(NOW);
+    for row in [clear, sealed.stored(clear), altered] {
+        checker.add_stored(&first, Row::new(row, 1, None));
+    }
+    // The two rows that can be read are one login.
+    let mut findings = checker.all_findings(&first);
+    findings.retain(|finding| finding.code != "duplicate");
+    assert_eq!(findings.len(), 3);
+    let id = old.writes().to_owned();
+    findings.into_iter().map(move |mut finding| {
+        finding.message = finding.message.replace(&id, "…");
+        (finding.code, quotes(&finding, "1 row"))
+    })
 }
 
 /// What a check finds in files, apart from errors and from rows.
@@ -104,7 +128,7 @@ fn file_findings() -> Vec<(&'static str, [String; 2])> {
     let older = setup.folder.with_sample();
     #[cfg(unix)]
     fs::set_permissions(&older, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-    let mut findings = check(&older, NOW).unwrap();
+    let mut findings = check(&older, NOW, &Ring::clear_text()).unwrap();
     let without_wal = common::sqlite::with_journal(&setup, Journal::Rollback);
     findings.extend(without_wal.check(common::deadline()).unwrap());
     let subject = |finding: &Finding| {
@@ -124,7 +148,7 @@ fn server_findings() -> Vec<(&'static str, [String; 2])> {
     let schema = Schema::new();
     let check_with = |option: &str| {
         let address = address(&format!("{} options='-c {option}'", dsn()));
-        check(&address, Some(&schema.0), NOW, common::deadline()).unwrap()
+        check(&address, Some(&schema.0), NOW, &Ring::clear_text(), common::deadline()).unwrap()
     };
     let mut findings = check_with("jit=off");
     let opened = open(&schema);
@@ -140,7 +164,13 @@ fn server_findings() -> Vec<(&'static str, [String; 2])> {
          ALTER TABLE {0}.zoho_token_lease OWNER TO {owner}",
         schema.0
     ));
-    let checked = check(&address(&format!("{} user={role}", dsn())), Some(&schema.0), NOW, common::deadline());
+    let checked = check(
+        &address(&format!("{} user={role}", dsn())),
+        Some(&schema.0),
+        NOW,
+        &Ring::clear_text(),
+        common::deadline(),
+    );
     admin.sql(&format!("DROP OWNED BY {role}, {owner}; DROP ROLE {role}; DROP ROLE {owner}"));
     findings.extend(checked.unwrap().into_iter().filter(|finding| finding.code != "changed-tables"));
     let location = opened.location().to_string();

@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use common::{NOW, Setup, TIMEOUT, Unwritable, WriteFault, token};
+use common::{NOW, Setup, TIMEOUT, TestKeys, Unwritable, WriteFault, token};
 use zoho_token_store::backends::list::List;
 use zoho_token_store::domain::lease::Settings;
 use zoho_token_store::domain::{Field, Key, Row};
@@ -39,15 +39,15 @@ struct Case {
 }
 
 impl Case {
-    fn new<B: Backend + 'static>(make: impl FnOnce(&Setup) -> B) -> Self {
+    fn new<B: Backend + 'static>(make: impl FnOnce(&Setup) -> B, keys: TestKeys) -> Self {
         let setup = Setup::new();
         let fault = WriteFault::default();
         let backend: Arc<dyn Backend> = Arc::new(make(&setup));
         let unwritable = Unwritable { backend: Arc::clone(&backend), fault: fault.clone() };
         let settings = Settings { longest_backoff: Duration::from_secs(30), ..Settings::new(Duration::from_secs(10)) };
-        let store = Store::new(Box::new(unwritable), TIMEOUT).with_refresh_settings(settings);
+        let store = keys.store(Box::new(unwritable)).with_refresh_settings(settings);
         assert_eq!(store.save(token(EXPIRED), NOW).unwrap(), "1");
-        Self { store, fault, backend, setup }
+        Self { store, fault, backend: keys.backend(backend), setup }
     }
 
     /// Fails to save the token because the disk is full.
@@ -348,15 +348,15 @@ mod rules {
 
 /// Makes a test of each rule, in a module for one backend.
 macro_rules! tests {
-    ($name:ident, $make:expr; with_kept_pair: [$($kept:ident)*] without: [$($rule:ident)*]) => {
+    ($name:ident, $make:expr, $keys:expr; with_kept_pair: [$($kept:ident)*] without: [$($rule:ident)*]) => {
         mod $name {
             use super::*;
 
             $(#[test] fn $kept() {
-                rules::$kept(&Case::new($make).with_kept_pair());
+                rules::$kept(&Case::new($make, $keys).with_kept_pair());
             })*
             $(#[test] fn $rule() {
-                rules::$rule(&Case::new($make));
+                rules::$rule(&Case::new($make, $keys));
             })*
         }
     };
@@ -364,8 +364,18 @@ macro_rules! tests {
 
 macro_rules! suite {
     ($name:ident, $make:expr) => {
+        mod $name {
+            use super::*;
+
+            common::for_all_keys!(suite_with_keys, $make);
+        }
+    };
+}
+
+macro_rules! suite_with_keys {
+    ($name:ident, $make:expr, $keys:expr) => {
         tests! {
-            $name, $make;
+            $name, $make, $keys;
             with_kept_pair: [
                 a_kept_pair_is_served_and_what_is_stored_stays
                 it_is_saved_once_the_store_can_be_written
@@ -392,7 +402,7 @@ common::for_each_backend!(suite);
 
 #[test]
 fn a_store_keeps_at_most_1_000_pairs() {
-    let case = Case::new(|_| List::new());
+    let case = Case::new(|_| List::new(), TestKeys::Plain);
     let user = |number: usize, access: &str, expiry: &str| {
         format!("id={number} user_name=u{number} refresh_token=r{number} access_token={access} expiry_time={expiry}")
     };

@@ -24,4 +24,15 @@ macro_rules! for_each_backend {
     };
 }
 
-pub(crate) use for_each_backend;
+/// Calls the macro `$suite` once for each kind of keys that a store can have, with a name, `$make` and the
+/// [`super::TestKeys`].
+macro_rules! for_all_keys {
+    ($suite:ident, $make:expr) => {
+        $suite!(plain, $make, $crate::common::TestKeys::Plain);
+        $suite!(one_key, $make, $crate::common::TestKeys::One);
+        $suite!(two_keys, $make, $crate::common::TestKeys::Two);
+        $suite!(mixed, $make, $crate::common::TestKeys::Mixed);
+    };
+}
+
+pub(crate) use {for_all_keys, for_each_backend};

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, unused_macros, reason = "each file of tests uses a part of this module")]
 
 mod backends;
+pub(crate) mod keyed;
 #[path = "../miniature.rs"]
 mod miniature;
 mod network;
@@ -27,7 +28,8 @@ use zoho_token_store::store::backend::Backend;
 use zoho_token_store::store::deadline::Deadline;
 use zoho_token_store::store::{Result, Store};
 
-pub(crate) use backends::for_each_backend;
+pub(crate) use backends::{for_all_keys, for_each_backend};
+pub(crate) use keyed::TestKeys;
 pub(crate) use miniature::Miniature;
 pub(crate) use unwritable::{Unwritable, WriteFault};
 

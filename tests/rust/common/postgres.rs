@@ -1,5 +1,6 @@
 //! A PostgreSQL server for tests: a schema for each test, and statements beside the store.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, process};
 
@@ -191,6 +192,10 @@ macro_rules! delegate_reads {
             assert!(seen.now.is_some(), "the server has a clock");
             Ok(SeenLease { now: Some(self.1.now()), ..seen })
         }
+
+        fn key_names(&self) -> Result<Option<BTreeSet<String>>> {
+            self.0.key_names()
+        }
     };
 }
 
@@ -213,6 +218,14 @@ impl Transaction for Clocked<&mut dyn Transaction> {
 
     fn update(&mut self, row: &Row, token: Token<'_>, now: i64) -> Result<()> {
         self.0.update(row, token, now)
+    }
+
+    fn rewrite(&mut self, row: &Row, token: Token<'_>) -> Result<()> {
+        self.0.rewrite(row, token)
+    }
+
+    fn set_key_names(&mut self, names: &BTreeSet<String>) -> Result<()> {
+        self.0.set_key_names(names)
     }
 
     fn copy(&mut self, row: &Row) -> Result<()> {

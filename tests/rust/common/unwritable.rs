@@ -98,6 +98,10 @@ impl Backend for Unwritable {
         self.backend.check(deadline)
     }
 
+    fn scrub(&self, deadline: Deadline) -> Result<()> {
+        self.backend.scrub(deadline)
+    }
+
     fn before_fork(&self, deadline: Deadline) {
         self.backend.before_fork(deadline);
     }

@@ -1,0 +1,201 @@
+//! Where keys come from, and when a source of keys is asked.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use zoho_token_store::backends::list::List;
+use zoho_token_store::domain::key_ring::Ring;
+use zoho_token_store::domain::seal_key::key_text;
+use zoho_token_store::store::backend::Backend;
+use zoho_token_store::store::error::Code;
+use zoho_token_store::store::keys::{GivenKey, StoreKeys, new_key, parse_keys};
+use zoho_token_store::store::{Error, Result, Store, Wait};
+
+use super::common::keyed::{ring, shared, store_with};
+use super::common::{NOW, TIMEOUT, token};
+use super::rotation_of;
+use super::{ADA, BOB, find, hit, save};
+
+/// A source whose keys a test changes.
+#[derive(Clone)]
+struct Source {
+    letters: Arc<Mutex<&'static str>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Source {
+    fn new(letters: &'static str) -> Self {
+        Self { letters: Arc::new(Mutex::new(letters)), asked: Arc::default() }
+    }
+
+    fn set(&self, letters: &'static str) {
+        *self.letters.lock().unwrap() = letters;
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    fn ask(&self) -> Result<Ring> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        match *self.letters.lock().unwrap() {
+            "" => Err(Error::invalid_key("made to fail")),
+            letters => Ok(ring(letters)),
+        }
+    }
+
+    fn store(&self, backend: &Arc<dyn Backend>) -> Store {
+        let source = self.clone();
+        Store::new(shared(backend), TIMEOUT).with_keys(StoreKeys::supplied(Box::new(move || source.ask())).unwrap())
+    }
+}
+
+fn backend_with(keys: &str, values: &str) -> Arc<dyn Backend> {
+    let backend: Arc<dyn Backend> = Arc::new(List::new());
+    save(&store_with(keys, &backend), values);
+    backend
+}
+
+#[test]
+fn a_source_is_asked_when_a_store_is_made() {
+    let source = Source::new("");
+    let asked = source.clone();
+    assert_eq!(StoreKeys::supplied(Box::new(move || asked.ask())).err().unwrap().code(), Code::InvalidKey);
+    source.set("a");
+    let store = source.store(&backend_with("a", ADA));
+    assert_eq!((find(&store, "refresh_token=r-ada"), source.asked()), (hit("a-ada"), 2));
+}
+
+#[test]
+fn a_source_is_asked_at_once_for_a_missing_key_and_not_again_soon() {
+    let backend = backend_with("a", ADA);
+    let source = Source::new("b");
+    let store = source.store(&backend);
+    // Still not there.
+    assert_eq!((find(&store, "user_name=ada"), source.asked()), (Err(Code::UnknownKey), 2));
+    source.set("ba");
+    assert_eq!((find(&store, "user_name=ada"), source.asked()), (Err(Code::UnknownKey), 2), "at most every 30 s");
+
+    let source = Source::new("b");
+    let store = source.store(&backend);
+    source.set("ba");
+    assert_eq!((find(&store, "refresh_token=r-ada"), source.asked()), (hit("a-ada"), 2), "by a miss, too");
+    assert_eq!((save(&store, ADA), source.asked()), ("1".to_owned(), 2));
+    // The next key is missing within 30 s.
+    save(&store_with("cba", &backend), BOB);
+    source.set("cba");
+    assert_eq!((find(&store, "user_name=bob"), source.asked()), (Err(Code::UnknownKey), 2));
+}
+
+#[test]
+fn every_operation_asks_for_a_missing_key() {
+    type Operation = (&'static str, fn(&Store) -> bool);
+    let table: [Operation; 7] = [
+        ("find", |store| find(store, "refresh_token=r-ada") == hit("a-ada")),
+        ("find by id", |store| store.find_by_id(Some("1"), Wait::Yes).is_ok_and(|found| found.is_some())),
+        ("save", |store| store.save(token(ADA), NOW).is_ok_and(|id| id == "1")),
+        ("list", |store| store.all().is_ok_and(|rows| rows.len() == 1)),
+        ("rotate", |store| rotation_of(store) == (1, 0)),
+        ("import", |store| store.import_rows(&sealed_rows(), NOW).is_ok_and(|report| report.counts.skipped == 0)),
+        ("restore", |store| store.restore(&sealed_rows(), 1).is_ok()),
+    ];
+    for (name, operation) in table {
+        let source = Source::new("b");
+        let store = source.store(&backend_with("a", ADA));
+        source.set("ba");
+        assert!(operation(&store), "{name}");
+        assert_eq!(source.asked(), 2, "{name}");
+    }
+}
+
+fn sealed_rows() -> Vec<zoho_token_store::domain::Row> {
+    super::stored(&backend_with("a", ADA))
+}
+
+#[test]
+fn a_source_that_fails_later_changes_nothing() {
+    let source = Source::new("b");
+    let store = source.store(&backend_with("a", ADA));
+    source.set("");
+    assert_eq!(find(&store, "user_name=ada"), Err(Code::UnknownKey));
+    assert_eq!(find(&store, "user_name=eve"), Ok(None));
+    assert_eq!(source.asked(), 2);
+}
+
+#[test]
+fn a_caller_that_may_not_wait_does_not_ask() {
+    let source = Source::new("b");
+    let store = source.store(&backend_with("a", ADA));
+    source.set("ba");
+    let find_now = || store.find(token("user_name=ada"), Wait::No);
+    assert!(find_now().is_err_and(|error| error.is_busy()));
+    assert_eq!(source.asked(), 1);
+    assert_eq!(find(&store, "user_name=ada"), hit("a-ada"));
+    assert!(find_now().is_ok_and(|found| found.is_some()));
+}
+
+#[test]
+fn threads_that_miss_the_same_key_wait_for_one_answer() {
+    let backend = backend_with("a", ADA);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let source = move || {
+        if counter.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Ok(ring("b"));
+        }
+        thread::sleep(Duration::from_millis(100));
+        Ok(ring("ba"))
+    };
+    let store = Store::new(shared(&backend), TIMEOUT).with_keys(StoreKeys::supplied(Box::new(source)).unwrap());
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| assert_eq!(find(&store, "user_name=ada"), hit("a-ada")));
+        }
+    });
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_source_may_use_the_store_itself() {
+    let backend = backend_with("a", ADA);
+    save(&store_with("ba", &backend), BOB);
+    let store: Arc<OnceLock<Store>> = Arc::default();
+    let itself = Arc::clone(&store);
+    let source = move || {
+        let Some(store) = itself.get() else { return Ok(ring("b")) };
+        assert_eq!(find(store, "user_name=bob"), hit("a-bob"));
+        assert_eq!(find(store, "user_name=ada"), Err(Code::UnknownKey), "it does not ask itself");
+        Ok(ring("ba"))
+    };
+    let keys = StoreKeys::supplied(Box::new(source)).unwrap();
+    assert!(store.set(Store::new(shared(&backend), TIMEOUT).with_keys(keys)).is_ok());
+    let start = Instant::now();
+    assert_eq!(find(store.get().unwrap(), "user_name=ada"), hit("a-ada"));
+    assert!(start.elapsed() < TIMEOUT / 2, "it does not wait for its own answer");
+}
+
+#[test]
+fn each_new_key_is_another_one() {
+    let keys = [new_key().unwrap(), new_key().unwrap()];
+    let ring = parse_keys(keys.iter().map(|key| GivenKey::Text(key))).unwrap();
+    assert_eq!(ring.names().count(), 2);
+}
+
+#[test]
+fn a_list_of_keys_names_the_position_of_what_is_no_key() {
+    let good = key_text(&[7; 32]);
+    let parse = |given: &[GivenKey<'_>]| parse_keys(given.iter().copied());
+    let ring = parse(&[GivenKey::Text(&good), GivenKey::ClearText, GivenKey::Text(&format!("{}\n", *good))]).unwrap();
+    assert_eq!(ring.names().count(), 2, "a key that is there twice counts once");
+    let passphrase = "correct horse battery staple";
+    for (bad, reason) in [(passphrase, "passphrase"), (&good[..40], "cut short"), ("", "empty")] {
+        let error = parse(&[GivenKey::Text(&good), GivenKey::Text(bad)]).err().unwrap();
+        assert_eq!(error.code(), Code::InvalidKey);
+        let message = error.to_string();
+        assert!(message.starts_with("key number 2 cannot be used: ") && message.contains(reason), "{message}");
+        assert!(bad.is_empty() || !message.contains(bad), "{message}");
+    }
+    assert!(parse(&[]).err().unwrap().to_string().starts_with("there is no key"));
+}

@@ -12,6 +12,7 @@ from . import (
 )
 from ._environment import data_centre_from_environment, token_from_environment
 from ._native import (
+    PLAINTEXT,
     CustomStoreInMemory,
     CustomStoreList,
     CustomStorePostgreSQL,
@@ -19,9 +20,14 @@ from ._native import (
     Finding,
     LeaseInfo,
     Refreshed,
+    Rekeyed,
     StoreError,
     TokenStoreBase,
     __version__,
+    key_environment,
+    key_file,
+    key_id,
+    new_key,
     token_from_dict,
     token_to_dict,
 )
@@ -30,6 +36,7 @@ from ._native import (
 CustomStore = CustomStoreInMemory
 
 __all__ = [
+    "PLAINTEXT",
     "CustomStore",
     "CustomStoreInMemory",
     "CustomStoreList",
@@ -38,10 +45,15 @@ __all__ = [
     "Finding",
     "LeaseInfo",
     "Refreshed",
+    "Rekeyed",
     "StoreError",
     "TokenStoreBase",
     "__version__",
     "data_centre_from_environment",
+    "key_environment",
+    "key_file",
+    "key_id",
+    "new_key",
     "token_from_dict",
     "token_from_environment",
     "token_to_dict",

@@ -8,7 +8,7 @@ address of a PostgreSQL server, and `schema` the name of a schema that does not 
 `UserSignature` and `SDKException` are the SDK's. A test runs every example.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from os import PathLike
 from typing import Final, Literal, NoReturn, SupportsFloat, SupportsIndex, TypeAlias, final
@@ -27,6 +27,7 @@ _ErrorCode: TypeAlias = Literal[
     "unsupported",
     "invalid-argument",
     "invalid-key",
+    "keys-unavailable",
     "missing-id",
     "empty-token",
     "token-not-updated",
@@ -79,6 +80,21 @@ _ErrorCode: TypeAlias = Literal[
     "duplicate-ids",
 ]
 """Every code of a `StoreError`. `error_codes()` returns the same codes, with their hints."""
+
+@final
+class Plaintext:
+    """The class of `PLAINTEXT`."""
+
+PLAINTEXT: Final[Plaintext]
+"""Rows in clear text, as an entry of `keys`.
+
+At the end of `keys`, rows in clear text can be read, and `rekey` seals them. As the first entry, rows are written in
+clear text, and `rekey` opens the sealed ones (contract, section 13).
+"""
+
+_Keys: TypeAlias = str | bytes | Sequence[str | bytes | Plaintext]
+_KeysOrFunction: TypeAlias = _Keys | Callable[[], _Keys]
+"""The type of the argument `keys`."""
 
 class StoreError(Exception):
     """An error of a token store, with a code for programs and a hint for people.
@@ -145,6 +161,127 @@ def token_from_dict(values: Mapping[str, str | int | None]) -> OAuthToken:
     Example:
         >>> token_from_dict({"id": "1", "expiry_time": 1795300001000}).get_expires_in()
         '1795300001000'
+    """
+
+def new_key() -> str:
+    """Make a new key, and return its text. Nothing is stored.
+
+    Write it to where secrets are kept, apart from the store and its backups. Without the key, the rows under it are
+    lost. `zoho-token-store key new --out FILE` writes a key into a file.
+
+    Returns:
+        `ztsk1_` and 56 letters and digits: 32 bytes from the operating system, and a checksum.
+
+    Raises:
+        StoreError: `"io-error"`: the operating system gives no random bytes.
+
+    Example:
+        >>> key = new_key()
+        >>> key[:6], len(key)
+        ('ztsk1_', 62)
+    """
+
+def key_id(key: str | bytes) -> str:
+    """Return the id of a key. Rows and messages name the key by it.
+
+    It is derived from the key. It is no secret, and the key cannot be computed from it.
+
+    Args:
+        key: The text of a key.
+
+    Returns:
+        22 letters, digits, `-` and `_`.
+
+    Raises:
+        StoreError: `"invalid-key"`: the text is not that of a key. The message does not repeat it.
+
+    Example:
+        >>> len(key_id(new_key()))
+        22
+    """
+
+@final
+class KeySource:
+    """A function that reads keys from a file or from a variable each time it is called.
+
+    `key_file` and `key_environment` return it. A store accepts it as `keys`, and then no key becomes a Python object.
+    """
+
+    def __call__(self) -> list[str | Plaintext]:
+        """Read the keys.
+
+        Raises:
+            StoreError: `"keys-unavailable"`: the file or the variable cannot be read.
+        """
+
+def key_file(path: str | PathLike[str]) -> KeySource:
+    """Return a function that reads keys from a file, one per line, each time it is called.
+
+    A line `PLAINTEXT` stands for rows in clear text. Empty lines do not count. A store that has it as `keys` reads the
+    file when it is made, and again when a row needs a key that was not there. So keys are rotated without a restart.
+
+    The file is refused if other users can read or write it, or its group can. If another user owns the file, such as
+    root, its group may read it: this is how a service gets a mounted secret.
+
+    Args:
+        path: The file. A relative path is made absolute here. Nothing is read yet.
+
+    Returns:
+        The function, to be given as `keys`.
+
+    Raises:
+        StoreError: `"invalid-argument"`: it is not the path of a file.
+
+    Example:
+        >>> import os
+        >>> with open("tokens.key", "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        ...     print(new_key(), file=file)
+        >>> with CustomStoreSQLite("sealed.db", keys=key_file("tokens.key")) as store:
+        ...     len(store)
+        0
+    """
+
+def key_environment(name: str = "ZOHO_TOKEN_STORE_KEYS") -> KeySource:
+    """Return a function that reads keys from an environment variable each time it is called.
+
+    Blanks, commas or line breaks separate the keys. `PLAINTEXT` stands for rows in clear text. A variable that is
+    missing is an error, and so is an empty one. A child process inherits the variable, and so does each program that it
+    runs: a file is better.
+
+    Args:
+        name: The name of the variable. Nothing is read yet.
+
+    Returns:
+        The function, to be given as `keys`.
+
+    Raises:
+        StoreError: `"invalid-argument"`: it is not the name of a variable.
+
+    Example:
+        >>> import os
+        >>> os.environ["MADE_UP_KEYS"] = new_key()
+        >>> with CustomStoreSQLite("sealed.db", keys=key_environment("MADE_UP_KEYS")) as store:
+        ...     len(store)
+        0
+    """
+
+def write_new_key(path: str | PathLike[str]) -> str:
+    """Make a new key in a new file that only its owner can read, and return the id of the key.
+
+    For the command line. The key does not become a Python object.
+
+    Raises:
+        StoreError: `"file-exists"`: there is a file already. It is never replaced. `"missing-folder"`, `"disk-full"`.
+    """
+
+def key_names(keys: _KeysOrFunction) -> list[str]:
+    """Return the names under which a list of keys reads rows, in their order: the ids of keys, and `"plaintext"`.
+
+    Args:
+        keys: As for the constructor of a store.
+
+    Raises:
+        StoreError: with the codes of the constructor.
     """
 
 def error_codes() -> dict[str, str]:
@@ -226,6 +363,30 @@ class Refreshed:
     @property
     def failed(self) -> dict[str, str]:
         """The ids of the rows that could not be refreshed, each with the reason, which contains no secret."""
+
+@final
+class Rekeyed:
+    """What `rekey` did with the rows.
+
+    Example:
+        >>> with CustomStoreInMemory(keys=new_key()) as store:
+        ...     store.rekey()
+        Rekeyed(rewritten=0, left=0)
+    """
+
+    @property
+    def rewritten(self) -> int:
+        """The number of rows that were sealed under the first key."""
+
+    @property
+    def left(self) -> int:
+        """The number of rows that are not under the first key.
+
+        Their key is missing, or another program has saved them under another key meanwhile.
+        """
+
+    def __eq__(self, other: object, /) -> bool:
+        """Compare both numbers."""
 
 @final
 class Finding:
@@ -314,6 +475,9 @@ class TokenStoreBase:
     - `"disk-full"`, `"read-only"`, `"permission-denied"`, `"io-error"`: the operating system or the disk refused an
       operation.
     - `"damaged"`, `"not-a-database"`: the file was damaged or replaced after it was opened.
+    - `"unknown-key"`, `"altered-row"`, `"plaintext-row"`: a row cannot be read with the `keys` of the store, was
+      changed without its key, or is in clear text although it must not be (contract, section 13). It is never "not
+      found", and no second row is inserted.
 
     An exception that ends a program, such as `KeyboardInterrupt`, passes through unchanged.
 
@@ -624,6 +788,49 @@ class TokenStoreBase:
             []
         """
 
+    def rekey(self) -> Rekeyed:
+        """Seal every row under the first key, while other callers go on.
+
+        Rows that can be read under another key, or in clear text if `PLAINTEXT` is among the keys, are sealed under the
+        first one. If `PLAINTEXT` is the first entry, the sealed rows are opened. Ids, order and times stay.
+
+        It works in batches of 50 rows. After each batch it pauses for as long as the batch took, so that others can
+        save. It releases the GIL, and an exception of a signal handler ends it between two batches. It can be
+        interrupted or killed at any time, run again, and run in several processes at once. At the end, if no row is in
+        clear text, what the rows were before is removed from the file (contract, section 13).
+
+        Returns:
+            How many rows were sealed, and how many are not under the first key.
+
+        Raises:
+            SDKException: as described at the class. `"altered-row"`: a row was changed without its key. Delete it, or
+                restore it from a backup. The batches before stay sealed.
+
+        Example:
+            >>> old, new = new_key(), new_key()
+            >>> with CustomStoreSQLite("sealed.db", keys=old) as store:
+            ...     store.save_token(OAuthToken("1000.CLIENT", "made-up", refresh_token="1000.made.up"))
+            >>> with CustomStoreSQLite("sealed.db", keys=[new, old]) as store:
+            ...     store.rekey()
+            Rekeyed(rewritten=1, left=0)
+        """
+
+    def key_usage(self) -> dict[str, int]:
+        """Return the number of rows under each key.
+
+        A key without rows can be dropped, once no program writes under it. No key is needed for this.
+
+        Returns:
+            The numbers, by the id of the key. Rows in clear text have the name `"plaintext"`.
+
+        Raises:
+            SDKException: as described at the class.
+
+        Example:
+            >>> store.key_usage()
+            {'plaintext': 1}
+        """
+
     def lease_info(self) -> LeaseInfo:
         """Return how often this store acquired refresh leases and waited for them.
 
@@ -690,6 +897,7 @@ class CustomStoreSQLite(TokenStoreBase):
         self,
         path: str | PathLike[str] = "zohooauth.db",
         *,
+        keys: _KeysOrFunction = ...,
         refresh_lease: timedelta | SupportsFloat = 10.0,
         refresh_ahead: timedelta | SupportsFloat = 0.0,
         refresh_backoff: timedelta | SupportsFloat = 30.0,
@@ -701,6 +909,12 @@ class CustomStoreSQLite(TokenStoreBase):
         Args:
             path: The file. A relative path is made absolute here, so a later `chdir` does not matter. A missing file is
                 created, but not a missing folder. `":memory:"` is refused: use `CustomStoreInMemory`.
+            keys: Encrypts the secrets of the rows: the text of a key (`str` or `bytes`), a sequence of keys, or a
+                function without arguments that returns one of the two. Rows are sealed under the first key, and read
+                under each. `PLAINTEXT` in the sequence stands for rows in clear text. A function is called here, and
+                again when a row needs another key: at once the first time, and then at most every 30 s. No lock and no
+                transaction is held meanwhile. If it is not given, nothing is encrypted. `None` and an empty sequence
+                are errors, so that a missing variable cannot turn encryption off (contract, section 13).
             refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
                 requester refreshes a token, the others wait. If the refresh takes longer than the lease, the others
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off. All programs
@@ -722,6 +936,10 @@ class CustomStoreSQLite(TokenStoreBase):
             SDKException: the store cannot be opened. `"missing-folder"`, `"is-a-folder"`, `"invalid-path"`,
                 `"permission-denied"`: the path cannot be used. `"not-a-database"`, `"damaged"`, `"newer-schema"`,
                 `"other-program"`: the file is not a token database that this version can use. It is left untouched.
+                `"invalid-key"`: `keys` has a text that is not a key, is
+                `None` or empty. The message has the position of the text, and never the text. `"keys-unavailable"`: the
+                file, the variable or the function of `keys` gives no keys. An exception of the function is the
+                `__cause__` of the `StoreError`.
 
         Example:
             >>> from datetime import timedelta
@@ -770,6 +988,7 @@ class CustomStorePostgreSQL(TokenStoreBase):
         schema: str | None = None,
         connections: int = 4,
         create: bool = True,
+        keys: _KeysOrFunction = ...,
         refresh_lease: timedelta | SupportsFloat = 10.0,
         refresh_ahead: timedelta | SupportsFloat = 0.0,
         refresh_backoff: timedelta | SupportsFloat = 30.0,
@@ -791,6 +1010,12 @@ class CustomStorePostgreSQL(TokenStoreBase):
             create: Whether to create missing tables, and to migrate those of an older version. If the user may not
                 create tables, an administrator runs what `zoho-token-store init --sql` prints. With `False` nothing is
                 created or migrated.
+            keys: Encrypts the secrets of the rows: the text of a key (`str` or `bytes`), a sequence of keys, or a
+                function without arguments that returns one of the two. Rows are sealed under the first key, and read
+                under each. `PLAINTEXT` in the sequence stands for rows in clear text. A function is called here, and
+                again when a row needs another key: at once the first time, and then at most every 30 s. No lock and no
+                transaction is held meanwhile. If it is not given, nothing is encrypted. `None` and an empty sequence
+                are errors, so that a missing variable cannot turn encryption off (contract, section 13).
             refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
                 requester refreshes a token, the others wait, on all machines. If the refresh takes longer than the
                 lease, the others refresh the token themselves. Zoho answers in well under a second. `0` turns leases
@@ -824,6 +1049,10 @@ class CustomStorePostgreSQL(TokenStoreBase):
                 is not a connection parameter. The message names it, and repeats no value. `"unreachable"`,
                 `"access-denied"`, `"insecure-connection"`, `"wrong-database"`: see above. `"newer-schema"`: a newer
                 version of this library made the tables. They are left untouched.
+                `"invalid-key"`: `keys` has a text that is not a key, is
+                `None` or empty. The message has the position of the text, and never the text. `"keys-unavailable"`: the
+                file, the variable or the function of `keys` gives no keys. An exception of the function is the
+                `__cause__` of the `StoreError`.
 
         Example:
             >>> import os
@@ -844,6 +1073,7 @@ class CustomStoreInMemory(TokenStoreBase):
     def __init__(
         self,
         *,
+        keys: _KeysOrFunction = ...,
         refresh_lease: timedelta | SupportsFloat = 10.0,
         refresh_ahead: timedelta | SupportsFloat = 0.0,
         refresh_backoff: timedelta | SupportsFloat = 30.0,
@@ -852,6 +1082,12 @@ class CustomStoreInMemory(TokenStoreBase):
         """Make an empty store.
 
         Args:
+            keys: Encrypts the secrets of the rows: the text of a key (`str` or `bytes`), a sequence of keys, or a
+                function without arguments that returns one of the two. Rows are sealed under the first key, and read
+                under each. `PLAINTEXT` in the sequence stands for rows in clear text. A function is called here, and
+                again when a row needs another key: at once the first time, and then at most every 30 s. No lock and no
+                transaction is held meanwhile. If it is not given, nothing is encrypted. `None` and an empty sequence
+                are errors, so that a missing variable cannot turn encryption off (contract, section 13).
             refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
                 thread refreshes a token, the others wait. If the refresh takes longer than the lease, the others
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off.
@@ -868,6 +1104,10 @@ class CustomStoreInMemory(TokenStoreBase):
         Raises:
             ImportError: no Zoho CRM SDK is installed. The message names the packages that provide one.
             SDKException: `"invalid-argument"`: an argument has the wrong type or value.
+                `"invalid-key"`: `keys` has a text that is not a key, is
+                `None` or empty. The message has the position of the text, and never the text. `"keys-unavailable"`: the
+                file, the variable or the function of `keys` gives no keys. An exception of the function is the
+                `__cause__` of the `StoreError`.
 
         Example:
             >>> CustomStoreInMemory(refresh_lease=0, raise_on_missing_id=False).find_token_by_id("99")
@@ -885,6 +1125,7 @@ class CustomStoreList(TokenStoreBase):
     def __init__(
         self,
         *,
+        keys: _KeysOrFunction = ...,
         refresh_lease: timedelta | SupportsFloat = 10.0,
         refresh_ahead: timedelta | SupportsFloat = 0.0,
         refresh_backoff: timedelta | SupportsFloat = 30.0,
@@ -893,6 +1134,12 @@ class CustomStoreList(TokenStoreBase):
         """Make an empty store.
 
         Args:
+            keys: Encrypts the secrets of the rows: the text of a key (`str` or `bytes`), a sequence of keys, or a
+                function without arguments that returns one of the two. Rows are sealed under the first key, and read
+                under each. `PLAINTEXT` in the sequence stands for rows in clear text. A function is called here, and
+                again when a row needs another key: at once the first time, and then at most every 30 s. No lock and no
+                transaction is held meanwhile. If it is not given, nothing is encrypted. `None` and an empty sequence
+                are errors, so that a missing variable cannot turn encryption off (contract, section 13).
             refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
                 thread refreshes a token, the others wait. If the refresh takes longer than the lease, the others
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off.
@@ -909,6 +1156,10 @@ class CustomStoreList(TokenStoreBase):
         Raises:
             ImportError: no Zoho CRM SDK is installed. The message names the packages that provide one.
             SDKException: `"invalid-argument"`: an argument has the wrong type or value.
+                `"invalid-key"`: `keys` has a text that is not a key, is
+                `None` or empty. The message has the position of the text, and never the text. `"keys-unavailable"`: the
+                file, the variable or the function of `keys` gives no keys. An exception of the function is the
+                `__cause__` of the `StoreError`.
 
         Example:
             >>> CustomStoreList(refresh_lease=0, raise_on_missing_id=False).find_token_by_id("99")
@@ -1134,12 +1385,17 @@ class StoreAtAddress(TokenStoreBase):
     """
 
     def __init__(
-        self, address: str | PathLike[str] | StoreAddress, *, busy_timeout: timedelta | SupportsFloat = 5.0
+        self,
+        address: str | PathLike[str] | StoreAddress,
+        *,
+        keys: _KeysOrFunction = ...,
+        busy_timeout: timedelta | SupportsFloat = 5.0,
     ) -> None:
         """Open the store. Create it if it is missing.
 
         Args:
             address: As for `StoreAddress`.
+            keys: As for `CustomStoreSQLite`.
             busy_timeout: The longest wait for other programs: a `timedelta` or a number of seconds, not negative.
 
         Raises:
@@ -1173,6 +1429,7 @@ class Administration:
         address: str | PathLike[str] | StoreAddress,
         *,
         make: bool = False,
+        keys: _KeysOrFunction = ...,
         busy_timeout: timedelta | SupportsFloat = 5.0,
     ) -> Self:
         """Open the database at `address`.
@@ -1180,6 +1437,7 @@ class Administration:
         Args:
             address: As for `StoreAddress`.
             make: Whether to create the file, or the tables on the server, if they are missing.
+            keys: As for `CustomStoreSQLite`.
             busy_timeout: The longest wait for other programs that have locked the database: a `timedelta` or a number
                 of seconds, not negative.
 
@@ -1189,11 +1447,12 @@ class Administration:
         """
 
     @staticmethod
-    def rehearsal(source: Source | None = None) -> Administration:
+    def rehearsal(source: Source | None = None, *, keys: _KeysOrFunction = ...) -> Administration:
         """Return a copy in memory, for a trial: what is done to it changes no file. Without a source it is empty.
 
         Args:
             source: The rows, as `read_source` returns them for a database.
+            keys: As for `CustomStoreSQLite`. They open the sealed rows of the source.
 
         Raises:
             StoreError: `"duplicate-ids"`: several rows have the same id.
@@ -1286,7 +1545,8 @@ class Administration:
 
         Raises:
             StoreError: `"not-a-backup"`: the source is not a database. `"duplicate-ids"`: several rows have the same
-                id. `"same-file"`: the source is this database.
+                id. `"same-file"`: the source is this database. `"unknown-key"`, `"altered-row"`: the source has a row
+                that the keys of this database do not open. Nothing was replaced.
         """
 
     def backup(self, path: str | PathLike[str]) -> None:
@@ -1313,6 +1573,21 @@ class Administration:
 
         Raises:
             OSError: standard output cannot be written. `BrokenPipeError` if its reader has closed it.
+        """
+
+    def rekey(self) -> Rekeyed:
+        """Seal every row under the first key, while programs go on."""
+
+    def key_usage(self) -> dict[str, int]:
+        """Return the number of rows under each key."""
+
+    def forget_key(self, key_id: str) -> int:
+        """Delete the rows under the key with this id, and return their number. The key itself is not needed.
+
+        Rows in clear text, and rows under other keys, stay.
+
+        Args:
+            key_id: The id of the key, as `key_usage` returns it.
         """
 
     def close(self) -> None:
@@ -1360,7 +1635,10 @@ def init_sql() -> str:
     """
 
 def check(
-    address: str | PathLike[str] | StoreAddress, *, busy_timeout: timedelta | SupportsFloat = 5.0
+    address: str | PathLike[str] | StoreAddress,
+    *,
+    keys: _KeysOrFunction = ...,
+    busy_timeout: timedelta | SupportsFloat = 5.0,
 ) -> list[Finding]:
     """Return the problems of the database at `address`, and change nothing.
 
@@ -1369,6 +1647,8 @@ def check(
 
     Args:
         address: As for `StoreAddress`.
+        keys: As for `CustomStoreSQLite`. Without them, a sealed row is reported as `"unknown-key"`, and nothing else is
+            known about it.
         busy_timeout: The longest wait for a server: a `timedelta` or a number of seconds, not negative.
 
     Raises:

@@ -3,6 +3,7 @@
 //!
 //! Only [`Administration::reveal`] returns secrets to Python.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -14,20 +15,21 @@ use pyo3::types::PyDict;
 
 use super::address::store_address;
 use super::arguments::{Given, duration_or, file_path, idle_for as parse_idle_for};
+use super::caller_functions::or_ended;
 use super::clock::now;
 use super::error::Failure;
-use super::password::or_ended;
+use super::keys::{self, KeysArgument, PyRekeyed};
 use crate::backends::address::StoreAddress;
 use crate::backends::list::List;
 use crate::backends::{self, BACKUP_FORMAT, DATABASE_FORMATS};
 use crate::domain::check as findings;
-use crate::domain::key_ring::Ring;
 use crate::domain::{Field, Row, data_centre, expiry, import};
 use crate::store::administration::{ImportCounts, ImportReport, RefreshState};
 use crate::store::atomic_write::Existing;
 use crate::store::deadline::Deadline;
 use crate::store::error::{Code, describe_id};
 use crate::store::files::{FileId, is_same_file};
+use crate::store::keys::StoreKeys;
 use crate::store::transfer::{self, SourceKind};
 use crate::store::{Error, Store};
 
@@ -236,15 +238,21 @@ pub(super) fn init_sql(py: Python<'_>) -> PyResult<&'static str> {
 /// Return the problems of the database at `address`, and change nothing.
 #[pyfunction]
 #[pyo3(
-    signature = (address, *, busy_timeout=Given(None)),
-    text_signature = "(address, *, busy_timeout=5.0)"
+    signature = (address, *, keys=Given(None), busy_timeout=Given(None)),
+    text_signature = "(address, *, keys=..., busy_timeout=5.0)"
 )]
 #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
-pub(super) fn check(py: Python<'_>, address: &Bound<'_, PyAny>, busy_timeout: Given<'_>) -> PyResult<Vec<PyFinding>> {
+pub(super) fn check(
+    py: Python<'_>,
+    address: &Bound<'_, PyAny>,
+    keys: Given<'_>,
+    busy_timeout: Given<'_>,
+) -> PyResult<Vec<PyFinding>> {
     run(py, || {
         let address = store_address(address)?;
         let timeout = duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT)?;
-        let findings = py.detach(|| backends::check(&address, now(), &Ring::clear_text(), Deadline::after(timeout)))?;
+        let ring = KeysArgument::new(&keys)?.ring(py)?;
+        let findings = py.detach(|| backends::check(&address, now(), &ring, Deadline::after(timeout)))?;
         Ok(findings.into_iter().map(PyFinding::from).collect())
     })
 }
@@ -269,6 +277,7 @@ pub(super) fn schema_version(py: Python<'_>, address: &Bound<'_, PyAny>, busy_ti
 pub(super) struct Administration {
     address: StoreAddress,
     timeout: Duration,
+    keys: KeysArgument,
     /// The database, or a copy of the rows of a file that a store would migrate. Only a change migrates the file.
     opened: Store,
     is_copy: bool,
@@ -280,14 +289,22 @@ pub(super) struct Administration {
 impl Administration {
     #[new]
     #[pyo3(
-        signature = (address, *, make=false, busy_timeout=Given(None)),
-        text_signature = "(address, *, make=False, busy_timeout=5.0)"
+        signature = (address, *, make=false, keys=Given(None), busy_timeout=Given(None)),
+        text_signature = "(address, *, make=False, keys=..., busy_timeout=5.0)"
     )]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
-    fn new(py: Python<'_>, address: &Bound<'_, PyAny>, make: bool, busy_timeout: Given<'_>) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        address: &Bound<'_, PyAny>,
+        make: bool,
+        keys: Given<'_>,
+        busy_timeout: Given<'_>,
+    ) -> PyResult<Self> {
         run(py, || {
             let address = store_address(address)?;
             let timeout = duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT)?;
+            let keys = KeysArgument::new(&keys)?;
+            let of_store = keys.for_store(py)?;
             Ok(py.detach(|| -> Result<_, Error> {
                 let older = if make { None } else { backends::read_older(&address, Deadline::after(timeout))? };
                 let is_copy = older.is_some();
@@ -295,24 +312,33 @@ impl Administration {
                     Some(copy) => Store::new(copy, timeout),
                     None => Store::open(timeout, |deadline| backends::open(&address, make, deadline))?,
                 };
-                Ok(Self { address, timeout, opened, is_copy, migrated: OnceLock::new() })
+                let opened = with_keys(opened, of_store);
+                Ok(Self { address, timeout, keys, opened, is_copy, migrated: OnceLock::new() })
             })?)
         })
     }
 
     /// Return a copy in memory, for a trial: what is done to it changes no file. Without a source it is empty.
     #[staticmethod]
-    #[pyo3(signature = (source=None))]
-    fn rehearsal(py: Python<'_>, source: Option<&PySource>) -> PyResult<Self> {
+    #[pyo3(
+        signature = (source=None, *, keys=Given(None)),
+        text_signature = "(source=None, *, keys=...)"
+    )]
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+    fn rehearsal(py: Python<'_>, source: Option<&PySource>, keys: Given<'_>) -> PyResult<Self> {
         run(py, || {
+            let keys = KeysArgument::new(&keys)?;
+            let of_store = keys.for_store(py)?;
             Ok(py.detach(|| -> Result<_, Error> {
                 let store = Store::open(DEFAULT_BUSY_TIMEOUT, |_| Ok(Box::new(List::new())))?;
+                let store = with_keys(store, of_store);
                 if let Some(PySource(transfer::Source { rows, last_id, .. })) = source {
                     store.restore(rows, *last_id)?;
                 }
                 Ok(Self {
                     address: StoreAddress::File(PathBuf::new()),
                     timeout: DEFAULT_BUSY_TIMEOUT,
+                    keys,
                     opened: store,
                     is_copy: false,
                     migrated: OnceLock::new(),
@@ -457,6 +483,24 @@ impl Administration {
         })
     }
 
+    /// Seal every row under the first key, while programs go on.
+    fn rekey(&self, py: Python<'_>) -> PyResult<PyRekeyed> {
+        run(py, || {
+            let store = py.detach(|| self.to_change())?;
+            keys::rekey(py, store)
+        })
+    }
+
+    /// Return the number of rows under each key.
+    fn key_usage(&self, py: Python<'_>) -> PyResult<BTreeMap<String, usize>> {
+        run(py, || Ok(py.detach(|| self.to_read().key_usage())?))
+    }
+
+    /// Delete the rows under the key with this id, and return their number. The key itself is not needed.
+    fn forget_key(&self, py: Python<'_>, key_id: &str) -> PyResult<usize> {
+        run(py, || Ok(py.detach(|| self.to_change()?.forget_key(key_id))?))
+    }
+
     /// Close the database.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         run(py, || {
@@ -479,8 +523,9 @@ impl Administration {
         }
         // Fails if this object was closed.
         self.opened.count()?;
+        let keys = self.keys.without_gil()?;
         let store = Store::open(self.timeout, |deadline| backends::open(&self.address, false, deadline))?;
-        Ok(self.migrated.get_or_init(|| store))
+        Ok(self.migrated.get_or_init(|| with_keys(store, keys)))
     }
 
     /// Fails if the source is the database itself.
@@ -504,6 +549,13 @@ fn os_error(py: Python<'_>, error: &io::Error) -> PyResult<PyErr> {
 
 /// How long an import keeps other programs waiting at a time.
 const BATCH_TIME: Duration = Duration::from_secs(1);
+
+fn with_keys(store: Store, keys: Option<StoreKeys>) -> Store {
+    match keys {
+        Some(keys) => store.with_keys(keys),
+        None => store,
+    }
+}
 
 /// How long the command line waits for other programs by default.
 const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,6 +3,7 @@
 //! The stub `_native.pyi` is the documentation of record. `help()` shows the doc comments of this file. Each one begins
 //! with the first line of the docstring in the stub: `tests/typing/test_typing.py` compares them.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,12 +13,13 @@ use pyo3::types::{PyList, PyTuple};
 
 use super::administration::PyFinding;
 use super::arguments::{Given, RefreshArguments, file_path, flag, idle_for as parse_idle_for};
+use super::caller_functions::or_ended;
 use super::clock::now;
 use super::convert::{self, CallerToken, Sdk, type_name};
 use super::error::{Failure, invalid_argument};
 use super::exit::Call;
+use super::keys::{self, KeysArgument, PyRekeyed};
 use super::lease_guard::{log_for, log_pending_lines, log_release_with_save};
-use super::password::or_ended;
 use super::refresh_wait::{LeaseInfo, refresh_in_background, saver, wait_for_row};
 use crate::backends::BACKUP_FORMAT;
 use crate::domain::lease::DUE_SOON_MS;
@@ -49,6 +51,7 @@ impl TokenStoreBase {
     /// Opens the store that `make` returns.
     pub(super) fn init(
         this: &Bound<'_, Self>,
+        keys: &Given<'_>,
         refresh: &RefreshArguments<'_>,
         raise_on_missing_id: &Given<'_>,
         timeout: impl FnOnce() -> Result<Duration, Failure>,
@@ -65,7 +68,14 @@ impl TokenStoreBase {
             }
             let raise_on_missing_id = flag("raise_on_missing_id", raise_on_missing_id)?;
             let settings = refresh.settings()?;
-            let store = make(timeout()?)?.with_refresh_settings(settings);
+            let timeout = timeout()?;
+            // Before anything is opened or made, and without any lock: a function that returns keys runs any code.
+            let keys = KeysArgument::new(keys)?.for_store(py)?;
+            let store = make(timeout)?.with_refresh_settings(settings);
+            let store = match keys {
+                Some(keys) => store.with_keys(keys),
+                None => store,
+            };
             this.get().opened.set(Opened { store: Arc::new(store), sdk, raise_on_missing_id }).map_err(|_| again())
         };
         or_ended(open).map_err(|failure| {
@@ -319,6 +329,16 @@ impl TokenStoreBase {
             let findings = py.detach(|| opened.store.check(now()))?;
             Ok(findings.into_iter().map(PyFinding::from).collect())
         })
+    }
+
+    /// Seal every row under the first key, while other callers go on.
+    fn rekey(&self, py: Python<'_>) -> PyResult<PyRekeyed> {
+        self.run(py, "rekey", |opened| keys::rekey(py, &opened.store))
+    }
+
+    /// Return the number of rows under each key.
+    fn key_usage(&self, py: Python<'_>) -> PyResult<BTreeMap<String, usize>> {
+        self.run(py, "key_usage", |opened| Ok(py.detach(|| opened.store.key_usage())?))
     }
 
     /// Return how often this store acquired refresh leases and waited for them.

@@ -51,6 +51,8 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 pub(super) enum Failure {
     /// Reaches the caller as the SDK's exception.
     Store(Error),
+    /// The same, because a function of the caller has raised this exception.
+    Caused(Error, PyErr),
     /// Passes through: `KeyboardInterrupt` and the like, and a lack of memory.
     Python(PyErr),
 }
@@ -89,9 +91,10 @@ impl Failure {
         method: &str,
         wrap: impl FnOnce(PyErr, &str) -> PyResult<PyErr>,
     ) -> PyErr {
-        let error = match self {
+        let (error, because) = match self {
             Self::Python(error) => return error,
-            Self::Store(error) => error,
+            Self::Store(error) => (error, None),
+            Self::Caused(error, because) => (error, Some(because)),
         };
         let message = format!("{method}: {error}");
         let level = match error.code() {
@@ -104,7 +107,12 @@ impl Failure {
         if let Err(error) = log(py, level, &message) {
             return error;
         }
-        let raised = new_store_error(py, &error, &message).and_then(|cause| wrap(cause, &message));
+        let raised = new_store_error(py, &error, &message).and_then(|cause| {
+            if because.is_some() {
+                cause.set_cause(py, because);
+            }
+            wrap(cause, &message)
+        });
         raised.unwrap_or_else(|error| error)
     }
 
@@ -113,6 +121,11 @@ impl Failure {
         match self {
             Self::Python(error) => error,
             Self::Store(error) => new_store_error(py, &error, &error.to_string()).unwrap_or_else(|error| error),
+            Self::Caused(error, because) => {
+                let raised = new_store_error(py, &error, &error.to_string()).unwrap_or_else(|error| error);
+                raised.set_cause(py, Some(because));
+                raised
+            }
         }
     }
 }

@@ -15,13 +15,16 @@ mod address;
 mod administration;
 mod arguments;
 mod base;
+mod caller_functions;
 mod clock;
 mod convert;
 mod dictionaries;
 mod error;
 mod exit;
 mod fork;
+mod keys;
 mod lease_guard;
+#[cfg(feature = "postgres")]
 mod password;
 mod refresh_ahead;
 mod refresh_wait;
@@ -47,6 +50,10 @@ mod _native {
     #[pymodule_export]
     use super::error::error_codes;
     #[pymodule_export]
+    use super::keys::{
+        PyKeySource, PyPlaintext, PyRekeyed, key_environment, key_file, key_id, key_names, new_key, write_new_key,
+    };
+    #[pymodule_export]
     use super::refresh_ahead::{
         Refreshed, RowRefresh, find_to_refresh, is_refresh_wanted, log_refresh_ahead, report_refresh, save_refreshed,
         select_to_refresh,
@@ -62,13 +69,14 @@ mod _native {
     #[cfg(feature = "postgres")]
     #[pymodule_export]
     use super::stores::CustomStorePostgreSQL;
-    use super::{Bound, PyModule, PyModuleMethods, PyResult, error, fork, lease_guard};
+    use super::{Bound, PyModule, PyModuleMethods, PyResult, error, fork, keys, lease_guard};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("__profile__", if cfg!(debug_assertions) { "debug" } else { "release" })?;
         error::register(module)?;
+        keys::register(module)?;
         lease_guard::register(module.py());
         fork::register(module.py())
     }

@@ -324,7 +324,7 @@ impl RefreshWait<'_, '_> {
 /// own `time.sleep` is not called: it checks for signals only if one arrives while it sleeps. And a thread that is in
 /// it when the interpreter ends is terminated (Python's C API, "Cautions regarding runtime finalization"). Rust frames
 /// must not be unwound by `pthread_exit`.
-fn sleep(py: Python<'_>, time: Duration) -> PyResult<()> {
+pub(super) fn sleep(py: Python<'_>, time: Duration) -> PyResult<()> {
     let sleep = py.import("time")?.getattr("sleep")?;
     if sleep.is_instance_of::<PyCFunction>() {
         exit::away(py, || thread::sleep(time));

@@ -86,7 +86,7 @@ impl CustomStoreSQLite {
     #[new]
     #[pyo3(
         signature = (*_args, **_kwargs),
-        text_signature = "(path='zohooauth.db', *, refresh_lease=10.0, refresh_ahead=0.0, refresh_backoff=30.0, \
+        text_signature = "(path='zohooauth.db', *, keys=..., refresh_lease=10.0, refresh_ahead=0.0, refresh_backoff=30.0, \
                           busy_timeout=5.0, raise_on_missing_id=True)"
     )]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
@@ -94,13 +94,14 @@ impl CustomStoreSQLite {
     }
 
     #[pyo3(signature = (
-        path=Given(None), *, refresh_lease=Given(None), refresh_ahead=Given(None), refresh_backoff=Given(None),
-        busy_timeout=Given(None), raise_on_missing_id=Given(None)
+        path=Given(None), *, keys=Given(None), refresh_lease=Given(None), refresh_ahead=Given(None),
+        refresh_backoff=Given(None), busy_timeout=Given(None), raise_on_missing_id=Given(None)
     ))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
     fn __init__(
         this: &Bound<'_, Self>,
         path: Given<'_>,
+        keys: Given<'_>,
         refresh_lease: Given<'_>,
         refresh_ahead: Given<'_>,
         refresh_backoff: Given<'_>,
@@ -110,7 +111,7 @@ impl CustomStoreSQLite {
         let py = this.py();
         let timeout = || duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT);
         let refresh = RefreshArguments { lease: refresh_lease, ahead: refresh_ahead, backoff: refresh_backoff };
-        TokenStoreBase::init(this.as_super(), &refresh, &raise_on_missing_id, timeout, |timeout| {
+        TokenStoreBase::init(this.as_super(), &keys, &refresh, &raise_on_missing_id, timeout, |timeout| {
             let default = PyString::new(py, "zohooauth.db").into_any();
             let path = file_path(path.0.as_ref().unwrap_or(&default))?;
             let mut warnings = Vec::new();
@@ -132,7 +133,7 @@ impl CustomStorePostgreSQL {
     #[new]
     #[pyo3(
         signature = (*_args, **_kwargs),
-        text_signature = "(dsn=None, *, schema=None, connections=4, create=True, refresh_lease=10.0, \
+        text_signature = "(dsn=None, *, schema=None, connections=4, create=True, keys=..., refresh_lease=10.0, \
                           refresh_ahead=0.0, refresh_backoff=30.0, busy_timeout=5.0, raise_on_missing_id=True, \
                           password=None, **libpq)"
     )]
@@ -141,8 +142,8 @@ impl CustomStorePostgreSQL {
     }
 
     #[pyo3(signature = (
-        dsn=None, *, schema=None, connections=Given(None), create=Given(None), refresh_lease=Given(None),
-        refresh_ahead=Given(None), refresh_backoff=Given(None), busy_timeout=Given(None),
+        dsn=None, *, schema=None, connections=Given(None), create=Given(None), keys=Given(None),
+        refresh_lease=Given(None), refresh_ahead=Given(None), refresh_backoff=Given(None), busy_timeout=Given(None),
         raise_on_missing_id=Given(None), password=None, **libpq
     ))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
@@ -153,6 +154,7 @@ impl CustomStorePostgreSQL {
         schema: Option<&Bound<'_, PyAny>>,
         connections: Given<'_>,
         create: Given<'_>,
+        keys: Given<'_>,
         refresh_lease: Given<'_>,
         refresh_ahead: Given<'_>,
         refresh_backoff: Given<'_>,
@@ -164,7 +166,7 @@ impl CustomStorePostgreSQL {
         let py = this.py();
         let timeout = || duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT);
         let refresh = RefreshArguments { lease: refresh_lease, ahead: refresh_ahead, backoff: refresh_backoff };
-        TokenStoreBase::init(this.as_super(), &refresh, &raise_on_missing_id, timeout, |timeout| {
+        TokenStoreBase::init(this.as_super(), &keys, &refresh, &raise_on_missing_id, timeout, |timeout| {
             let create = flag("create", &create)?;
             let connections = count_or("connections", &connections, PostgresSettings::default().connections)?;
             let PostgresArguments { server, schema, password } = postgres_arguments(dsn, schema, password, libpq)?;
@@ -196,19 +198,21 @@ impl CustomStoreInMemory {
     #[new]
     #[pyo3(
         signature = (*_args, **_kwargs),
-        text_signature = "(*, refresh_lease=10.0, refresh_ahead=0.0, refresh_backoff=30.0, raise_on_missing_id=True)"
+        text_signature = "(*, keys=..., refresh_lease=10.0, refresh_ahead=0.0, refresh_backoff=30.0, \
+                          raise_on_missing_id=True)"
     )]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
     }
 
     #[pyo3(signature = (
-        *, refresh_lease=Given(None), refresh_ahead=Given(None), refresh_backoff=Given(None),
+        *, keys=Given(None), refresh_lease=Given(None), refresh_ahead=Given(None), refresh_backoff=Given(None),
         raise_on_missing_id=Given(None)
     ))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
     fn __init__(
         this: &Bound<'_, Self>,
+        keys: Given<'_>,
         refresh_lease: Given<'_>,
         refresh_ahead: Given<'_>,
         refresh_backoff: Given<'_>,
@@ -216,7 +220,7 @@ impl CustomStoreInMemory {
     ) -> PyResult<()> {
         let refresh = RefreshArguments { lease: refresh_lease, ahead: refresh_ahead, backoff: refresh_backoff };
         let make = |timeout| open(this.py(), timeout, |_| Ok(Box::new(Memory::new()?)));
-        TokenStoreBase::init(this.as_super(), &refresh, &raise_on_missing_id, || Ok(MEMORY_TIMEOUT), make)
+        TokenStoreBase::init(this.as_super(), &keys, &refresh, &raise_on_missing_id, || Ok(MEMORY_TIMEOUT), make)
     }
 }
 
@@ -225,19 +229,21 @@ impl CustomStoreList {
     #[new]
     #[pyo3(
         signature = (*_args, **_kwargs),
-        text_signature = "(*, refresh_lease=10.0, refresh_ahead=0.0, refresh_backoff=30.0, raise_on_missing_id=True)"
+        text_signature = "(*, keys=..., refresh_lease=10.0, refresh_ahead=0.0, refresh_backoff=30.0, \
+                          raise_on_missing_id=True)"
     )]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
     }
 
     #[pyo3(signature = (
-        *, refresh_lease=Given(None), refresh_ahead=Given(None), refresh_backoff=Given(None),
+        *, keys=Given(None), refresh_lease=Given(None), refresh_ahead=Given(None), refresh_backoff=Given(None),
         raise_on_missing_id=Given(None)
     ))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
     fn __init__(
         this: &Bound<'_, Self>,
+        keys: Given<'_>,
         refresh_lease: Given<'_>,
         refresh_ahead: Given<'_>,
         refresh_backoff: Given<'_>,
@@ -245,24 +251,29 @@ impl CustomStoreList {
     ) -> PyResult<()> {
         let refresh = RefreshArguments { lease: refresh_lease, ahead: refresh_ahead, backoff: refresh_backoff };
         let make = |timeout| open(this.py(), timeout, |_| Ok(Box::new(List::new())));
-        TokenStoreBase::init(this.as_super(), &refresh, &raise_on_missing_id, || Ok(MEMORY_TIMEOUT), make)
+        TokenStoreBase::init(this.as_super(), &keys, &refresh, &raise_on_missing_id, || Ok(MEMORY_TIMEOUT), make)
     }
 }
 
 #[pymethods]
 impl StoreAtAddress {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(address, *, busy_timeout=5.0)")]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(address, *, keys=..., busy_timeout=5.0)")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self)
     }
 
-    #[pyo3(signature = (address, *, busy_timeout=Given(None)))]
+    #[pyo3(signature = (address, *, keys=Given(None), busy_timeout=Given(None)))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
-    fn __init__(this: &Bound<'_, Self>, address: &Bound<'_, PyAny>, busy_timeout: Given<'_>) -> PyResult<()> {
+    fn __init__(
+        this: &Bound<'_, Self>,
+        address: &Bound<'_, PyAny>,
+        keys: Given<'_>,
+        busy_timeout: Given<'_>,
+    ) -> PyResult<()> {
         let timeout = || duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT);
         let refresh = RefreshArguments::default();
-        TokenStoreBase::init(this.as_super(), &refresh, &Given(None), timeout, |timeout| {
+        TokenStoreBase::init(this.as_super(), &keys, &refresh, &Given(None), timeout, |timeout| {
             let address = store_address(address)?;
             open(this.py(), timeout, |deadline| backends::open(&address, true, deadline))
         })

@@ -103,6 +103,10 @@ catalogue! {
     InvalidKey "invalid-key"
         "{}" Unchanged
         "Give the whole text of a key. To make a key: zoho-token-store key new --out FILE."
+    KeysUnavailable "keys-unavailable"
+        "{}" Unchanged
+        "Check what keys= names: the file, its permissions, the variable or the function. A program without its keys does \
+         not start."
     MissingId "missing-id"
         "has no token with {}" Unchanged
         "Check that it is the right store, and list its tokens. After a logout, the user has to log in again."
@@ -642,7 +646,8 @@ mod tests {
     fn a_failure_of_the_store_can_pass_and_one_of_the_call_cannot() {
         // Of the call, of the token, or of another file than the store's.
         let of_the_call = [
-            "closed refresh-failing unsupported invalid-argument invalid-key missing-id empty-token token-not-updated",
+            "closed refresh-failing unsupported invalid-argument invalid-key keys-unavailable missing-id",
+            "empty-token token-not-updated",
             "second-name reserved-name path-too-long file-exists same-file target-is-database target-not-a-backup",
             "value-too-large not-a-token-file database-in-stream no-token-table invalid-line unfinished-line",
             "incomplete-export changed-while-read not-a-backup duplicate-ids",

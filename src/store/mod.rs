@@ -14,6 +14,7 @@ pub mod fork;
 pub mod fork_state;
 mod group_commit;
 pub mod held_leases;
+pub mod key_sources;
 pub mod keys;
 pub mod lease;
 pub mod location;
@@ -355,9 +356,10 @@ impl Store {
         })
     }
 
-    /// Returns all rows, the oldest first, and the highest number that an id ever had.
+    /// Returns all rows as they are stored, the oldest first, and the highest number that an id ever had. An import and a
+    /// restore open sealed rows with the keys of their own store.
     pub fn contents(&self) -> Result<DatabaseRows> {
-        self.run(self.deadline(Wait::Yes), read_contents)
+        self.run(self.deadline(Wait::Yes), |_, deadline| read_contents(self.backend.inner(), deadline))
     }
 
     /// Closes the store, and releases its leases. Every later operation fails with [`Code::Closed`], but a second

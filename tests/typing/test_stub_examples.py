@@ -16,6 +16,10 @@ from zoho_token_store._native import (
     StoreAtAddress,
     error_codes,
     init_sql,
+    key_environment,
+    key_file,
+    key_id,
+    new_key,
     token_from_dict,
     token_to_dict,
 )
@@ -40,6 +44,10 @@ NAMES = {
     "UserSignature": UserSignature,
     "error_codes": error_codes,
     "init_sql": init_sql,
+    "key_environment": key_environment,
+    "key_file": key_file,
+    "key_id": key_id,
+    "new_key": new_key,
     "token_from_dict": token_from_dict,
     "token_to_dict": token_to_dict,
 }

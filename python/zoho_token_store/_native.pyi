@@ -200,25 +200,12 @@ def key_id(key: str | bytes) -> str:
         22
     """
 
-@final
-class KeySource:
-    """A function that reads keys from a file or from a variable each time it is called.
-
-    `key_file` and `key_environment` return it. A store accepts it as `keys`, and then no key becomes a Python object.
-    """
-
-    def __call__(self) -> list[str | Plaintext]:
-        """Read the keys.
-
-        Raises:
-            StoreError: `"keys-unavailable"`: the file or the variable cannot be read.
-        """
-
-def key_file(path: str | PathLike[str]) -> KeySource:
+def key_file(path: str | PathLike[str]) -> Callable[[], list[str | Plaintext]]:
     """Return a function that reads keys from a file, one per line, each time it is called.
 
     A line `PLAINTEXT` stands for rows in clear text. Empty lines do not count. A store that has it as `keys` reads the
     file when it is made, and again when a row needs a key that was not there. So keys are rotated without a restart.
+    The keys do not become Python objects then. If a program calls the function itself, they do.
 
     The file is refused if other users can read or write it, or its group can. If another user owns the file, such as
     root, its group may read it: this is how a service gets a mounted secret.
@@ -241,7 +228,7 @@ def key_file(path: str | PathLike[str]) -> KeySource:
         0
     """
 
-def key_environment(name: str = "ZOHO_TOKEN_STORE_KEYS") -> KeySource:
+def key_environment(name: str = "ZOHO_TOKEN_STORE_KEYS") -> Callable[[], list[str | Plaintext]]:
     """Return a function that reads keys from an environment variable each time it is called.
 
     Blanks, commas or line breaks separate the keys. `PLAINTEXT` stands for rows in clear text. A variable that is

@@ -14,6 +14,8 @@ GOLDEN = Path(__file__).parent.parent / "data" / "cli"
 def texts() -> dict[str, str]:
     """Return the help of the group and of each command by the name of its golden file, 80 columns wide."""
     calls = {"help": [], **{name: [name] for name in cli.commands}}
+    for name, command in cli.commands.items():
+        calls |= {f"{name}-{below}": [name, below] for below in getattr(command, "commands", ())}
     return {f"{name}.txt": _help(arguments) for name, arguments in calls.items()}
 
 

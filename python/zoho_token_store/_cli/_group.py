@@ -10,11 +10,14 @@ import click
 
 from zoho_token_store._native import (
     Administration,
+    Plaintext,
     Record,
     Source,
     StoreAddress,
     StoreError,
     __version__,
+    key_environment,
+    key_file,
     read_source,
     schema_version,
 )
@@ -24,6 +27,8 @@ from . import _format, _tables, _terminal
 PROGRAM = "zoho-token-store"
 _DB_VARIABLE = "ZOHO_TOKEN_STORE_DB"
 _DB_DEFAULT = "zohooauth.db"
+# A file with keys, or the keys themselves. No option takes a key: other users can see the arguments of a program.
+KEY_VARIABLES = ("ZOHO_TOKEN_STORE_KEY_FILE", "ZOHO_TOKEN_STORE_KEYS")
 _PASSWORD_HINT = "Set PGPASSWORD, or write the password into ~/.pgpass (chmod 600). On a terminal, it is asked for."  # noqa: S105
 _CHECK = "check"
 _TIMEOUT_DEFAULT = 5.0
@@ -38,6 +43,34 @@ _STREAM_PATHS = {
 
 
 _Opened = TypeVar("_Opened")
+KeySource = Callable[[], list[str | Plaintext]]
+
+
+def key_source() -> KeySource | None:
+    """Return where the keys of encrypted rows come from. `None`: the user has given none.
+
+    Raises:
+        Failure: Both variables are set, or the name of the file is empty.
+
+    """
+    file_variable, keys_variable = KEY_VARIABLES
+    path, keys = map(os.environ.get, KEY_VARIABLES)
+    if path is not None and keys is not None:
+        raise _terminal.Failure(
+            f"{file_variable} and {keys_variable} are both set. Nothing was changed.", "Keep one of them."
+        )
+    if path is not None:
+        if not path:
+            # Not as if it were missing: then rows would be written in clear text.
+            raise _terminal.Failure(f"{file_variable} is empty. Nothing was changed.", "Name the file with the keys.")
+        return key_file(path)
+    return None if keys is None else key_environment(keys_variable)
+
+
+def key_arguments() -> dict[str, Any]:
+    """Return the argument `keys` of the native layer, if the user has given keys."""
+    source = key_source()
+    return {} if source is None else {"keys": source}
 
 
 class Database:
@@ -192,6 +225,8 @@ def _store_failure(ctx: click.Context, error: StoreError) -> _terminal.Failure:
         hint = f"Name the database with --db PATH before the command, or in {_DB_VARIABLE}."
     elif _needs_password(error):
         hint = _PASSWORD_HINT
+    elif error.code in {"unknown-key", "plaintext-row", "keys-unavailable"}:
+        hint = hint.replace("(keys=)", f"({' or '.join(KEY_VARIABLES)})").replace("keys= names", "the variable names")
     elif error.code == "busy":
         hint = hint.replace("raise busy_timeout", "wait longer (--timeout SECONDS, before the command)")
     elif error.code == "not-a-regular-file" and ctx.invoked_subcommand in _STREAM_PATHS:
@@ -260,6 +295,9 @@ def cli(ctx: click.Context, db: str, timeout: float) -> None:
     Programs can use the database while a command runs. Secrets are masked, except in the output of `show --reveal` and
     of `export`.
 
+    If the database is encrypted, name a file with its keys in ZOHO_TOKEN_STORE_KEY_FILE, or put the keys into
+    ZOHO_TOKEN_STORE_KEYS.
+
     \b
     Examples:
       zoho-token-store list
@@ -288,7 +326,8 @@ def cli(ctx: click.Context, db: str, timeout: float) -> None:
 @contextmanager
 def administration(database: Database, *, make: bool = False) -> Iterator[Administration]:
     """Open the database for the duration of a command."""
-    opened = database.open(lambda address: Administration(address, make=make, busy_timeout=database.timeout))
+    keys = key_arguments()
+    opened = database.open(lambda address: Administration(address, make=make, busy_timeout=database.timeout, **keys))
     try:
         yield opened
     finally:

@@ -5,7 +5,16 @@ import click
 from zoho_token_store._native import Finding, check
 
 from . import _format, _tables, _terminal
-from ._group import Database, administration, belongs_to, find_row, json_option, token_argument, yes_option
+from ._group import (
+    Database,
+    administration,
+    belongs_to,
+    find_row,
+    json_option,
+    key_arguments,
+    token_argument,
+    yes_option,
+)
 
 _ERROR = "error"
 _MAX_LISTED_IDS = 20
@@ -95,7 +104,8 @@ def check_(ctx: click.Context, *, as_json: bool) -> None:
 
     The command checks the file: its integrity, schema version, permissions, WAL mode and file system. Of a database on
     a server, it checks the tables, settings, clock and connection. In the rows it finds duplicates, access tokens
-    without a readable expiry or with one far ahead, refreshes that fail, and tokens that can never be used again.
+    without a readable expiry or with one far ahead, refreshes that fail, and tokens that can never be used again. Of
+    encrypted rows, it finds those under a missing key, altered ones, and those that "rekey" has to rewrite.
 
     \b
     Exit status, as monitoring plugins use it:
@@ -123,7 +133,8 @@ def check_(ctx: click.Context, *, as_json: bool) -> None:
 
 def find_problems(database: Database) -> list[Finding]:
     """Check a database, and return the findings in the order in which they are shown."""
-    findings = database.open(lambda address: check(address, busy_timeout=database.timeout))
+    keys = key_arguments()
+    findings = database.open(lambda address: check(address, busy_timeout=database.timeout, **keys))
     return sorted(findings, key=lambda finding: finding.severity != _ERROR)
 
 

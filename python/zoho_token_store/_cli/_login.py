@@ -8,7 +8,7 @@ from zoho_token_store._environment import read_variable
 from zoho_token_store._native import Record, StoreAtAddress, StoreError
 
 from . import _sdk, _tables, _terminal
-from ._group import STREAM, Database, administration, json_option
+from ._group import STREAM, Database, administration, json_option, key_arguments
 
 if TYPE_CHECKING:
     from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
@@ -144,7 +144,7 @@ def _redeem(sdk: _sdk.Sdk, database: Database, where: "DataCenter.Environment", 
     """
     accounts_url: str = where.accounts_url
     with _sdk.asking_zoho(sdk):
-        store = _Recorder(database.address, busy_timeout=database.timeout)
+        store = _Recorder(database.address, busy_timeout=database.timeout, **key_arguments())
     with store:
         try:
             with _sdk.asking_zoho(sdk):

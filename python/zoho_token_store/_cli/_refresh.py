@@ -8,7 +8,7 @@ import click
 from zoho_token_store._native import Record, StoreAtAddress
 
 from . import _format, _sdk, _tables, _terminal
-from ._group import Database, administration, complete_id, find_row, json_option
+from ._group import Database, administration, complete_id, find_row, json_option, key_arguments
 
 if TYPE_CHECKING:
     from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter
@@ -98,9 +98,10 @@ def _refresh(
     initializer.environment = given
     initializer.sdk_config = SDKConfig()
     initializer.resource_path = os.getcwd()  # noqa: PTH109 - pathlib starts slowly
+    keys = key_arguments()
     before, sdk.initializer.initializer = sdk.initializer.initializer, initializer
     try:
-        with _sdk.asking_zoho(sdk), StoreAtAddress(database.address, busy_timeout=database.timeout) as store:
+        with _sdk.asking_zoho(sdk), StoreAtAddress(database.address, busy_timeout=database.timeout, **keys) as store:
             return refresh_rows(store, within, ids)
     finally:
         sdk.initializer.initializer = before

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import click
 
-from . import _delete, _init, _inspect, _login, _logout, _refresh, _status, _terminal, _transfer
+from . import _delete, _init, _inspect, _keys, _login, _logout, _refresh, _status, _terminal, _transfer
 from ._group import PROGRAM, cli
 
 # The help lists the commands in this order.
@@ -24,6 +24,9 @@ for _command in (
     _transfer.export,
     _transfer.backup,
     _transfer.restore,
+    _keys.key,
+    _keys.rekey,
+    _keys.forget_key,
 ):
     cli.add_command(_command)
 

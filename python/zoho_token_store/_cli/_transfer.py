@@ -10,7 +10,16 @@ import click
 from zoho_token_store._native import Administration, Source, StoreError, read_stdin
 
 from . import _format, _tables, _terminal
-from ._group import STREAM, Database, administration, dry_run_option, json_option, names_stream, yes_option
+from ._group import (
+    STREAM,
+    Database,
+    administration,
+    dry_run_option,
+    json_option,
+    key_arguments,
+    names_stream,
+    yes_option,
+)
 
 _FILE = click.Path(readable=False)  # see the option --db
 _BATCH_ROWS = 500  # the most rows per transaction: other writers wait for it, for about a second at most
@@ -80,7 +89,7 @@ def _rehearsal(database: Database, source: Database | None) -> Iterator[Administ
     """Open a copy of the database in memory. A missing database has no rows and is not created."""
     if source is not None:
         _require_another_file(database, source)
-    opened = Administration.rehearsal(_read_if_there(database))
+    opened = Administration.rehearsal(_read_if_there(database), **key_arguments())
     try:
         yield opened
     finally:
@@ -154,8 +163,8 @@ def export(ctx: click.Context, *, file: str, force: bool, as_json: bool) -> None
     """Write all tokens into FILE as JSON Lines, to move them to another machine or program.
 
     The first line says how many rows follow. Each other line is an object with the columns of a row. FILE contains the
-    secrets in plain text, and only you can read it. "import" reads it back. For a copy on the same machine, use
-    "backup" instead.
+    secrets in plain text, even if the database is encrypted, and only you can read it. "import" reads it back. For a
+    copy on the same machine, use "backup" instead.
 
     If FILE is "-", the tokens go to standard output, for a pipe. To see them on a terminal, add --force.
 
@@ -174,6 +183,7 @@ def export(ctx: click.Context, *, file: str, force: bool, as_json: bool) -> None
     if not force and os.path.lexists(file):
         raise _terminal.Failure(f"{file} exists already. Nothing was changed.", "Pass --force to overwrite it.")
     with administration(database) as opened:
+        _say_that_an_export_is_in_clear_text()
         written = opened.export(file, overwrite=force)
     _report(
         as_json,
@@ -181,6 +191,11 @@ def export(ctx: click.Context, *, file: str, force: bool, as_json: bool) -> None
         f"Wrote {_format.count(written, 'row')} to {_format.escape_unprintable(file)}. "
         "The file contains secrets: delete it after use.",
     )
+
+
+def _say_that_an_export_is_in_clear_text() -> None:
+    if key_arguments():
+        _terminal.note("An export is in clear text: it is not encrypted with the keys of the database.")
 
 
 def _export_to_stdout(database: Database, *, force: bool, as_json: bool) -> None:
@@ -191,6 +206,7 @@ def _export_to_stdout(database: Database, *, force: bool, as_json: bool) -> None
         raise _terminal.Failure(message, "Pipe the output into another program, or pass --force.")
     _terminal.flush_stdout()
     with administration(database) as opened:
+        _say_that_an_export_is_in_clear_text()
         written = opened.export_to_stdout()
     _terminal.note(f"Wrote {_format.count(written, 'row')} to standard output. It contains secrets.")
     if _terminal.stdout_is_exposed_file():
@@ -217,7 +233,8 @@ def backup(database: Database, *, file: str, as_json: bool) -> None:
     """Write a consistent copy of the database into FILE, while other programs use the database.
 
     Only you can read FILE. It appears under its name once it is complete. An older backup is replaced, any other
-    existing file is not. Do not copy the database with other tools (cp): such a copy can miss the latest saves.
+    existing file is not. Do not copy the database with other tools (cp): such a copy can miss the latest saves. A
+    backup is as encrypted as the database, so it needs the same keys.
 
     With --json, print an object with the key file.
 
@@ -263,7 +280,10 @@ def restore(database: Database, *, file: str, dry_run: bool, as_json: bool, assu
     _require_another_file(database, given)
     before = _count_rows(database)
     restored = len(source)
-    if not dry_run:
+    if dry_run:
+        # Fails where the restore would: at a row that the keys do not open.
+        Administration.rehearsal(source, **key_arguments()).close()
+    else:
         if before:
             replaced = "the 1 row" if before == 1 else f"all {before} rows"
             restoring = _format.count(restored, "row")

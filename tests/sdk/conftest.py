@@ -2,12 +2,14 @@
 
 import pytest
 from sdk.program import Program, installed_sdk
+from zoho_token_store import new_key
 from zoho_token_store.testing import ZohoStandIn
 
 # The store class of the program, and whether a restart of the program is a new process.
 STORES = {
     "sqlite": ("CustomStoreSQLite", False),
     "sqlite-new-process": ("CustomStoreSQLite", True),
+    "sqlite-encrypted-new-process": ("CustomStoreSQLite", True),
     "postgresql": ("CustomStorePostgreSQL", False),
     "postgresql-new-process": ("CustomStorePostgreSQL", True),
     "memory": ("CustomStoreInMemory", False),
@@ -54,6 +56,8 @@ def program(request, zoho, tmp_path):
     place = {}
     if store == "CustomStoreSQLite":
         place = {"path": str(tmp_path / "tokens.db")}
+        if "encrypted" in request.param:
+            place["keys"] = [new_key(), new_key()]
     elif store == "CustomStorePostgreSQL":
         place = {"dsn": request.getfixturevalue("dsn"), "schema": request.getfixturevalue("schema")}
     program = Program(store, place, zoho.environment(), str(resources), new_process=new_process)

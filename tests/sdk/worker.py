@@ -57,6 +57,9 @@ class Worker:
     def __init__(self, store, place, environment, folder):
         self.environment = environment
         self.folder = folder
+        if "key_file" in place:
+            place = {**place, "keys": zoho_token_store.key_file(place["key_file"])}
+            del place["key_file"]
         self.store = getattr(zoho_token_store, store)(**place)
         self.errors = ErrorHandler()
         sdk_log = logging.getLogger("SDKLogger")

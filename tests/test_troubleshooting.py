@@ -28,6 +28,7 @@ NO_MESSAGES = {
         "… if … is None else UserSignature(…)",
         "lambda …: (token := OAuthToken(…), …)[0]",
     },
+    "src/python/keys.rs": {"Rekeyed(rewritten=…, left=…)"},
     "src/python/convert.rs": {"an exception"},  # stands for the name of an exception
     "src/python/refresh_ahead.rs": {"Refreshed(refreshed=…, skipped=…, failed=…)"},
     "src/python/refresh_wait.rs": {

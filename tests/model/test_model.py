@@ -31,7 +31,14 @@ from model import values
 from model.oracle import CREDENTIALS, FIELDS, KEYS, Oracle, absent, fields, handed_out, taken
 from model.tokens import Watched, make_token, noting, read, refused, same, set_fields, short
 from model.values import CHANGES, POPULATION, PROBES, TOKENS, written_out
-from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStorePostgreSQL, CustomStoreSQLite
+from zoho_token_store import (
+    PLAINTEXT,
+    CustomStoreInMemory,
+    CustomStoreList,
+    CustomStorePostgreSQL,
+    CustomStoreSQLite,
+    new_key,
+)
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
@@ -372,8 +379,12 @@ class Lasting(Stores):
         copy = self.path.with_name("copy.db")
         copy.unlink(missing_ok=True)
         self.store.backup(copy)
-        with contextlib.closing(CustomStoreSQLite(copy)) as store:
+        with contextlib.closing(CustomStoreSQLite(copy, **self.keys())) as store:
             self.compare_contents(store)
+
+    def keys(self):
+        """Return the argument `keys` of the next store, if the rows are sealed."""
+        return {}
 
 
 class PostgreSQL(Lasting):
@@ -458,8 +469,65 @@ class SQLite(Lasting):
         self.oracle.delete(token.get_id())
 
 
+ONE, TWO = new_key(), new_key()
+
+
+class SealedInMemory(Stores):
+    """Rows are sealed under one key."""
+
+    def open(self, **options):
+        return CustomStoreInMemory(keys=ONE, **options)
+
+
+class SealedList(Stores):
+    """Rows are sealed under the first of two keys, or were in clear text before."""
+
+    def open(self, **options):
+        return CustomStoreList(keys=[TWO, ONE, PLAINTEXT], **options)
+
+
+class SealedSQLite(Lasting):
+    """Rows are sealed under one key."""
+
+    rings = ([ONE],)
+
+    def __init__(self):
+        super().__init__()
+        self.opened = 0
+
+    def keys(self):
+        self.opened += 1
+        return {"keys": self.rings[self.opened % len(self.rings)]}
+
+    def open(self, **options):
+        return CustomStoreSQLite(self.path, **self.keys(), **options)
+
+    @rule()
+    def rekey(self):
+        """A rotation changes neither values nor ids nor the order of the rows."""
+        result = self.store.rekey()
+        assert result.left == 0
+        assert sum(self.store.key_usage().values()) == len(self.oracle.rows)
+        assert len(self.store.key_usage()) <= 1
+
+
+class SealedSQLiteTwoKeys(SealedSQLite):
+    """Programs write under one key and the other in turn, as in the middle of a rotation."""
+
+    rings = ([ONE, TWO], [TWO, ONE])
+
+
+class SealedSQLiteMixed(SealedSQLite):
+    """Programs write under two keys and in clear text in turn."""
+
+    rings = ([ONE, TWO, PLAINTEXT], [PLAINTEXT, ONE, TWO], [TWO, PLAINTEXT, ONE])
+
+
+SEALED = [SealedSQLite, SealedSQLiteTwoKeys, SealedSQLiteMixed, SealedInMemory, SealedList]
+
+
 @pytest.mark.timeout(400 + 2 * EXAMPLES)  # Hypothesis shrinks a failure for up to five minutes
-@pytest.mark.parametrize("stores", [SQLite, PostgreSQL, InMemory, List])
+@pytest.mark.parametrize("stores", [SQLite, PostgreSQL, InMemory, List, *SEALED])
 def test_a_store_and_the_oracle_agree_after_random_steps(stores, monkeypatch, request):
     """After every step the return value, the passed token, the error and the rows are as the contract says."""
     if stores is PostgreSQL:

@@ -24,7 +24,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 RUST_SOURCES := Cargo.toml Cargo.lock .cargo/config.toml $(shell find src -name '*.rs' -o -name '*.sql')
 UV_COMPILE := uv pip compile --quiet --universal --upgrade --python-version 3.10 --custom-compile-command 'make lock'
 
-.PHONY: help version setup build demo demo-postgres docs test test-rust test-rust-alone test-rust-postgres test-python test-postgres test-contract test-pooler test-sdks test-sdk-8 test-browser test-servers test-model coverage mutants lint lint-repository format wheel sdist crates licences audit floor bench bench-fast bench-lease postgres-floor bench-postgres bench-postgres-fast reliability soak fuzz lock clean
+.PHONY: help version setup build demo demo-postgres docs test test-rust test-rust-alone test-rust-postgres test-python test-postgres test-contract test-pooler test-sdks test-sdk-8 test-browser test-servers test-model coverage mutants lint lint-repository format wheel sdist crates licences audit floor bench bench-fast bench-keys bench-lease postgres-floor bench-postgres bench-postgres-fast reliability soak fuzz lock clean
 
 version:
 	@echo $(VERSION)
@@ -250,6 +250,9 @@ bench-postgres: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released postgres-
 
 bench-postgres-fast: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released postgres-floor ## Run that benchmark with few calls, to see that it works (half a minute)
 	$(BIN)/python benchmarks/bench_postgres.py --server $(POSTGRES) --fast $(OPTIONS)
+
+bench-keys: $(VENV)/built-as-released ## Measure encrypted stores beside a plain one (half a minute)
+	$(BIN)/python benchmarks/keys.py $(OPTIONS)
 
 bench-lease: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released ## Measure refreshes: token calls and waits of many workers, and draw target/{refreshes,waits}.svg (10 minutes)
 	cd benchmarks && ../$(BIN)/python refresh_lease.py --picture ../target/refreshes.svg --waits ../target/waits.svg $(OPTIONS)

@@ -185,7 +185,7 @@ fn pause(py: Python<'_>, took: Duration) -> PyResult<()> {
 }
 
 /// An entry of `keys`. Its text is overwritten when it is dropped.
-enum KeyEntry {
+pub(super) enum KeyEntry {
     Text(Zeroizing<String>),
     ClearText,
 }

@@ -52,7 +52,7 @@ pub(super) enum Failure {
     /// Reaches the caller as the SDK's exception.
     Store(Error),
     /// The same, because a function of the caller has raised this exception.
-    Caused(Error, PyErr),
+    Caused(Box<(Error, PyErr)>),
     /// Passes through: `KeyboardInterrupt` and the like, and a lack of memory.
     Python(PyErr),
 }
@@ -94,7 +94,7 @@ impl Failure {
         let (error, because) = match self {
             Self::Python(error) => return error,
             Self::Store(error) => (error, None),
-            Self::Caused(error, because) => (error, Some(because)),
+            Self::Caused(both) => (both.0, Some(both.1)),
         };
         let message = format!("{method}: {error}");
         let level = match error.code() {
@@ -121,7 +121,8 @@ impl Failure {
         match self {
             Self::Python(error) => error,
             Self::Store(error) => new_store_error(py, &error, &error.to_string()).unwrap_or_else(|error| error),
-            Self::Caused(error, because) => {
+            Self::Caused(both) => {
+                let (error, because) = *both;
                 let raised = new_store_error(py, &error, &error.to_string()).unwrap_or_else(|error| error);
                 raised.set_cause(py, Some(because));
                 raised

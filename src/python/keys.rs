@@ -98,7 +98,7 @@ pub(super) fn key_environment(py: Python<'_>, name: &str) -> PyResult<PyKeySourc
 
 /// Make a new key, and return its text. Nothing is stored.
 #[pyfunction]
-pub(super) fn new_key<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
+pub(super) fn new_key(py: Python<'_>) -> PyResult<Bound<'_, PyString>> {
     run(py, || Ok(PyString::new(py, &keys::new_key()?)))
 }
 

@@ -98,6 +98,7 @@ impl CustomStoreSQLite {
         refresh_backoff=Given(None), busy_timeout=Given(None), raise_on_missing_id=Given(None)
     ))]
     #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+    #[expect(clippy::too_many_arguments, reason = "those of the Python constructor")]
     fn __init__(
         this: &Bound<'_, Self>,
         path: Given<'_>,

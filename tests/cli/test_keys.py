@@ -8,7 +8,7 @@ import stat
 import pytest
 from cli.processes import MODULE, Terminal
 from support import PLANTED, login, run_python
-from zoho_token_store import PLAINTEXT, CustomStoreSQLite, key_id, new_key
+from zoho_token_store import PLAINTEXT, CustomStorePostgreSQL, CustomStoreSQLite, key_id, new_key
 
 # Gives the row of one user to another one.
 MOVE_ROW = """
@@ -258,3 +258,15 @@ def test_an_import_names_the_rows_that_it_cannot_read(run, sealed, use_keys, tmp
     assert "3 unchanged" in run("--db", tmp_path / "new.db", "import", sealed, "--dry-run").stdout
     with CustomStoreSQLite(tmp_path / "new.db", keys=NEW) as store:
         assert store.key_usage() == {key_id(NEW): 3}
+
+
+def test_an_encrypted_server_is_imported_and_seals_again(run, use_keys, dsn, schema, tmp_path):
+    """The rows of a server's database are read as they are stored, and opened with the keys of the command."""
+    address = f"{dsn}&schema={schema}"
+    with CustomStorePostgreSQL(dsn, schema=schema, keys=OLD) as store:
+        store.save_token(login())
+    assert "1 skipped" in run("--db", tmp_path / "new.db", "import", address).stdout
+    use_keys(NEW, OLD)
+    assert "1 new" in run("--db", tmp_path / "new.db", "import", address).stdout
+    with CustomStoreSQLite(tmp_path / "new.db", keys=NEW) as store:
+        assert store.key_usage() == {key_id(NEW): 1}

@@ -11,7 +11,7 @@ import pytest
 from faults import injection
 from faults.test_secrets import secrets, secrets_in, with_secrets
 from own_process import run_in_fork
-from support import login, token, values
+from support import token, values
 from zoho_token_store import PLAINTEXT, CustomStoreSQLite, key_id, new_key
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
@@ -199,36 +199,3 @@ def four_programs(folder, users, rounds):
 def test_programs_with_each_list_of_keys_make_no_second_row(tmp_path, extent):
     """[old], [old, new], [new, old] and [new] at once: no duplicate row, and no `None` for a user who exists."""
     run_in_fork(four_programs, tmp_path, 6, extent.of(60, 2000))
-
-
-def rotate_beside_readers(folder, rounds):
-    path = folder / "tokens.db"
-    with CustomStoreSQLite(path, keys=OLD) as store:
-        store.import_tokens(with_secrets(number) for number in range(200))
-
-    def work(child):
-        if child == 0:
-            for turn in range(rounds):
-                with CustomStoreSQLite(
-                    path, keys=[NEW, OLD] if turn % 2 == 0 else [OLD, NEW], busy_timeout=60
-                ) as store:
-                    store.rekey()
-            return
-        with CustomStoreSQLite(path, keys=[OLD, NEW], busy_timeout=60) as store:
-            for turn in range(200 * rounds):
-                number = turn * 7 % 200
-                one = login(None, 1, **secrets(number, "refresh_token"), access_token=None, expires_in=None)
-                one.set_client_id(None)
-                one.set_client_secret(None)
-                assert store.find_token(one) is not None
-                if turn % 50 == 0:
-                    store.save_token(with_secrets(number))
-
-    children.at_once(3, work)
-    with CustomStoreSQLite(path, keys=[OLD, NEW]) as store:
-        assert len(store) == 200
-
-
-def test_finds_and_saves_beside_a_rotation_miss_no_row(tmp_path, extent):
-    """A row moves from one key to the other between two lookups of a find. The find sees it in either case."""
-    run_in_fork(rotate_beside_readers, tmp_path, extent.of(3, 40))

@@ -200,7 +200,7 @@ catalogue! {
         "Give the server a certificate for this host name, name the authority that signed it in sslrootcert, or set \
          another sslmode."
     WrongDatabase "wrong-database"
-        "cannot be used as a token store: {}" Kept
+        "cannot be used as a token store: {}" Unchanged
         "Give another database or schema, or have its owner make the tables (\"zoho-token-store init\")."
 
     // The contents of a database.

@@ -56,6 +56,12 @@ fn runtime() -> Runtime {
 
 const TIMEOUT: Duration = Duration::from_mins(1);
 
+/// Fails to connect, and returns the hint.
+fn hint(address: &Address, deadline: Deadline) -> &'static str {
+    let failure = runtime().block_on(connect(address, None, deadline)).err().unwrap();
+    failure.into_error(address.location(), deadline, None).hint()
+}
+
 /// Connects, and returns the answer to a statement. An error is its code and detail.
 fn ask(address: &Address, statement: &str, timeout: Duration) -> Result<String, (Code, String)> {
     let deadline = Deadline::after(timeout);
@@ -500,6 +506,10 @@ fn sslmode_decides_which_certificates_are_accepted() {
     let roots = [format!("sslrootcert={}", file("root.crt")), String::new()];
     for (what, certificate, expected) in table {
         let terminator = Terminator::start(certificate.map_or(Offer::No, Offer::Yes), Encryption::Without);
+        if certificate.is_none() {
+            let address = address(&terminator.dsn("sslmode=require"));
+            assert_eq!(hint(&address, Deadline::after(TIMEOUT)), NO_TLS_HINT);
+        }
         for (roots, expected) in roots.iter().zip(expected) {
             for (mode, expected) in MODES.iter().zip(expected) {
                 let result = terminator.encryption(&format!("sslmode={mode} {roots}"));
@@ -644,9 +654,11 @@ fn a_password_is_checked_and_never_shown() {
         assert_eq!(who(&format!("{RIGHT} sslmode={mode}")).as_deref(), Ok("by_password"));
         assert_eq!(who(&format!("user=by_md5 password=made-up sslmode={mode}")).as_deref(), Ok("by_md5"));
         let wrong = format!("user=by_password password=made-up-wrong sslmode={mode}");
-        assert_eq!(who(&wrong), denied("the password is wrong (28P01)"));
+        assert_eq!(who(&wrong), denied("the user or the password is wrong (28P01)"));
         assert_eq!(who(&format!("user=by_password sslmode={mode}")), denied("no password was given (28P01)"));
     }
+    let without = address(&servers.dsn("user=by_password sslmode=disable"));
+    assert_eq!(hint(&without, Deadline::after(TIMEOUT)), "Correct the user or the password.");
     let missing = ask(&address(&servers.dsn("dbname=made_up")), "SELECT 1", TIMEOUT);
     assert_eq!(missing, Err((Code::WrongDatabase, "the database does not exist (3D000)".to_owned())));
 }
@@ -806,6 +818,8 @@ fn a_name_is_looked_up_for_a_limited_time() {
     let (code, detail) = ask(&address("host=made-up.invalid"), "SELECT 1", TIMEOUT).unwrap_err();
     let expected = ["its host name cannot be resolved", "its host name could not be resolved in time"];
     assert!(code == Code::Unreachable && expected.contains(&detail.as_str()), "{detail}");
+    let hint = hint(&address("host=made-up.invalid"), Deadline::after(TIMEOUT));
+    assert!(hint.starts_with("Correct the host name") || detail == expected[1], "{hint}");
     let by_name = format!("host=localhost port={} dbname=postgres sslmode=disable", servers().port);
     assert_eq!(ask(&address(&by_name), "SELECT 1", TIMEOUT).as_deref(), Ok("1"));
 

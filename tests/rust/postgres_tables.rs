@@ -83,7 +83,7 @@ fn tables_are_made_only_if_the_caller_allows_it() {
     let refused = Postgres::open(address(&dsn()), settings(), deadline());
     let refused = refused.err().unwrap();
     assert_eq!(refused.code(), Code::WrongDatabase);
-    assert_eq!(refused.detail(), format!("it has no tables of tokens in the schema \"{}\"", schema.0));
+    assert_eq!(refused.detail(), format!("the schema \"{}\" does not exist", schema.0));
     let schemas = format!("SELECT count(*) FROM pg_namespace WHERE nspname = '{}'", schema.0);
     assert_eq!(Admin::new().value(&schemas), "0");
     store(open(&schema)).save(token(EXPIRED), NOW).unwrap();
@@ -186,10 +186,20 @@ fn a_role_without_rights_is_told_so_at_once() {
     );
     assert_lacks(refused, &needed);
     let missing = Schema(format!("{}_missing", schema.0));
-    assert_lacks(open_as(&role.0, &missing, true).err(), "CREATE ON DATABASE");
-    admin.sql(&format!("CREATE SCHEMA {0}; GRANT USAGE ON SCHEMA {0} TO {1}", missing.0, role.0));
-    let refused = open_as(&role.0, &missing, true).err().unwrap();
-    assert!(refused.detail().ends_with(&format!(": USAGE, CREATE ON SCHEMA \"{}\"", missing.0)), "{refused}");
+    let refused = open_as(&role.0, &missing, true).err();
+    let hint = refused.as_ref().map(Error::hint).unwrap_or_default();
+    assert!(hint.contains("run what zoho-token-store init --sql prints"), "{hint}");
+    assert_lacks(refused, &format!("CREATE ON DATABASE \"{}\"", admin.value("SELECT current_database()")));
+    admin.sql(&format!("CREATE SCHEMA {}", missing.0));
+    for (granted, lacks) in [(None, "USAGE, CREATE"), (Some("CREATE"), "USAGE"), (Some("USAGE"), "CREATE")] {
+        if let Some(right) = granted {
+            let (schema, role) = (&missing.0, &role.0);
+            admin
+                .sql(&format!("REVOKE ALL ON SCHEMA {schema} FROM {role}; GRANT {right} ON SCHEMA {schema} TO {role}"));
+        }
+        let refused = open_as(&role.0, &missing, true).err().unwrap();
+        assert!(refused.detail().ends_with(&format!(": {lacks} ON SCHEMA \"{}\"", missing.0)), "{refused}");
+    }
     // A role that may only read.
     admin.sql(&format!(
         "GRANT USAGE ON SCHEMA {0} TO {1}; GRANT SELECT ON ALL TABLES IN SCHEMA {0} TO {1}",
@@ -215,6 +225,21 @@ fn a_role_without_rights_is_told_so_at_once() {
         let findings = store.check(NOW).unwrap();
         assert_eq!((findings[0].code, findings[0].severity), ("missing-rights", Severity::Error), "{findings:?}");
     }
+}
+
+#[test]
+fn a_role_that_may_not_connect_is_told_so() {
+    let (schema, admin) = (Schema::new(), Admin::new());
+    admin.sql(&format!("CREATE SCHEMA {}", schema.0));
+    let (name, role) = (format!("{}_closed", schema.0), Role::new(&schema, &[]));
+    admin.sql(&format!("CREATE DATABASE {name}"));
+    admin.sql(&format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC"));
+    let closed = address(&format!("{} dbname={name} user={}", dsn(), role.0));
+    let refused = Postgres::open(closed, PostgresSettings::default(), deadline()).err();
+    admin.sql(&format!("DROP DATABASE {name}"));
+    let refused = refused.unwrap();
+    assert_eq!(refused.detail(), format!("the user lacks rights (42501): CONNECT ON DATABASE \"{name}\""));
+    assert!(refused.hint().starts_with("Grant the missing rights"), "{refused}");
 }
 
 #[test]
@@ -263,6 +288,7 @@ fn a_table_of_another_program_is_refused_and_left_alone() {
     admin.sql(&format!("CREATE SCHEMA {0}; CREATE TABLE {0}.oauthtoken (id TEXT, note TEXT)", schema.0));
     let error = Postgres::open(address(&dsn()), schema.settings(), deadline()).err().unwrap();
     assert_eq!(error.code(), Code::WrongDatabase, "{error}");
+    assert!(error.detail().contains("no table zoho_token_store") && !error.hint().contains("init"), "{error}");
     let tables = format!("SELECT count(*) FROM pg_class WHERE relnamespace = '{}'::regnamespace", schema.0);
     assert_eq!(admin.value(&tables), "1");
 }
@@ -381,7 +407,60 @@ fn a_table_of_leases_that_was_dropped_fails_nothing_but_leases() {
     let owner = zoho_token_store::domain::lease::Requester::new("1-a", 0, 0, true);
     store.save_and_release(token(FRESH), NOW, owner.owner(), None).unwrap();
     assert!(matches!(try_acquire(&store, "2-b"), Outcome::Serve));
-    assert_eq!(codes(&schema), [("changed-tables", Severity::Error)]);
+    let findings = store.check(NOW).unwrap();
+    assert_eq!(findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), ["changed-tables"]);
+    assert!(findings[0].hint.contains("zoho-token-store init"), "{findings:?}");
+}
+
+#[test]
+fn opening_makes_the_tables_again_that_hold_nothing_lasting() {
+    let schema = Schema::new();
+    let at_work = store(open(&schema));
+    at_work.save(token(EXPIRED), NOW).unwrap();
+    let owner = Admin::new().value("SELECT current_user");
+    Admin::new().sql(&format!("DROP TABLE {}.zoho_token_lease", schema.0));
+    // The problem that the log shows names the table.
+    let Outcome::NoLease(problem) = try_acquire(&at_work, "1-a") else { panic!("a lease") };
+    let shown = problem.to_string();
+    assert!(shown.contains(&format!("tables are missing (42P01): \"{}\".zoho_token_lease. ", schema.0)), "{shown}");
+    assert!(shown.contains("They hold nothing lasting.") && shown.contains("Nothing was changed."), "{shown}");
+    // A role that may make no tables opens it nevertheless, and so does a program that makes none.
+    let role = Role::new(&schema, &["USAGE ON SCHEMA {}", "SELECT, UPDATE ON ALL TABLES IN SCHEMA {}"]);
+    assert_eq!(store(open_as(&role.0, &schema, true).unwrap()).count().unwrap(), 1);
+    assert_eq!(store(open_as(&owner, &schema, false).unwrap()).count().unwrap(), 1);
+    let findings = postgres::check(&address(&dsn()), Some(&schema.0), NOW, &Ring::clear_text(), deadline()).unwrap();
+    assert_eq!(findings[0].code, "changed-tables");
+    assert!(findings.iter().all(|finding| finding.hint.contains("zoho-token-store init, which")), "{findings:?}");
+    for tables in ["{0}.zoho_token_failure", "{0}.zoho_token_lease, {0}.zoho_token_failure"] {
+        let opened = store(open(&schema));
+        assert_eq!((codes(&schema), opened.count().unwrap()), (vec![], 1));
+        let Outcome::Refresh(_) = try_acquire(&opened, "1-a") else { panic!("no lease") };
+        Admin::new().sql(&format!("DROP TABLE {}", tables.replace("{0}", &schema.0)));
+    }
+}
+
+#[test]
+fn a_lost_table_is_named_and_nothing_is_made_in_its_place() {
+    let schema = Schema::new();
+    let at_work = store(open(&schema));
+    at_work.save(token(EXPIRED), NOW).unwrap();
+    Admin::new().sql(&format!("DROP TABLE {}.oauthtoken", schema.0));
+    let named = format!("tables are missing (42P01): \"{}\".oauthtoken", schema.0);
+    for error in
+        [at_work.count().unwrap_err(), Postgres::open(address(&dsn()), schema.settings(), deadline()).err().unwrap()]
+    {
+        assert_eq!((error.code(), error.detail()), (Code::WrongDatabase, named.as_str()));
+        let shown = error.to_string();
+        assert!(
+            shown.contains(". Nothing was changed. What was in a missing table is lost. Restore a backup"),
+            "{shown}"
+        );
+    }
+    // One finding has one fix.
+    assert_eq!(codes(&schema), [("wrong-database", Severity::Error)]);
+    let hints: std::collections::BTreeSet<_> =
+        at_work.check(NOW).unwrap().into_iter().map(|finding| finding.hint).collect();
+    assert_eq!(hints.len(), 1, "{hints:?}");
 }
 
 #[test]
@@ -439,6 +518,10 @@ fn a_check_finds_nothing_in_correct_tables_and_changes_nothing() {
 fn a_check_finds_missing_tables_and_makes_none() {
     let schema = Schema::new();
     assert_eq!(codes(&schema), [("missing-tables", Severity::Error)]);
+    Admin::new().sql(&format!("CREATE SCHEMA {}", schema.0));
+    let settings = PostgresSettings { create: false, ..schema.settings() };
+    let error = Postgres::open(address(&dsn()), settings, deadline()).err().unwrap();
+    assert_eq!(error.detail(), format!("it has no tables of tokens in the schema \"{}\"", schema.0));
     assert_eq!(postgres::schema_version(&address(&dsn()), Some(&schema.0), deadline()).unwrap(), 0);
     assert_eq!(codes(&schema), [("missing-tables", Severity::Error)]);
 }

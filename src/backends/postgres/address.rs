@@ -120,7 +120,8 @@ pub struct Address {
     ask_password: Option<AskPassword>,
     password: Option<String>,
     is_password_given: bool,
-    has_exposed_password_file: bool,
+    /// A password file that was ignored because others may read it.
+    exposed_password_file: Option<PathBuf>,
     location: Location,
 }
 
@@ -239,7 +240,7 @@ impl Address {
             ask_password: None,
             password: values.get("password").map(str::to_owned),
             is_password_given: values.is_given("password"),
-            has_exposed_password_file: false,
+            exposed_password_file: None,
             hosts,
             user,
             database,
@@ -300,16 +301,16 @@ impl Address {
         self.password.as_deref().or(host.password.as_deref())
     }
 
-    /// Was a password file ignored because others may read it?
-    pub(super) const fn has_exposed_password_file(&self) -> bool {
-        self.has_exposed_password_file
+    /// The password file that was ignored because others may read it.
+    pub(super) fn exposed_password_file(&self) -> Option<&Path> {
+        self.exposed_password_file.as_deref()
     }
 
     fn read_password_file(&mut self, path: Option<&str>, environment: &dyn Environment) {
         let Some(path) = path.map(PathBuf::from).or_else(|| environment.default_password_file()) else { return };
         match environment.read_password_file(&path) {
             PasswordFile::Missing => {}
-            PasswordFile::Exposed => self.has_exposed_password_file = true,
+            PasswordFile::Exposed => self.exposed_password_file = Some(path),
             PasswordFile::Text(text) => {
                 for host in &mut self.hosts {
                     let entry = password_file::Entry {
@@ -810,7 +811,7 @@ mod tests {
         let passwords: Vec<_> = several.hosts.iter().map(|host| several.password(host)).collect();
         assert_eq!(passwords, [Some("of-file"), Some("of-user")]);
         let exposed = address("host=db.example", &MadeUp { password_file: file, is_exposed: true, ..EMPTY });
-        assert!(exposed.has_exposed_password_file() && exposed.password(&exposed.hosts[0]).is_none());
+        assert!(exposed.exposed_password_file().is_some() && exposed.password(&exposed.hosts[0]).is_none());
     }
 
     #[cfg(unix)]

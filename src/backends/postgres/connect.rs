@@ -24,7 +24,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
 use super::address::{Address, Endpoint, Keepalives, ServerHost, SslMode, Target, socket_path};
-use super::error::{Cause, ServerFailure, lost};
+use super::error::{Cause, PASSWORD_HINT, ServerFailure, lost};
+use super::sql::quoted;
 use super::tls::{HandshakeDone, REJECTED, Socket, TlsFailure, Wire, handshake, is_rejected};
 use crate::store::deadline::Deadline;
 use crate::store::error::{Code, Error};
@@ -47,6 +48,8 @@ impl Future for Driver {
         self.connection.as_mut().poll(cx)
     }
 }
+
+const NO_TLS_HINT: &str = "Turn on TLS in the server (ssl = on), or set another sslmode.";
 
 /// How long before its deadline a connection is given up, so that a caller that waits until then gets the cause.
 const MARGIN: Duration = Duration::from_millis(5);
@@ -179,7 +182,7 @@ impl Login<'_> {
                 }
             }
         }
-        Err(ServerFailure::Lost(earlier.unwrap_or_else(|| Cause::unreachable("its host name has no address"))))
+        Err(ServerFailure::Lost(earlier.unwrap_or_else(|| Cause::misnamed("its host name has no address"))))
     }
 
     fn limited(&self, end: Instant) -> Instant {
@@ -271,7 +274,10 @@ impl Login<'_> {
                     },
                 }),
             },
-            b'N' if encryption == Encryption::Required => Err(self.insecure("the server has no TLS").into()),
+            b'N' if encryption == Encryption::Required => {
+                let error = Error::new(Code::InsecureConnection, self.address.location()).with("the server has no TLS");
+                Err(ServerFailure::Final(error.with_hint(NO_TLS_HINT)).into())
+            }
             b'N' => Ok((Wire::plain(socket), false)),
             // An error, for example that there are too many connections. It came without TLS, so it proves nothing.
             _ => Err(Cause::unreachable("the server did not say whether it has TLS").into()),
@@ -309,17 +315,30 @@ impl Login<'_> {
         let failure = match error.code() {
             None if source.is_some_and(is_rejected) => self.insecure(REJECTED),
             Some(code) if *code == SqlState::INVALID_PASSWORD && self.password().is_empty() => {
-                let why = if self.address.has_exposed_password_file() {
-                    ", and others may read the password file, so it was ignored"
-                } else {
-                    ""
+                let (why, hint) = match self.address.exposed_password_file() {
+                    Some(path) => {
+                        let path = path.to_string_lossy();
+                        let why = format!(
+                            ", and others may read the password file {}, so it was ignored",
+                            path.escape_debug()
+                        );
+                        (why, "Run chmod 600 on the password file.")
+                    }
+                    None => (String::new(), PASSWORD_HINT),
                 };
-                self.denied(format!("no password was given{why} ({})", code.code()))
+                let detail = format!("no password was given{why} ({})", code.code());
+                let error = Error::new(Code::AccessDenied, self.address.location()).with(detail);
+                ServerFailure::Final(error.with_hint(hint))
             }
             None if matches!(&failure, ServerFailure::Final(error) if error.code() == Code::AccessDenied)
                 && self.address.channel_binding == ChannelBinding::Require =>
             {
                 self.insecure("channel_binding is required, and the server did not use it")
+            }
+            // A setting in the options may need a right, too.
+            Some(_) if self.address.options.is_none() => {
+                let database = quoted(&self.address.database);
+                failure.lacking(self.address.location(), &format!("CONNECT ON DATABASE {database}"))
             }
             _ => failure,
         };
@@ -470,7 +489,7 @@ async fn in_thread(
     spawned.map_err(|_| lost("this system has too many threads"))?;
     match receiver.await {
         Ok(Ok(addresses)) => Ok(addresses),
-        _ => Err(lost("its host name cannot be resolved")),
+        _ => Err(ServerFailure::Lost(Cause::misnamed("its host name cannot be resolved"))),
     }
 }
 

@@ -25,6 +25,11 @@ impl Cause {
         Self::new(Code::Unreachable, detail)
     }
 
+    /// The address leads to no server. `detail` holds no value and no secret.
+    pub(super) fn misnamed(detail: impl Into<String>) -> Self {
+        Self { hint: Some(MISNAMED_HINT), ..Self::unreachable(detail) }
+    }
+
     /// The server is a standby, or its transactions are read-only.
     pub(super) fn read_only() -> Self {
         Self { hint: Some(READ_ONLY_HINT), ..Self::new(Code::ReadOnly, READ_ONLY) }
@@ -121,23 +126,42 @@ impl ServerFailure {
             READ_ONLY => return Self::Lost(Cause::read_only()),
             text => format!("{text} ({})", shown(sqlstate)),
         };
-        let hint = if sqlstate == "53300" { Some(TOO_MANY_HINT) } else { None };
+        let hint = hint(sqlstate);
         match verdict.then {
             Then::Reconnect => Self::Lost(Cause { hint, ..Cause::new(verdict.code, detail) }),
             Then::Repeat => Self::Retry(Cause { hint, ..Cause::new(verdict.code, detail) }),
-            Then::Report => Self::Final(Error::new(verdict.code, location).with(detail)),
+            Then::Report => {
+                let error = Error::new(verdict.code, location).with(detail);
+                Self::Final(if let Some(hint) = hint { error.with_hint(hint) } else { error })
+            }
         }
+    }
+
+    /// Is it that a right is missing, and is it not known which?
+    pub(super) fn lacks_right(&self, location: &Location) -> bool {
+        *self == Self::from_sqlstate(location, LACKS_RIGHT)
+    }
+
+    /// Is it that a table is missing?
+    pub(super) fn lacks_table(&self, location: &Location) -> bool {
+        *self == Self::from_sqlstate(location, LACKS_TABLE)
     }
 
     /// The same failure with the rights that are missing, if it is that a right is missing. They come from our own
     /// statements, never from a message of the server.
     #[must_use]
     pub(super) fn lacking(self, location: &Location, rights: &str) -> Self {
-        if self != Self::from_sqlstate(location, LACKS_RIGHT) {
+        self.lacking_with(location, rights, GRANT_HINT)
+    }
+
+    /// The same, with another hint.
+    #[must_use]
+    pub(super) fn lacking_with(self, location: &Location, rights: &str, hint: &'static str) -> Self {
+        if !self.lacks_right(location) {
             return self;
         }
         let detail = format!("the user lacks rights ({LACKS_RIGHT}): {rights}");
-        Self::Final(Error::new(Code::AccessDenied, location).with(detail))
+        Self::Final(Error::new(Code::AccessDenied, location).with(detail).with_hint(hint))
     }
 
     /// If a commit has failed in this way, it may have been made nevertheless: its answer was lost, or was no answer.
@@ -165,6 +189,24 @@ const READ_ONLY_HINT: &str = "Give the address of the primary, or all hosts and 
 const TOO_MANY_HINT: &str = "Use fewer connections for each store (connections=1 suffices for one thread), close stores that \
      are not needed, or raise max_connections of the server or the limit of the user.";
 
+const MISNAMED_HINT: &str = "Correct the host name, or the folder of the socket, and check that the server runs.";
+const GRANT_HINT: &str = "Grant the missing rights to this user (the documentation lists them: Minimum rights).";
+/// If the password is wrong or missing.
+pub(super) const PASSWORD_HINT: &str = "Correct the user or the password.";
+
+/// What to do after a failure with this SQLSTATE, if it is not what the code says.
+fn hint(sqlstate: &str) -> Option<&'static str> {
+    Some(match sqlstate {
+        "53300" => TOO_MANY_HINT,
+        "28P01" => PASSWORD_HINT,
+        "28000" => "Correct the user, or have an administrator allow the connection in pg_hba.conf.",
+        "3D000" => "Correct the name of the database, or have an administrator run CREATE DATABASE.",
+        "3F000" => "Correct the search path, or name a schema.",
+        LACKS_RIGHT => GRANT_HINT,
+        _ => return None,
+    })
+}
+
 /// The SQLSTATE of a missing right, and that of a missing table.
 pub(super) const LACKS_RIGHT: &str = "42501";
 pub(super) const LACKS_TABLE: &str = "42P01";
@@ -181,7 +223,7 @@ pub(super) fn lost(error: &io::Error) -> Cause {
         | ErrorKind::NotConnected => CLOSED,
         ErrorKind::TimedOut => return Cause::timeout("the connection timed out"),
         ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "there is no route to it",
-        ErrorKind::NotFound => "there is no socket in that folder",
+        ErrorKind::NotFound => return Cause::misnamed("there is no socket in that folder"),
         ErrorKind::InvalidData => "the connection carried something that is not the server's protocol",
         _ if error.raw_os_error().is_some() => return Cause::unreachable(error.to_string()),
         _ => "the connection failed",
@@ -225,7 +267,7 @@ fn verdict(sqlstate: &str) -> Verdict {
         ("25", "25P03" | "25P04") => (Reconnect, Unreachable, "the server ended a transaction that took too long"),
         // The connection is in a state that we did not leave it in.
         ("25" | "26" | "2D" | "34", _) => (Reconnect, DatabaseError, ""),
-        ("28", "28P01") => (Report, AccessDenied, "the password is wrong"),
+        ("28", "28P01") => (Report, AccessDenied, "the user or the password is wrong"),
         ("28", _) => (Report, AccessDenied, "the server accepts no such connection"),
         ("3D", _) => (Report, WrongDatabase, "the database does not exist"),
         ("3F", _) => (Report, WrongDatabase, "the schema does not exist"),
@@ -296,7 +338,7 @@ mod tests {
             ("25P03", "lost", Code::Unreachable, "the server ended a transaction that took too long (25P03)"),
             ("25P04", "lost", Code::Unreachable, "the server ended a transaction that took too long (25P04)"),
             ("26000", "lost", Code::DatabaseError, "26000"),
-            ("28P01", "final", Code::AccessDenied, "the password is wrong (28P01)"),
+            ("28P01", "final", Code::AccessDenied, "the user or the password is wrong (28P01)"),
             ("28000", "final", Code::AccessDenied, "the server accepts no such connection (28000)"),
             ("3D000", "final", Code::WrongDatabase, "the database does not exist (3D000)"),
             ("3F000", "final", Code::WrongDatabase, "the schema does not exist (3F000)"),
@@ -366,6 +408,14 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_leads_to_no_server_has_a_hint_about_the_address() {
+        let hint = |cause: Cause| cause.into_error(&LOCATION, Deadline::now()).hint();
+        let missing = lost(&io::Error::new(ErrorKind::NotFound, "made-up value"));
+        assert!(hint(missing.of_host("/made/up")).contains("folder of the socket"));
+        assert_eq!(hint(lost(&ErrorKind::ConnectionRefused.into())), Code::Unreachable.hint());
+    }
+
+    #[test]
     fn a_cause_names_its_host_only_if_the_host_matters() {
         assert_eq!(Cause::unreachable("connection refused").of_host("a:5432").detail, "a:5432: connection refused");
         assert_eq!(Cause::read_only().of_host("a:5432"), Cause::read_only());
@@ -403,5 +453,12 @@ mod tests {
         };
         assert!(hint("25006").contains("primary") && hint("25006").contains("default_transaction_read_only"));
         assert!(hint("53300").contains("max_connections") && hint("53400") == Code::Unreachable.hint());
+        assert!(hint("28P01") == "Correct the user or the password." && hint("28000").contains("pg_hba.conf"));
+        assert!(hint("42501").starts_with("Grant the missing rights") && hint("3D000").contains("CREATE DATABASE"));
+        assert!(hint("3F000").contains("search path"));
+        // No command of ours can help.
+        for sqlstate in ["28P01", "42501", "3D000", "3F000"] {
+            assert!(!hint(sqlstate).contains("init"), "{sqlstate}");
+        }
     }
 }

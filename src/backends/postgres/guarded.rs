@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::ServerFailure;
 use super::link::Link;
+use super::missing::explained_error;
 use super::session::{Session, pass_on};
 use super::sql::{self, Guards, KeyNames, Replaces, RowVersion, StoreChange, StoreRow, Tables, Write, get, is_refresh};
 use crate::domain::backoff::RefreshFailures;
@@ -38,6 +39,7 @@ pub(super) fn write(
     match attempt(Session::with_names(link, tables), durability, lost_commit, work) {
         (Err(ServerFailure::Final(problem)), Writes::RowsAndLeases) => {
             // A problem with leases fails nothing else (`docs/lease.md`, rule 1). Any other is met again.
+            let problem = explained_error(link, tables, problem);
             attempt(Session::without_leases(link, tables, problem), durability, lost_commit, work).0
         }
         (attempted, _) => attempted,

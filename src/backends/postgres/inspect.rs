@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::error::ServerFailure;
 use super::link::Link;
-use super::missing::{missing_parts, missing_rights};
+use super::missing::{hint, missing_parts, missing_rights};
 use super::pool::Pool;
 use super::schema::{self, Installed};
 use super::sql::{self, Tables, get};
@@ -65,7 +65,7 @@ pub(super) fn findings(link: &Link, tables: &Tables) -> std::result::Result<Vec<
             "changed-tables",
             Severity::Error,
             format!("{location} lacks parts of the tables, or they were changed: {}", missing.join(", ")),
-            "Restore a backup into another schema, or make the missing parts as init --sql prints them.",
+            hint(&missing.iter().map(String::as_str).collect::<Vec<_>>()),
         );
     }
     let rights = missing_rights(link, tables)?;
@@ -181,8 +181,13 @@ impl Installed {
             schema::Task::Migrate(0) | schema::Task::RefuseChange(0) => (
                 "missing-tables",
                 Severity::Error,
-                format!("{location} has no tables of tokens in the schema {}", self.tables.schema()),
-                "Open a store on it with a role that may create tables, or run what init --sql prints.",
+                if self.has_schema {
+                    format!("{location} has no tables of tokens in the schema {}", self.tables.schema())
+                } else {
+                    format!("{location} has no schema {}", self.tables.schema())
+                },
+                "Run zoho-token-store init as a user who may create tables, or run what zoho-token-store init --sql \
+                 prints.",
             ),
             schema::Task::Migrate(_) | schema::Task::RefuseChange(_) => (
                 "older-schema",

@@ -3,6 +3,7 @@
 use super::error::{LACKS_RIGHT, LACKS_TABLE, ServerFailure};
 use super::link::Link;
 use super::sql::{self, Tables, get};
+use crate::store::backend::Location;
 use crate::store::error::{Code, Error};
 
 /// The same failure with the rights or the tables that are missing, if it is about those.
@@ -21,13 +22,54 @@ pub(super) fn explained(link: &Link, tables: &Tables, failure: ServerFailure) ->
         let missing = missing_parts(link, tables).unwrap_or_default();
         // Not the indexes, which a statement does not need.
         let needed = sql::NEEDED_RIGHTS.iter().filter(|(part, _)| missing.iter().any(|missing| missing == part));
-        let needed: Vec<_> = needed.map(|(part, _)| format!("{}.{part}", tables.schema())).collect();
+        let needed: Vec<_> = needed.map(|(part, _)| *part).collect();
         if !needed.is_empty() {
-            let detail = format!("tables are missing ({LACKS_TABLE}): {}", needed.join(", "));
-            return ServerFailure::Final(Error::new(Code::WrongDatabase, location).with(detail));
+            return ServerFailure::Final(missing_tables(location, tables, &needed));
         }
     }
     failure
+}
+
+/// The same for an error that is final.
+pub(super) fn explained_error(link: &Link, tables: &Tables, error: Error) -> Error {
+    match explained(link, tables, ServerFailure::Final(error.clone())) {
+        ServerFailure::Final(explained) => explained,
+        ServerFailure::Lost(_) | ServerFailure::Retry(_) => error,
+    }
+}
+
+/// These tables are missing, and others are there.
+pub(super) fn missing_tables(location: &Location, tables: &Tables, missing: &[&str]) -> Error {
+    let named: Vec<_> = missing.iter().map(|part| format!("{}.{part}", tables.schema())).collect();
+    let detail = format!("tables are missing ({LACKS_TABLE}): {}", named.join(", "));
+    Error::new(Code::WrongDatabase, location).with(detail).with_hint(hint(missing))
+}
+
+/// What to do about missing parts of the tables.
+pub(super) fn hint(missing: &[&str]) -> &'static str {
+    let lost =
+        |part: &&str| sql::NEEDED_RIGHTS.iter().any(|(table, _)| table == part) && !sql::DISPOSABLE.contains(part);
+    if missing.iter().any(lost) {
+        "What was in a missing table is lost. Restore a backup into another schema, or drop the remaining tables and \
+         run zoho-token-store init."
+    } else if missing.iter().all(|part| sql::DISPOSABLE.contains(part)) {
+        "Have the owner of the tables run zoho-token-store init, which makes them again. They hold nothing lasting."
+    } else {
+        "Restore a backup into another schema, or make the missing parts as init --sql prints them."
+    }
+}
+
+/// The rights that the user lacks to make tables in the schema, as a `GRANT` names them.
+pub(super) fn missing_rights_to_make(link: &Link, tables: &Tables) -> String {
+    // What it lacks is only part of the message, so a failure to ask for it is none.
+    let answer = link.query(&tables.rights_to_make()).unwrap_or_default();
+    let has = |column| answer.first().and_then(|row| get(link.location(), row, column).ok()).unwrap_or(false);
+    let rights = match (has(0), has(1)) {
+        (true, false) => "CREATE",
+        (false, true) => "USAGE",
+        _ => "USAGE, CREATE",
+    };
+    format!("{rights} ON SCHEMA {}", tables.schema())
 }
 
 /// The rights that the user lacks on the schema, the tables and the sequence, as a `GRANT` names them.
@@ -78,4 +120,24 @@ pub(super) fn missing_parts(link: &Link, tables: &Tables) -> Result<Vec<String>,
         missing.extend(changed.map(|(column, _)| format!("{name}.{column}")));
     }
     Ok(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_depends_on_whether_something_lasting_is_missing() {
+        let table: [(&[&str], &str); 6] = [
+            (&["oauthtoken"], "lost"),
+            (&["zoho_token_lease", "zoho_token_store"], "lost"),
+            (&["zoho_token_order"], "lost"),
+            (&["zoho_token_lease", "zoho_token_failure"], "makes them again"),
+            (&["zoho_token_lease", "zoho_token_user_name"], "init --sql"),
+            (&["oauthtoken.saved_at"], "init --sql"),
+        ];
+        for (missing, expected) in table {
+            assert!(hint(missing).contains(expected), "{missing:?}");
+        }
+    }
 }

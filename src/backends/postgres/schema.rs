@@ -1,9 +1,9 @@
 //! The tables: whether they are there, whose they are, and their version. They are made if they are missing, and
 //! migrated if they are older.
 
-use super::error::ServerFailure;
+use super::error::{LACKS_RIGHT, ServerFailure};
 use super::link::Link;
-use super::missing::explained;
+use super::missing::{explained, missing_rights_to_make, missing_tables};
 use super::sql::{self, Tables, get};
 use crate::store::backend::Location;
 use crate::store::error::{Code, Error};
@@ -52,7 +52,7 @@ fn task(version: i64, scripts: usize, create: bool) -> Task {
 /// What there is in a database.
 pub(super) struct Installed {
     pub(super) tables: Tables,
-    has_schema: bool,
+    pub(super) has_schema: bool,
     /// The version of the tables. 0: there are none.
     pub(super) version: i64,
     is_read_only: bool,
@@ -80,13 +80,21 @@ pub(super) fn look(link: &Link, schema: Option<&str>) -> Result<Installed, Serve
     };
     let (tables, has_schema, has_store) = (Tables::new(schema), get(location, row, 2)?, get(location, row, 3)?);
     let mut version = 0;
+    let has_rows: bool = get(location, row, 4)?;
+    if has_store && !has_rows {
+        return Err(ServerFailure::Final(missing_tables(location, &tables, &["oauthtoken"])));
+    }
     if has_store {
         let found = link.query(&tables.version()).map_err(|failure| explained(link, &tables, failure))?;
         version = get(location, found.first().ok_or_else(|| missing_row(location))?, 0)?;
-    } else if get(location, row, 4)? {
-        // It was there before us: our tables are made all at once.
-        let what = "it has a table oauthtoken that this library did not make";
-        return Err(ServerFailure::Final(Error::new(Code::WrongDatabase, location).with(what)));
+    } else if has_rows {
+        // Our tables are made all at once.
+        let what = "it has a table oauthtoken, but no table zoho_token_store: another program made it, or the table \
+             was dropped";
+        let error = Error::new(Code::WrongDatabase, location)
+            .with(what)
+            .with_hint("Give another schema, or restore a backup into one.");
+        return Err(ServerFailure::Final(error));
     }
     let is_read_only = get::<&str>(location, row, 5)? == "on";
     Ok(Installed { tables, has_schema, version, is_read_only })
@@ -102,11 +110,19 @@ fn prepare_with(link: &Link, schema: Option<&str>, create: bool, scripts: &[&str
     match task(version, scripts.len(), create) {
         Task::Nothing if is_read_only => {}
         // A start of a program is often enough. A role that may not delete leaves it to others.
-        Task::Nothing => match link.script(&tables.sweep()) {
-            Err(failure @ (ServerFailure::Lost(_) | ServerFailure::Retry(_))) => return Err(failure),
-            Ok(_) | Err(ServerFailure::Final(_)) => {}
-        },
-        Task::RefuseChange(0) => return Err(ServerFailure::Final(no_tables(link.location(), &tables))),
+        Task::Nothing => {
+            let swept = match link.script(&tables.sweep()).map(drop) {
+                Err(failure) if create && failure.lacks_table(link.location()) => make_disposable(link, &tables),
+                swept => swept,
+            };
+            // A problem with leases fails nothing else (`docs/lease.md`, rule 1).
+            if let Err(failure @ (ServerFailure::Lost(_) | ServerFailure::Retry(_))) = swept {
+                return Err(failure);
+            }
+        }
+        Task::RefuseChange(0) => {
+            return Err(ServerFailure::Final(no_tables(link.location(), &tables, has_schema)));
+        }
         Task::RefuseChange(_) => {
             let what = "an older version of this library made its tables, and zoho-token-store init migrates them";
             return Err(ServerFailure::Final(Error::new(Code::WrongDatabase, link.location()).with(what)));
@@ -114,21 +130,58 @@ fn prepare_with(link: &Link, schema: Option<&str>, create: bool, scripts: &[&str
         Task::Migrate(from) => {
             if !has_schema {
                 let make = || link.script(&format!("CREATE SCHEMA {}", tables.schema()));
-                link.changing(make).map_err(|failure| failure.lacking(link.location(), "CREATE ON DATABASE"))?;
+                link.changing(make)
+                    .map_err(|failure| lacking_to_make(link, failure, || missing_right_on_database(link)))?;
             }
-            let rights = match from {
-                0 => format!("USAGE, CREATE ON SCHEMA {}", tables.schema()),
-                _ => format!("ownership of the tables in the schema {}", tables.schema()),
-            };
-            migrate(link, &tables, from, scripts).map_err(|failure| failure.lacking(link.location(), &rights))?;
+            migrate(link, &tables, from, scripts).map_err(|failure| {
+                if from == 0 {
+                    return lacking_to_make(link, failure, || missing_rights_to_make(link, &tables));
+                }
+                let rights = format!("ownership of the tables in the schema {}", tables.schema());
+                failure.lacking_with(link.location(), &rights, OWNER_HINT)
+            })?;
         }
         Task::Refuse => return Err(ServerFailure::Final(newer(link.location()))),
     }
     Ok(tables)
 }
 
-fn no_tables(location: &Location, tables: &Tables) -> Error {
-    let detail = format!("it has no tables of tokens in the schema {}", tables.schema());
+const OWNER_HINT: &str = "Have the owner of the tables run zoho-token-store init.";
+const MAKE_HINT: &str = "Have an administrator grant these rights, or run what zoho-token-store init --sql prints.";
+
+/// The same failure to make something, with the rights that are missing for it.
+fn lacking_to_make(link: &Link, failure: ServerFailure, rights: impl FnOnce() -> String) -> ServerFailure {
+    let location = link.location();
+    // A schema that the user may not use does not count in a search path.
+    let is_hidden = failure == ServerFailure::from_sqlstate(location, "3F000");
+    if !link.is_usable() || !(is_hidden || failure.lacks_right(location)) {
+        return failure;
+    }
+    ServerFailure::from_sqlstate(location, LACKS_RIGHT).lacking_with(location, &rights(), MAKE_HINT)
+}
+
+fn missing_right_on_database(link: &Link) -> String {
+    let answer = link.query(&sql::database()).unwrap_or_default();
+    let name: Option<&str> = answer.first().and_then(|row| get(link.location(), row, 0).ok());
+    format!("CREATE ON DATABASE {}", name.map(sql::quoted).unwrap_or_default())
+}
+
+/// Makes the tables again that hold nothing lasting, if they are missing.
+fn make_disposable(link: &Link, tables: &Tables) -> Result<(), ServerFailure> {
+    let makes =
+        |statement: &&str| sql::DISPOSABLE.iter().any(|table| statement.contains(&format!("CREATE TABLE {table} ")));
+    let made: String = INIT_SQL.split_inclusive(";\n").filter(makes).collect();
+    let made = made.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS");
+    link.transaction(&format!("BEGIN; SET LOCAL search_path TO {}", tables.schema()), |_| Ok(Some(made)))
+}
+
+fn no_tables(location: &Location, tables: &Tables, has_schema: bool) -> Error {
+    let schema = tables.schema();
+    let detail = if has_schema {
+        format!("it has no tables of tokens in the schema {schema}")
+    } else {
+        format!("the schema {schema} does not exist")
+    };
     Error::new(Code::WrongDatabase, location).with(detail)
 }
 

@@ -7,6 +7,7 @@ use tokio_postgres::Row as ServerRow;
 
 use super::error::{Cause, ServerFailure};
 use super::link::Link;
+use super::missing::explained_error;
 use super::sql::{
     Answer, BEGIN_SNAPSHOT, Besides, KeyNames, Leases, ROWS_AT_ONCE, Statement, Tables, close_cursor, fetch_rows, get,
     key_names, row,
@@ -146,7 +147,7 @@ impl<'a> Session<'a> {
         let looked = self.look(keys.clone(), Besides { store, leases, names, lock });
         let answer = match looked {
             Err(problem) if leases.is_some() && self.failure.borrow().is_none() => {
-                self.lease_problem.replace(Some(problem));
+                self.lease_problem.replace(Some(explained_error(self.link, self.tables, problem)));
                 self.look(keys, Besides { store, leases: None, names, lock })?
             }
             looked => looked?,

@@ -206,6 +206,11 @@ pub(super) struct Answer {
     pub(super) leases: Vec<(String, SeenLease)>,
 }
 
+/// A name as a statement has it.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// The tables, by their full names.
 pub(super) struct Tables {
     /// The name of the schema.
@@ -221,7 +226,7 @@ pub(super) struct Tables {
 impl Tables {
     /// The tables in a schema.
     pub(super) fn new(schema: &str) -> Self {
-        let prefix = format!("\"{}\".", schema.replace('"', "\"\""));
+        let prefix = format!("{}.", quoted(schema));
         let sequence = format!("CAST('{}zoho_token_order' AS pg_catalog.regclass)", prefix.replace('\'', "''"));
         Self { name: schema.to_owned(), next_order: format!("pg_catalog.nextval({sequence})"), prefix, sequence }
     }
@@ -473,6 +478,16 @@ impl Tables {
         statement
     }
 
+    /// Which of the rights to make tables the user has on the schema.
+    pub(super) fn rights_to_make(&self) -> Statement<'_> {
+        let mut statement = Statement::default();
+        statement.sql("SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE'), ");
+        statement.sql("pg_catalog.has_schema_privilege(n.oid, 'CREATE') FROM pg_catalog.pg_namespace AS n ");
+        statement.sql("WHERE CAST(n.nspname AS TEXT) = ");
+        statement.bind(Bound::Text(Some(Cow::Borrowed(&self.name))));
+        statement
+    }
+
     /// The owners of the tables and of the sequence who can do what neither this user nor the owner of the schema or
     /// of the database has allowed them.
     pub(super) fn other_owners(&self) -> Statement<'_> {
@@ -602,6 +617,16 @@ pub(super) const NEEDED_RIGHTS: &[(&str, &[&str])] = &[
     ("zoho_token_store", &["SELECT", "UPDATE"]),
     ("zoho_token_order", &["SELECT", "UPDATE"]),
 ];
+
+/// The tables that hold nothing lasting: they may be dropped at any time (`docs/lease.md`, rule 13).
+pub(super) const DISPOSABLE: &[&str] = &["zoho_token_lease", "zoho_token_failure"];
+
+/// The name of the database.
+pub(super) fn database() -> Statement<'static> {
+    let mut statement = Statement::default();
+    statement.sql("SELECT CAST(pg_catalog.current_database() AS TEXT)");
+    statement
+}
 
 /// Begins a transaction that reads one snapshot.
 pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";

@@ -1352,6 +1352,10 @@ class StoreAddress:
         """What messages call it. It contains no secret."""
 
     @property
+    def schema(self) -> str | None:
+        """The schema that the address of a server names (`?schema=NAME`)."""
+
+    @property
     def has_password(self) -> bool:
         """Whether the address itself contains a password."""
 

@@ -69,6 +69,16 @@ impl StoreAddress {
         }
     }
 
+    /// The schema that the address of a server names.
+    #[must_use]
+    pub fn schema(&self) -> Option<&str> {
+        match self {
+            Self::File(_) => None,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(server) => server.address.schema(),
+        }
+    }
+
     /// Does the text of the address contain a password?
     #[must_use]
     pub const fn has_password(&self) -> bool {

@@ -30,6 +30,12 @@ impl PyStoreAddress {
         self.0.location().to_string()
     }
 
+    /// The schema that the address of a server names (`?schema=NAME`).
+    #[getter]
+    fn schema(&self) -> Option<String> {
+        self.0.schema().map(str::to_owned)
+    }
+
     /// Whether the address itself contains a password.
     #[getter]
     fn has_password(&self) -> bool {

@@ -87,7 +87,7 @@ def test_purge_everything(run, yes):
         (["purge"], "Would delete 1 row.", {"deleted": ["3"]}),
         (["purge", "--idle-for", "1h"], "Would delete 2 rows.", {"deleted": ["2", "3"]}),
         (["purge", "--everything"], "Would delete 3 rows.", {"deleted": ["1", "2", "3"]}),
-        (["restore", "backup.db"], "Would restore 2 rows from backup.db. The database has 3 rows.", {"restored": 2}),
+        (["restore", "backup.db"], "Would replace all 3 rows of DB with 2 rows from backup.db.", {"restored": 2}),
         (
             ["import", "backup.db"],
             "Would import backup.db (SQLite, 2 rows): 1 new, 0 updated, 1 unchanged, 0 skipped.",
@@ -104,7 +104,7 @@ def test_a_dry_run_and_json(run, database, tmp_path, monkeypatch, case):
         store.import_tokens(CustomStoreSQLite(database).get_tokens()[:1])
         store.save_token(login("late@example.com", 9))
     before = rows(database)
-    assert run(*command, "--dry-run").stdout.splitlines()[-1] == shown
+    assert run(*command, "--dry-run").stdout.splitlines()[-1] == shown.replace("DB", str(database))
     dry = run(*command, "--dry-run", "--json")
     found = json.loads(dry.stdout)
     assert (found.pop("dry_run"), dry.stderr) == (True, "")

@@ -162,9 +162,12 @@ def test_init_makes_the_tables(address, dsn, schema):
         "missing-tables"
     ]
     missing = run_on(address, "list", status=1).stderr
-    assert f'cannot be used as a token store: it has no tables of tokens in the schema "{schema}"' in missing
+    assert f'cannot be used as a token store: the schema "{schema}" does not exist. Nothing was changed.' in missing
     # The command names the database, so that it can be pasted.
     assert missing.endswith(f"(\"zoho-token-store --db '{address}' init\").\n")
+    found = run_on(address, "check", status=2).stdout
+    assert f"Fix: Run zoho-token-store --db '{address}' init as a user" in found
+    assert f"zoho-token-store --db '{address}' init --sql prints" in found
     in_environment = run_on(None, "list", status=1, environment={"ZOHO_TOKEN_STORE_DB": address}).stderr
     assert in_environment.endswith('("zoho-token-store init").\n')
     for _ in range(2):
@@ -173,6 +176,31 @@ def test_init_makes_the_tables(address, dsn, schema):
     with psycopg.connect(dsn) as connection:
         found = connection.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = %s", [schema])
         assert {"oauthtoken", "zoho_token_store", "zoho_token_lease"} <= {row[0] for row in found}
+
+
+def test_init_makes_what_holds_nothing_lasting_again_and_names_what_else_is_missing(database, dsn, schema):
+    """`init` says that tables are ready only if they are complete."""
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(f"DROP TABLE {schema}.zoho_token_lease, {schema}.zoho_token_failure")
+        assert run_on(database, "init").stdout.endswith(" is ready. It has 3 rows.\n")
+        run_on(database, "purge", "--yes")
+        run_on(database, "delete", "2", "--yes")
+        run_on(database, "check")
+        admin.execute(f"DROP INDEX {schema}.zoho_token_user_name")
+        incomplete = run_on(database, "init", status=1).stderr
+        assert (
+            "lacks parts of the tables, or they were changed: zoho_token_user_name. Nothing was changed." in incomplete
+        )
+        admin.execute(f"DROP TABLE {schema}.oauthtoken")
+        lost = run_on(database, "init", status=1).stderr
+    assert f'tables are missing (42P01): "{schema}".oauthtoken. Nothing was changed.' in lost
+    assert f"drop the remaining tables and run zoho-token-store --db '{database}' init.\n" in lost
+
+
+def test_the_statements_for_another_schema_quote_its_name():
+    """A name is part of the statements, so it cannot end them."""
+    sql = run_on("postgresql://db.invalid/?schema=a%22b%27%20c", "init", "--sql").stdout
+    assert sql.startswith('BEGIN;\nSET LOCAL search_path TO "a""b\' c";\n')
 
 
 def test_init_makes_a_file(path):
@@ -186,6 +214,7 @@ def test_init_makes_a_file(path):
 def test_a_role_that_may_not_create_tables_uses_those_of_init_sql(dsn, schema, address):
     """`init --sql` prints the statements for an administrator. They need no database."""
     sql = run_on(None, "init", "--sql").stdout
+    assert "search_path" not in sql
     assert json.loads(run_on(None, "init", "--sql", "--json").stdout) == {"sql": sql}
     role = f"{schema}_role"
     with psycopg.connect(dsn, autocommit=True) as admin:
@@ -195,9 +224,10 @@ def test_a_role_that_may_not_create_tables_uses_those_of_init_sql(dsn, schema, a
             admin.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
             plain = address.replace("postgres@", f"{role}@", 1)
             refused = run_on(plain, "init", status=1).stderr
-            assert f'denied access: the user lacks rights (42501): USAGE, CREATE ON SCHEMA "{schema}"' in refused
-            admin.execute(f"SET search_path TO {schema}")
-            admin.execute(sql)
+            assert f'denied access: the user lacks rights (42501): CREATE ON SCHEMA "{schema}"' in refused
+            # With the schema of the address, whatever the search path is.
+            admin.execute(run_on(address, "init", "--sql").stdout)
+            assert json.loads(run_on(address, "init", "--sql", "--json").stdout)["sql"].startswith("BEGIN;\nSET LOCAL ")
             admin.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}")
             admin.execute(f"GRANT USAGE, SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA {schema} TO {role}")
             assert run_on(plain, "init").stdout.endswith(" is ready. It has 0 rows.\n")
@@ -260,7 +290,10 @@ def test_a_backup_of_a_server_is_restored_into_a_server(database, name, path, ds
         store.save_token(login("new@example.com", 9))
     question = f"Replace all 3 rows of {name} with 3 rows from {path}? [y/N] "
     assert question in run_on(database, "restore", path, answer="n\n", status=1).stderr
-    assert run_on(database, "restore", path, "--dry-run").stdout.startswith("Would restore 3 rows")
+    assert (
+        run_on(database, "restore", path, "--dry-run").stdout
+        == f"Would replace all 3 rows of {name} with 3 rows from {path}.\n"
+    )
     assert users(database) == ["bob@example.com", "eve@example.com", "new@example.com"]
     run_on(database, "restore", path, "--yes")
     assert users(database) == EVERYONE
@@ -329,7 +362,8 @@ def test_the_password_comes_from_the_environment_or_a_file(strict, tmp_path):
     for variables in ({"PGPASSWORD": PASSWORD}, {"PGPASSFILE": str(password_file(tmp_path))}):
         assert users_with(strict, variables) == []
     refused = run_on(strict, "list", status=1, environment={"PGPASSWORD": f"{PASSWORD} wrong"})
-    assert "denied access: the password is wrong (28P01)" in refused.stderr
+    assert "denied access: the user or the password is wrong (28P01)" in refused.stderr
+    assert refused.stderr.endswith("Fix: Correct the user or the password.\n")
     assert PASSWORD not in refused.output
 
 
@@ -346,10 +380,16 @@ def users_with(address: str, variables: dict[str, str]) -> list[dict[str, str]]:
 
 def test_without_a_terminal_a_missing_password_is_an_error(strict, tmp_path):
     """The error says that there is none. Without a terminal, nothing is asked and nothing waits."""
-    for variables in ({}, {"PGPASSFILE": str(password_file(tmp_path, 0o644))}):
-        refused = run_on(strict, "list", status=1, environment=variables).stderr
+    exposed = password_file(tmp_path, 0o644)
+    fixes = {
+        None: "Fix: Set PGPASSWORD, or write the password into ~/.pgpass (chmod 600).",
+        exposed: "Fix: Run chmod 600 on the password file.",
+    }
+    for file, fix in fixes.items():
+        refused = run_on(strict, "list", status=1, environment={"PGPASSFILE": str(file)} if file else {}).stderr
         assert "denied access: no password was given" in refused
-        assert "Fix: Set PGPASSWORD, or write the password into ~/.pgpass (chmod 600)." in refused
+        assert (f"others may read the password file {file}, so it was ignored" in refused) is (file is not None)
+        assert fix in refused
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal")

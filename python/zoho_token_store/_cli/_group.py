@@ -192,21 +192,23 @@ class _Group(click.Group):
         except click.UsageError as error:
             usage_error = _CheckUsageError if ctx.invoked_subcommand == _CHECK else click.UsageError
             raise usage_error(_usage_message(error, ctx), error.ctx) from None
-        raise _failure_class(ctx)(failure.message, self._with_database(ctx, failure.hint))
+        raise _failure_class(ctx)(failure.message, failure.hint and with_database(ctx, failure.hint))
 
-    def _with_database(self, ctx: click.Context, hint: str | None) -> str | None:
-        """Return a hint whose commands name the database, if the user has named it in an argument."""
-        if not hint or PROGRAM not in hint or not _is_argument(ctx) or not isinstance(ctx.obj, Database):
-            return hint
-        try:
-            given = ctx.obj.argument
-        except (StoreError, _terminal.Failure):  # it is no address, or it contains a password
-            return hint
-        import re  # noqa: PLC0415 - only a failure needs them
-        import shlex  # noqa: PLC0415
 
-        begin = f"{PROGRAM} --db {shlex.quote(given)} "
-        return re.sub(rf"\b{PROGRAM} (?=(?:{'|'.join(self.commands)})\b)", lambda _: begin, hint)
+def with_database(ctx: click.Context, hint: str) -> str:
+    """Return a hint whose commands name the database, if the user has named it in an argument."""
+    ctx = ctx.find_root()
+    if PROGRAM not in hint or not _is_argument(ctx) or not isinstance(ctx.obj, Database):
+        return hint
+    try:
+        given = ctx.obj.argument
+    except (StoreError, _terminal.Failure):  # it is no address, or it contains a password
+        return hint
+    import re  # noqa: PLC0415 - only a failure or a finding needs them
+    import shlex  # noqa: PLC0415
+
+    begin = f"{PROGRAM} --db {shlex.quote(given)} "
+    return re.sub(rf"\b{PROGRAM} (?=(?:{'|'.join(cli.commands)})\b)", lambda _: begin, hint)
 
 
 def _is_argument(ctx: click.Context) -> bool:
@@ -223,7 +225,7 @@ def _store_failure(ctx: click.Context, error: StoreError) -> _terminal.Failure:
     hint = error.hint
     if error.code == "missing-file" and message.startswith(os.path.join(os.getcwd(), ctx.params["db"])):  # noqa: PTH109, PTH118 - pathlib starts slowly
         hint = f"Name the database with --db PATH before the command, or in {_DB_VARIABLE}."
-    elif _needs_password(error):
+    elif _needs_password(error) and "the password file" not in message:
         hint = _PASSWORD_HINT
     elif error.code in {"unknown-key", "plaintext-row", "keys-unavailable"}:
         hint = hint.replace("(keys=)", f"({' or '.join(KEY_VARIABLES)})").replace("keys= names", "the variable names")
@@ -276,7 +278,7 @@ def _parse_timeout(_ctx: click.Context, _parameter: click.Parameter, seconds: fl
     show_envvar=True,
     # With `readable=True` click would report an unreadable file as wrong usage, with exit status 2.
     type=click.Path(readable=False),
-    help="The token database: a file, or postgresql://USER@HOST:PORT/NAME.",
+    help="The token database: a file, or postgresql://USER@HOST:PORT/NAME?schema=NAME.",
 )
 @click.option(
     "--timeout",
@@ -285,7 +287,7 @@ def _parse_timeout(_ctx: click.Context, _parameter: click.Parameter, seconds: fl
     default=_TIMEOUT_DEFAULT,
     show_default=True,
     callback=_parse_timeout,
-    help="How long to wait while other programs lock the database.",
+    help="How long to wait for a locked file or for the server.",
 )
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 @click.pass_context

@@ -13,6 +13,7 @@ from ._group import (
     json_option,
     key_arguments,
     token_argument,
+    with_database,
     yes_option,
 )
 
@@ -162,12 +163,13 @@ def summary(name: str, findings: list[Finding]) -> str:
 
 def describe(finding: Finding) -> str:
     """Return the lines about a finding."""
+    hint = with_database(click.get_current_context(), finding.hint)
     style = _terminal.red if finding.severity == _ERROR else _terminal.yellow
     rows = f" ({_list_ids(finding.ids)})" if finding.ids else ""
     return (
         f"\n{style(finding.severity)}  {_terminal.bold(finding.code)}{rows}\n"
         f"  {_terminal.escape_lines(finding.message)}\n"
-        f"  Fix: {_terminal.escape_lines(finding.hint)}"
+        f"  Fix: {_terminal.escape_lines(hint)}"
     )
 
 

@@ -48,7 +48,7 @@ def logout(  # noqa: PLR0913 - one argument per option
     is 1. To delete such a row nevertheless, use "delete".
 
     The request goes to the data centre of the row's API domain. The options --data-centre, or --api-domain and
-    --accounts-url, are for rows without an API domain, or with just this one.
+    --accounts-url, are for rows without an API domain, or whose API domain is the one given.
 
     With --json, print an object with the keys revoked and deleted (the IDs of rows) and failed (the reasons, by ID).
 

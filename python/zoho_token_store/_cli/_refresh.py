@@ -49,7 +49,7 @@ def refresh(
     could not be refreshed. The others are refreshed nevertheless.
 
     A request goes to the data centre of the row's API domain. The options --data-centre, or --api-domain and
-    --accounts-url, are for rows without an API domain, or with just this one.
+    --accounts-url, are for rows without an API domain, or whose API domain is the one given.
 
     With --json, print an object with the keys refreshed and skipped (the IDs of rows) and failed (the reasons, by ID).
 
@@ -81,8 +81,8 @@ def refresh(
         number = _format.count(len(failed), "row")
         raise _terminal.Failure(
             f"{number} could not be refreshed.\n  " + "\n  ".join(lines),
-            "If Zoho answers invalid_code, the user has to log in again. Otherwise mend the cause, and try "
-            "again later.",
+            "If Zoho answers invalid_code, the user has to log in again. Otherwise fix the cause shown "
+            "above, and try again later.",
         )
 
 

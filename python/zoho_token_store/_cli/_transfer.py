@@ -285,20 +285,23 @@ def restore(database: Database, *, file: str, dry_run: bool, as_json: bool, assu
         Administration.rehearsal(source, **key_arguments()).close()
     else:
         if before:
-            replaced = "the 1 row" if before == 1 else f"all {before} rows"
-            restoring = _format.count(restored, "row")
-            question = f"Replace {replaced} of {database.name} with {restoring} from {file}?"
+            question = f"Replace {_replacement(before, restored, database.name, file)}?"
             _terminal.confirm(question, assume_yes=assume_yes)
         with administration(database, make=True) as opened:
             restored = opened.restore(source)
-    done, had = ("Would restore", "has") if dry_run else ("Restored", "had")
-    when = "" if dry_run else " before"
-    _report(
-        as_json,
-        {"restored": restored, "before": before, "dry_run": dry_run},
-        f"{done} {_format.count(restored, 'row')} from {_format.escape_unprintable(file)}. "
-        f"The database {had} {_format.count(before, 'row')}{when}.",
-    )
+    name = _format.escape_unprintable(file)
+    if dry_run and before:
+        text = f"Would replace {_replacement(before, restored, database.printable_name, name)}."
+    else:
+        restoring, rows = _format.count(restored, "row"), _format.count(before, "row")
+        done, had = ("Would restore", f"has {rows}") if dry_run else ("Restored", f"had {rows} before")
+        text = f"{done} {restoring} from {name}. The database {had}."
+    _report(as_json, {"restored": restored, "before": before, "dry_run": dry_run}, text)
+
+
+def _replacement(before: int, restored: int, database: str, file: str) -> str:
+    replaced = "the 1 row" if before == 1 else f"all {before} rows"
+    return f"{replaced} of {database} with {_format.count(restored, 'row')} from {file}"
 
 
 def _count_rows(database: Database) -> int:

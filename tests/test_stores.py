@@ -195,6 +195,7 @@ def test_the_signature_of_each_class_names_its_options():
     """`help()` and editors show the options."""
     assert list(inspect.signature(CustomStoreSQLite).parameters) == [
         "path",
+        "keys",
         "refresh_lease",
         "refresh_ahead",
         "refresh_backoff",
@@ -203,6 +204,7 @@ def test_the_signature_of_each_class_names_its_options():
     ]
     for kind in (CustomStoreInMemory, CustomStoreList):
         assert list(inspect.signature(kind).parameters) == [
+            "keys",
             "refresh_lease",
             "refresh_ahead",
             "refresh_backoff",

@@ -417,10 +417,11 @@ impl Store {
             }
             let seen = self.backend.keys.generation();
             let result = work(&self.backend, deadline);
+            let gave_way = fork_state::is_fork_awaited();
             // The source of keys may take long, and may fork.
             drop(pass);
             match result {
-                Err(error) if error.is_busy() && fork_state::is_fork_awaited() && deadline.left().is_some() => {}
+                Err(error) if error.is_busy() && gave_way && deadline.left().is_some() => {}
                 Err(error) if error.code() == Code::UnknownKey => match self.backend.keys.renew(seen, deadline) {
                     Renewal::Renewed => {}
                     Renewal::Unchanged => return Err(error),

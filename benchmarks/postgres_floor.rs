@@ -32,6 +32,7 @@ const FINDS: usize = 20; // consecutive calls, before the next contender's
 const SAVES: usize = 2;
 const NOW: i64 = 1_795_300_000_000;
 const EXPIRY: &str = "1795303600000";
+const SECRET: &str = "made-up-client-secret-0123456789abcdef012345";
 const LOCK_TIMEOUT_MS: &str = "5000";
 
 fn main() -> Outcome<()> {
@@ -96,7 +97,7 @@ impl User {
                 Field::Id => &self.id,
                 Field::UserName => &self.name,
                 Field::ClientId => "1000.MADEUPCLIENT0123456789ABCDEFGHIJ",
-                Field::ClientSecret => "made-up-client-secret-0123456789abcdef012345",
+                Field::ClientSecret => SECRET,
                 Field::RefreshToken => &self.refresh,
                 Field::AccessToken => &self.access,
                 Field::GrantToken => &self.grant,
@@ -211,15 +212,19 @@ impl Bare {
         let id: Parameter<'_> = (&user.id, Type::TEXT);
         let order: i64 = self.query(&self.order, std::slice::from_ref(&id))?.try_get(0)?;
         let order: Parameter<'_> = (&order, Type::INT8);
+        let key: Parameter<'_> = (&"plaintext", Type::TEXT);
         let parameters = [
             (&LOCK_TIMEOUT_MS as _, Type::TEXT),
             id.clone(),
             order.clone(),
+            key.clone(),
+            (&SECRET as _, Type::TEXT),
             (&user.access as _, Type::TEXT),
             (&EXPIRY as _, Type::TEXT),
             (&NOW as _, Type::INT8),
             id,
             order,
+            key,
         ];
         let begun = Instant::now();
         let row = self.query(&self.save, &parameters)?;

@@ -118,8 +118,6 @@ impl<'a> SealedView<'a> {
             }
         };
         misses.is_doubtful |= !is_accepted && is_tagged(key);
-        // Without keys, a row that another key of the token has found is good enough: it costs a server no extra answer.
-        misses.is_doubtful &= !(is_accepted && self.ring.is_without_keys());
         is_accepted
     }
 

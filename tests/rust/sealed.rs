@@ -17,8 +17,8 @@ mod tampering;
 
 use std::sync::Arc;
 
-use common::keyed::{key_id, store_with};
-use common::{NOW, Setup, deadline, lines, token};
+use common::keyed::{key_id, shared, store_with};
+use common::{NOW, Setup, TIMEOUT, deadline, lines, token};
 use zoho_token_store::domain::check::Severity;
 use zoho_token_store::domain::import::Remark;
 use zoho_token_store::domain::key_ring::PLAINTEXT;
@@ -166,6 +166,20 @@ mod rules {
         let error = store_with("b", backend).find_by_id(Some("1"), Wait::Yes).err().unwrap();
         assert!(error.to_string().contains(&format!("the row with the id \"1\" needs the key {}", key_id('a'))));
         assert_eq!(find(&store_with("ba", backend), "refresh_token=r-ada"), hit("a-ada"));
+    }
+
+    pub(super) fn a_row_that_another_token_has_found_does_not_hide_a_sealed_one(backend: &Shared) {
+        save(&store_with("ap", backend), ADA);
+        save(&store_with("pa", backend), BOB);
+        let before = lines(&stored(backend));
+        // The first token is that of the sealed row, and the second one that of the row in clear text.
+        for values in ["refresh_token=r-ada access_token=a-bob", "grant_token=g-ada refresh_token=r-bob"] {
+            for store in [Store::new(shared(backend), TIMEOUT), store_with("p", backend), store_with("bp", backend)] {
+                assert_eq!(find(&store, values), Err(Code::UnknownKey), "{values}");
+                assert_eq!(store.save(token(values), NOW).unwrap_err().code(), Code::UnknownKey, "{values}");
+            }
+        }
+        assert!(lines(&stored(backend)) == before);
     }
 
     pub(super) fn a_tag_is_no_token(backend: &Shared) {
@@ -337,6 +351,7 @@ macro_rules! suite {
             rules: [
                 a_backend_sees_no_secret_and_everything_else
                 a_row_under_another_key_is_an_error_and_never_a_miss
+                a_row_that_another_token_has_found_does_not_hide_a_sealed_one
                 a_tag_is_no_token
                 a_row_in_clear_text_is_an_error_unless_plaintext_is_in_the_list
                 a_save_writes_under_the_first_key_and_keeps_the_row

@@ -11,7 +11,7 @@ use super::backend::{Durability, Snapshot, Transaction};
 use super::error::Result;
 use super::keys::Renewal;
 use super::sealed_rows::SealedTransaction;
-use super::sealed_view::{SealedView, names_in_use};
+use super::sealed_view::{SealedView, names_in_use, without_lone_clear_text};
 use super::{Attempts, Store, Wait};
 use crate::domain::key_ring::{self, PLAINTEXT, Ring};
 
@@ -173,9 +173,4 @@ impl Store {
         })?;
         Ok(attempts.found)
     }
-}
-
-/// Rows in clear text need no name if there are no others.
-fn without_lone_clear_text(names: BTreeSet<String>) -> BTreeSet<String> {
-    if names.iter().all(|name| name == PLAINTEXT) { BTreeSet::new() } else { names }
 }

@@ -9,7 +9,8 @@
 //! A lookup by a token searches for its tags, and finds nothing under a key that this store does not have. "Not found"
 //! would make the SDK log in again, and a save would insert a second row. So the backend records the names of all keys
 //! under which there may be rows ([`Snapshot::key_names`]). A lookup that finds nothing reads them in its own snapshot,
-//! and fails if one is missing here. Lookups by user name and id search in clear text: their misses are certain.
+//! and fails if one is missing here and a row of the snapshot needs it. A save then drops names that no row needs.
+//! Lookups by user name and id search in clear text: their misses are certain.
 
 use std::path::Path;
 use std::sync::Arc;

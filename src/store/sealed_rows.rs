@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::backend::{SeenLease, Snapshot, Transaction};
 use super::error::{Code, Error, Result, describe_id};
-use super::sealed_view::SealedView;
+use super::sealed_view::{SealedView, without_lone_clear_text};
 use crate::domain::backoff::RefreshFailures;
 use crate::domain::identity::Keys;
 use crate::domain::key_ring::{self, PLAINTEXT};
@@ -104,6 +104,12 @@ impl<'a> SealedTransaction<'a> {
         }
         let writes = self.view.ring.writes();
         let mut names = self.view.names(&*self.inner)?.clone();
+        if let Some(unused) = self.view.unused.take() {
+            // From now on a miss is certain without a look at all rows.
+            names.retain(|name| !unused.contains(name));
+            names.insert(writes.to_owned());
+            return self.set_names(without_lone_clear_text(names));
+        }
         // A row in clear text needs no name as long as no row was ever sealed.
         let needs_no_name = names.is_empty() && writes == PLAINTEXT;
         if needs_no_name || (names.contains(writes) && !self.view.is_record_lost.get()) {
@@ -113,6 +119,10 @@ impl<'a> SealedTransaction<'a> {
             names.insert(PLAINTEXT.to_owned());
         }
         names.insert(writes.to_owned());
+        self.set_names(names)
+    }
+
+    fn set_names(&mut self, names: BTreeSet<String>) -> Result<()> {
         self.inner.set_key_names(&names)?;
         self.view.names = OnceCell::from(names);
         self.view.is_record_lost.set(false);

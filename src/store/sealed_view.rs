@@ -25,11 +25,13 @@ pub(super) struct SealedView<'a> {
     pub(super) names: OnceCell<BTreeSet<String>>,
     /// Was the record of the names lost?
     pub(super) is_record_lost: Cell<bool>,
+    /// Names that are recorded, are not in the ring, and have no row any more.
+    pub(super) unused: OnceCell<BTreeSet<String>>,
 }
 
 impl<'a> SealedView<'a> {
     pub(super) const fn new(ring: &'a Ring, location: &'a Location) -> Self {
-        Self { ring, location, names: OnceCell::new(), is_record_lost: Cell::new(false) }
+        Self { ring, location, names: OnceCell::new(), is_record_lost: Cell::new(false), unused: OnceCell::new() }
     }
 
     /// Opens a stored row.
@@ -144,10 +146,22 @@ impl<'a> SealedView<'a> {
 
     /// Fails if there may be rows under a key that is not here.
     pub(super) fn require_certain_miss(&self, rows: &dyn Snapshot) -> Result<()> {
-        match self.names(rows)?.iter().find(|name| *name != PLAINTEXT && !self.ring.has(name)) {
-            Some(key) => Err(Error::unknown_key(self.location, key)),
-            None => Ok(()),
+        let is_missing = |name: &&String| *name != PLAINTEXT && !self.ring.has(name);
+        let missing: BTreeSet<String> = self.names(rows)?.iter().filter(is_missing).cloned().collect();
+        let Some(first) = missing.first() else { return Ok(()) };
+        if self.ring.is_without_keys() {
+            // The database itself may refuse rows in clear text, whatever rows it has.
+            return Err(Error::unknown_key(self.location, first));
         }
+        if self.unused.get() == Some(&missing) {
+            return Ok(());
+        }
+        // Its rows may all have been saved under another key since, or deleted.
+        if let Some(key) = key_in_use(rows, &missing)? {
+            return Err(Error::unknown_key(self.location, &key));
+        }
+        let _ = self.unused.set(missing);
+        Ok(())
     }
 
     /// The names under which there may be rows.
@@ -202,6 +216,25 @@ pub(super) fn names_in_use(rows: &dyn Snapshot) -> Result<BTreeSet<String>> {
         Ok(())
     })?;
     Ok(names)
+}
+
+/// Returns one of the keys that a row needs. A malformed row may need any of them.
+fn key_in_use(rows: &dyn Snapshot, keys: &BTreeSet<String>) -> Result<Option<String>> {
+    let mut found = None;
+    rows.each(&mut |row| {
+        match key_ring::name_of(row.token()) {
+            Some(name) if keys.contains(&*name) => found = Some(name.into_owned()),
+            None if found.is_none() => found = keys.first().cloned(),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Rows in clear text need no name if there are no others.
+pub(super) fn without_lone_clear_text(names: BTreeSet<String>) -> BTreeSet<String> {
+    if names.iter().all(|name| name == PLAINTEXT) { BTreeSet::new() } else { names }
 }
 
 /// A value to look up in a column.

@@ -182,6 +182,28 @@ mod rules {
         assert!(lines(&stored(backend)) == before);
     }
 
+    pub(super) fn a_key_without_rows_may_be_dropped(backend: &Shared) {
+        save(&store_with("a", backend), ADA);
+        save(&store_with("a", backend), BOB);
+        save(&store_with("ba", backend), ADA);
+        let store = store_with("b", backend);
+        assert_eq!(find(&store, "refresh_token=other"), Err(Code::UnknownKey), "a row needs the key");
+        save(&store_with("ba", backend), BOB);
+        assert_eq!(names(backend), sorted(vec![key_id('a'), key_id('b')]));
+        assert_eq!(find(&store, "refresh_token=other"), Ok(None));
+        assert_eq!(save(&store, "refresh_token=r-eve"), "3");
+        assert_eq!(names(backend), [key_id('b')], "a save drops the name");
+        // A program that still writes under the old key, and a row that is deleted.
+        let id = save(&store_with("ab", backend), "refresh_token=r-joe");
+        assert_eq!(find(&store, "refresh_token=other"), Err(Code::UnknownKey));
+        assert!(store.delete(Some(&id)).unwrap());
+        assert_eq!(names(backend), sorted(vec![key_id('a'), key_id('b')]));
+        assert_eq!(find(&store, "refresh_token=r-joe"), Ok(None));
+        // Rows in clear text come first here, and must be read by others.
+        assert_eq!(save(&store_with("pb", backend), "refresh_token=r-joe"), "5");
+        assert_eq!(names(backend), sorted(vec![key_id('b'), PLAINTEXT.to_owned()]));
+    }
+
     pub(super) fn a_tag_is_no_token(backend: &Shared) {
         save(&store_with("a", backend), ADA);
         let row = stored(backend).remove(0);
@@ -352,6 +374,7 @@ macro_rules! suite {
                 a_backend_sees_no_secret_and_everything_else
                 a_row_under_another_key_is_an_error_and_never_a_miss
                 a_row_that_another_token_has_found_does_not_hide_a_sealed_one
+                a_key_without_rows_may_be_dropped
                 a_tag_is_no_token
                 a_row_in_clear_text_is_an_error_unless_plaintext_is_in_the_list
                 a_save_writes_under_the_first_key_and_keeps_the_row

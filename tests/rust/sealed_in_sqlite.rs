@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 use zoho_token_store::backends::sqlite::Sqlite;
+use zoho_token_store::domain::Field;
 use zoho_token_store::store::backend::{Backend, Durability};
 use zoho_token_store::store::error::Code;
 use zoho_token_store::store::{Error, Store};
@@ -155,6 +156,70 @@ fn a_miss_is_not_certain_if_the_record_of_keys_was_deleted() {
         assert_eq!(save(&store, BOB), "2");
         assert_eq!(super::names(&backend(&path)), [key_id('a')], "a save records it again");
     }
+}
+
+/// Removes what says that a file has sealed rows, apart from the rows.
+const FORGET: &str = "DROP TRIGGER zoho_token_store_insert_sealed; DROP TRIGGER zoho_token_store_update_sealed; \
+                      DROP TABLE zoho_token_key; PRAGMA user_version = 1";
+
+#[test]
+fn a_miss_is_not_certain_if_the_version_of_the_file_was_lost() {
+    let columns = Field::ALL.map(Field::name).join(", ");
+    for damage in ["PRAGMA user_version = 1", FORGET, "copy"] {
+        let folder = Folder::new();
+        let mut path = folder.path("tokens.db");
+        let store = open(&path).with_keys(fixed("a"));
+        save(&store, ADA);
+        save(&store, BOB);
+        drop(store);
+        if damage == "copy" {
+            // The ten columns of the rows, in a new file.
+            let source = std::mem::replace(&mut path, folder.path("copy.db"));
+            let source = source.display();
+            assert!(execute(
+                &path,
+                &format!(
+                    "CREATE TABLE oauthtoken ({columns}, PRIMARY KEY (id)); ATTACH '{source}' AS source; \
+                     INSERT INTO oauthtoken SELECT {columns} FROM source.oauthtoken"
+                )
+            ));
+        } else {
+            assert!(execute(&path, damage));
+        }
+        for keys in ["b", "p", "bp"] {
+            for lookup in ["refresh_token=r-ada", "access_token=a-bob", "grant_token=other"] {
+                let store = open(&path).with_keys(fixed(keys));
+                assert_eq!(find(&store, lookup), Err(Code::UnknownKey), "{keys} {damage}");
+                assert_eq!(store.save(token(lookup), NOW).unwrap_err().code(), Code::UnknownKey, "{keys} {damage}");
+            }
+        }
+        let plain = open(&path);
+        for _ in 0..2 {
+            assert_eq!(find(&plain, "refresh_token=r-ada"), Err(Code::UnknownKey), "{damage}");
+        }
+        drop(plain);
+        // A save records all names again.
+        save(&open(&path).with_keys(fixed("ba")), ADA);
+        assert_eq!((version(&path), super::names(&backend(&path))), (2, super::sorted(vec![key_id('a'), key_id('b')])));
+        let store = open(&path).with_keys(fixed("b"));
+        assert_eq!(find(&store, "refresh_token=r-bob"), Err(Code::UnknownKey), "{damage}");
+        assert_eq!(find(&store, "refresh_token=r-ada"), hit("a-ada"), "{damage}");
+    }
+}
+
+#[test]
+fn a_search_for_tags_reads_no_row() {
+    let folder = Folder::new();
+    let path = folder.path("tokens.db");
+    save(&open(&path), ADA);
+    let source = include_str!("../../src/backends/sqlite/sql.rs");
+    let statement = source.split("const HAS_TAGS: &str = \"").nth(1).unwrap().split("\";").next().unwrap();
+    let plan = format!("EXPLAIN QUERY PLAN {}", statement.replace("\\\n", ""));
+    let connection = Connection::open(&path).unwrap();
+    let mut statement = connection.prepare(&plan).unwrap();
+    let steps = statement.query_map([], |row| row.get::<_, String>(3)).unwrap().map(Result::unwrap);
+    let steps: Vec<String> = steps.filter(|step| step.contains("oauthtoken")).collect();
+    assert!(steps.len() == 3 && steps.iter().all(|step| step.contains("USING COVERING INDEX")), "{steps:?}");
 }
 
 /// Do the files of the folder contain the text?

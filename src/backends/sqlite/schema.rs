@@ -43,7 +43,7 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i32> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// Has the file sealed rows?
+/// Does the version say that the file has sealed rows?
 pub(super) fn is_sealed(connection: &Connection) -> rusqlite::Result<bool> {
     let version: i32 = connection.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))?;
     Ok(version >= SEALED_VERSION)

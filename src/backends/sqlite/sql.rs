@@ -111,8 +111,16 @@ const KEY_NAMES: &str = "SELECT id FROM zoho_token_key";
 const DELETE_KEY_NAMES: &str = "DELETE FROM zoho_token_key";
 const INSERT_KEY_NAME: &str = "INSERT INTO zoho_token_key (id) VALUES (?1)";
 
+/// Is there a tag in a column of tokens ([`crate::domain::seal`])? Each of the three is one search in an index.
+const HAS_TAGS: &str = "SELECT EXISTS (SELECT 1 FROM oauthtoken WHERE refresh_token >= 'zts1.' COLLATE BINARY \
+     AND refresh_token < 'zts1/' COLLATE BINARY) \
+     OR EXISTS (SELECT 1 FROM oauthtoken WHERE access_token >= 'zts1.' COLLATE BINARY \
+     AND access_token < 'zts1/' COLLATE BINARY) \
+     OR EXISTS (SELECT 1 FROM oauthtoken WHERE grant_token >= 'zts1.' COLLATE BINARY \
+     AND grant_token < 'zts1/' COLLATE BINARY)";
+
 /// The size of the statement cache. It holds every statement above, so each is compiled once per connection.
-pub(super) const STATEMENT_CACHE_SIZE: usize = 32;
+pub(super) const STATEMENT_CACHE_SIZE: usize = 34;
 
 /// The rows that a connection sees. Within a transaction they are a snapshot.
 pub(super) struct Sql<'c> {
@@ -137,9 +145,19 @@ impl<'c> Sql<'c> {
         Ok(order)
     }
 
-    /// Has the file sealed rows?
+    /// May the file have sealed rows that a lookup by a token does not find?
     pub(super) fn is_sealed(&self) -> Result<bool> {
+        Ok(self.says_sealed()? || self.has_tags()?)
+    }
+
+    /// Does the file say that it has sealed rows?
+    fn says_sealed(&self) -> Result<bool> {
         schema::is_sealed(self.connection).map_err(|error| from_sqlite(self.location, &error))
+    }
+
+    /// Has a row a tag? Another program may have copied sealed rows into a file that does not say so.
+    fn has_tags(&self) -> Result<bool> {
+        Ok(self.number(HAS_TAGS)? > 0)
     }
 
     /// Must be called after the change, before the commit.
@@ -331,8 +349,8 @@ impl Snapshot for Sql<'_> {
     }
 
     fn key_names(&self) -> Result<Option<BTreeSet<String>>> {
-        if !self.is_sealed()? {
-            return Ok(Some(BTreeSet::new()));
+        if !self.says_sealed()? {
+            return Ok(if self.has_tags()? { None } else { Some(BTreeSet::new()) });
         }
         let look = || -> rusqlite::Result<BTreeSet<String>> {
             let mut statement = self.connection.prepare_cached(KEY_NAMES)?;

@@ -790,8 +790,8 @@ class TokenStoreBase:
             How many rows were sealed, and how many are not under the first key.
 
         Raises:
-            SDKException: as described at the class. `"altered-row"`: a row was changed without its key. Delete it, or
-                restore it from a backup. The batches before stay sealed.
+            SDKException: as described at the class. The batches before stay sealed. If there may be some, the message
+                says so.
 
         Example:
             >>> old, new = new_key(), new_key()

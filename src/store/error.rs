@@ -26,6 +26,8 @@ enum DataState {
     Untouched,
     /// The row was found or saved. Only the caller's token object is incomplete.
     RowCorrect,
+    /// Some rows were rewritten, and the others can be later.
+    Partial,
     /// The answer of a server may be lost. A change is repeated safely, because it finds what it has written.
     Unknown,
 }
@@ -37,6 +39,7 @@ impl DataState {
             Self::Kept => "Nothing was changed, and nothing that was saved is lost.",
             Self::Untouched => "It was left untouched.",
             Self::RowCorrect => "The row in the store is correct.",
+            Self::Partial => "Rows may have been rewritten, and none is lost. Run rekey again to do the rest.",
             Self::Unknown => "Whether the last change was made is not known. Repeating it does no harm.",
         }
     }
@@ -353,6 +356,8 @@ pub struct Error {
     pair_kept: bool,
     /// A change was sent to a server, and its answer was lost.
     is_change_unanswered: bool,
+    /// Transactions before the one that failed were committed.
+    is_partial: bool,
     /// What to do about it, if it is not what the code says.
     hint: Option<&'static str>,
 }
@@ -361,7 +366,8 @@ impl Error {
     /// A failure of `subject`, which is a location or the display of a path.
     pub fn new(code: Code, subject: impl fmt::Display) -> Self {
         let (subject, detail) = (subject.to_string(), String::new());
-        Self { code, subject, detail, row: None, pair_kept: false, is_change_unanswered: false, hint: None }
+        let (pair_kept, is_change_unanswered, is_partial) = (false, false, false);
+        Self { code, subject, detail, row: None, pair_kept, is_change_unanswered, is_partial, hint: None }
     }
 
     /// A failure about a file.
@@ -381,6 +387,13 @@ impl Error {
     #[must_use]
     pub const fn with_hint(mut self, hint: &'static str) -> Self {
         self.hint = Some(hint);
+        self
+    }
+
+    /// The same failure of a rotation of keys that may have rewritten rows.
+    #[must_use]
+    pub const fn after_rewriting(mut self) -> Self {
+        self.is_partial = true;
         self
     }
 
@@ -524,7 +537,11 @@ impl Error {
     }
 
     const fn state(&self) -> DataState {
-        if self.is_change_unanswered { DataState::Unknown } else { self.code.state() }
+        match (self.is_partial, self.is_change_unanswered) {
+            (true, _) => DataState::Partial,
+            (false, true) => DataState::Unknown,
+            (false, false) => self.code.state(),
+        }
     }
 
     /// Did the operation only run out of time? Then another attempt with a longer timeout can succeed.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::backend::{Durability, Snapshot, Transaction};
-use super::error::Result;
+use super::error::{Error, Result};
 use super::keys::Renewal;
 use super::sealed_rows::SealedTransaction;
 use super::sealed_view::{SealedView, names_in_use, without_lone_clear_text};
@@ -40,17 +40,25 @@ impl Store {
     pub fn rekey(&self, mut pause: impl FnMut(Duration) -> Result<()>) -> Result<Rekeyed> {
         let mut rewritten = 0;
         for _ in 0..ROUNDS {
+        let left = self.rekey_counting(&mut rewritten, &mut pause);
+        // The batches before the one that failed are committed.
+        let left = left.map_err(|error| if rewritten > 0 { error.after_rewriting() } else { error })?;
+        Ok(Rekeyed { rewritten, left })
+    }
+
+    /// Counts the rewritten rows even if it fails. Returns how many rows are left.
+    fn rekey_counting(&self, rewritten: &mut usize, pause: &mut impl FnMut(Duration) -> Result<()>) -> Result<usize> {
             let ids = self.ids_to_rekey()?;
             if ids.is_empty() {
                 break;
             }
             for batch in ids.chunks(BATCH) {
                 let begun = Instant::now();
-                rewritten += self.rekey_batch(batch)?;
+                *rewritten += self.rekey_batch(batch)?;
                 pause(begun.elapsed())?;
             }
         }
-        Ok(Rekeyed { rewritten, left: self.finish_rekey()? })
+        self.finish_rekey()
     }
 
     /// Returns how many rows there are under each key id, and in clear text ([`PLAINTEXT`]).
@@ -143,7 +151,9 @@ impl Store {
             if rows.key_names()?.as_ref() == Some(&names) { Ok(()) } else { rows.set_key_names(&names) }
         })?;
         if is_sealed {
-            self.run(self.deadline(Wait::Yes), |backend, deadline| backend.scrub(deadline))?;
+            let scrubbed = self.run(self.deadline(Wait::Yes), |backend, deadline| backend.scrub(deadline));
+            // The names are committed, and so are the rows of this rotation or of one before.
+            scrubbed.map_err(Error::after_rewriting)?;
         }
         Ok(left)
     }

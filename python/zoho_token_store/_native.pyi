@@ -367,9 +367,9 @@ class Rekeyed:
 
     @property
     def left(self) -> int:
-        """The number of rows that are not under the first key.
+        """The number of rows that cannot be read, or are not under the first key.
 
-        Their key is missing, or another program has saved them under another key meanwhile.
+        Their key is missing, they were altered, or another program has saved them under another key meanwhile.
         """
 
     def __eq__(self, other: object, /) -> bool:
@@ -787,7 +787,8 @@ class TokenStoreBase:
         clear text, what the rows were before is removed from the file (contract, section 13).
 
         Returns:
-            How many rows were sealed, and how many are not under the first key.
+            How many rows were sealed, and how many cannot be read or are not under the first key. An altered row is
+            no error: it stays as it is and is counted.
 
         Raises:
             SDKException: as described at the class. The batches before stay sealed. If there may be some, the message

@@ -26,7 +26,8 @@ const ROUNDS: usize = 3;
 pub struct Rekeyed {
     /// The number of rows that were sealed under the first key.
     pub rewritten: usize,
-    /// The number of rows that are not under the first key. They cannot be read, or another program has saved them.
+    /// The number of rows that cannot be read, or that are not under the first key, because another program has saved
+    /// them.
     pub left: usize,
 }
 
@@ -39,7 +40,6 @@ impl Store {
     /// save. An error of it ends the rotation between two batches.
     pub fn rekey(&self, mut pause: impl FnMut(Duration) -> Result<()>) -> Result<Rekeyed> {
         let mut rewritten = 0;
-        for _ in 0..ROUNDS {
         let left = self.rekey_counting(&mut rewritten, &mut pause);
         // The batches before the one that failed are committed.
         let left = left.map_err(|error| if rewritten > 0 { error.after_rewriting() } else { error })?;
@@ -48,6 +48,7 @@ impl Store {
 
     /// Counts the rewritten rows even if it fails. Returns how many rows are left.
     fn rekey_counting(&self, rewritten: &mut usize, pause: &mut impl FnMut(Duration) -> Result<()>) -> Result<usize> {
+        for _ in 0..ROUNDS {
             let ids = self.ids_to_rekey()?;
             if ids.is_empty() {
                 break;
@@ -135,14 +136,16 @@ impl Store {
     }
 
     /// Records under which names there are rows now. If all are sealed, scrubs what they were before. Returns how many
-    /// rows are not under the first key.
+    /// rows are not under the first key, or cannot be read.
     fn finish_rekey(&self) -> Result<usize> {
         let (left, is_sealed) = self.write_stored(|rows, ring, (left, is_sealed): &mut (usize, bool)| {
             *left = 0;
             let mut names: BTreeSet<String> = ring.seals().iter().map(|key| key.id().to_string()).collect();
             rows.each(&mut |row| {
                 let name = key_ring::name_of(row.token()).map(Cow::into_owned);
-                *left += usize::from(name.as_deref() != Some(ring.writes()));
+                // A row that was altered cannot be read, though it names the first key.
+                let is_done = name.as_deref() == Some(ring.writes()) && ring.open(&row).is_ok();
+                *left += usize::from(!is_done);
                 names.extend(name);
                 Ok(())
             })?;

@@ -219,6 +219,15 @@ pub(super) fn a_rotation_leaves_what_it_cannot_read(backend: &Arc<dyn Backend>) 
     assert_eq!(find(&store, "user_name=ada"), hit("a-ada"));
 }
 
+pub(super) fn a_rotation_counts_altered_rows_under_the_first_key(backend: &Arc<dyn Backend>) {
+    fill(backend, "b", 3);
+    change(backend, |rows| {
+        let row = rows.by_key(Key::Id, "2")?.remove(0);
+        rows.rewrite(&row, row.token().with(Field::UserName, Some("mallory")))
+    });
+    assert_eq!(rekey(&store_with("ba", backend)), Rekeyed { rewritten: 0, left: 1 });
+}
+
 pub(super) fn a_rotation_goes_on_while_other_programs_work(backend: &Arc<dyn Backend>) {
     const ROWS: usize = 60;
     fill(backend, "a", ROWS);

@@ -391,6 +391,7 @@ macro_rules! suite {
                 a_rotation_seals_rows_in_clear_text_and_opens_them_again
                 a_rotation_goes_on_after_an_interruption
                 a_rotation_leaves_what_it_cannot_read
+                a_rotation_counts_altered_rows_under_the_first_key
                 a_rotation_goes_on_while_other_programs_work
                 no_program_of_a_rollout_misses_a_row
                 forgetting_a_key_deletes_exactly_its_rows

@@ -779,7 +779,8 @@ class TokenStoreBase:
         """Seal every row under the first key, while other callers go on.
 
         Rows that can be read under another key, or in clear text if `PLAINTEXT` is among the keys, are sealed under the
-        first one. If `PLAINTEXT` is the first entry, the sealed rows are opened. Ids, order and times stay.
+        first one. If `PLAINTEXT` is the first entry, the sealed rows are opened. Ids, order and times stay. If `keys` is
+        a function, it is asked first.
 
         It works in batches of 50 rows. After each batch it pauses for as long as the batch took, so that others can
         save. It releases the GIL, and an exception of a signal handler ends it between two batches. It can be

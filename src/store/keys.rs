@@ -1,8 +1,8 @@
 //! The keys of an open store, and where new ones come from.
 //!
-//! A source of keys, such as a file or a key service, is asked when the store is made, and again when a row needs a key
-//! that is not there. So keys are rotated without a restart. The source is never asked inside of an operation: it may
-//! take seconds, run any code, and use the store itself.
+//! A source of keys, such as a file or a key service, is asked when the store is made, again when a row needs a key
+//! that is not there, and before a rotation. So keys are rotated without a restart. The source is never asked inside of
+//! an operation: it may take seconds, run any code, and use the store itself.
 
 use std::ops::Range;
 use std::process;
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::deadline::Deadline;
 use super::error::{Code, Error, Result};
+use super::location::Location;
 use super::lock_order::{Ordered, Rank};
 use crate::domain::key_ring::{Ring, RingEntry};
 use crate::domain::seal_key::{KEY_LENGTH, SealKey, key_text};
@@ -176,20 +177,33 @@ impl StoreKeys {
                 return Renewal::Unchanged;
             }
         }
-        let question = Question { state, asking: me };
-        let answer = source.keys();
-        let Some(mut supply) = state.lock(Deadline::after(LOCK_TIMEOUT)) else { return Renewal::Unchanged };
-        // In one step with the answer: other threads wait for it until then.
-        question.end(&mut supply);
-        match answer {
-            Ok(ring) if !ring.names().eq(supply.ring.names()) => {
-                supply.ring = Arc::new(ring);
-                supply.generation += 1;
-                Renewal::Renewed
+        // The error of the operation says which key is missing.
+        Question { state, asking: me, is_for_missing_key: true }.put(&**source).unwrap_or(Renewal::Unchanged)
+    }
+
+    /// Asks the source now, however short a time ago it was asked. If another thread is asking, this one waits, and then
+    /// asks: the other answer may be older. This does not count among the questions because of a missing key.
+    ///
+    /// Precondition: the caller holds no lock and runs no operation.
+    pub(super) fn ask(&self, location: &Location, deadline: Deadline) -> Result<()> {
+        let Kind::Supplied { source, state } = &self.0 else { return Ok(()) };
+        let me = (process::id(), thread::current().id());
+        loop {
+            let busy = || deadline.busy(location);
+            let mut supply = state.lock(Deadline::after(LOCK_TIMEOUT)).ok_or_else(busy)?;
+            match supply.asking.filter(|(process, _)| *process == me.0) {
+                None => {
+                    supply.asking = Some(me);
+                    break;
+                }
+                // The source itself uses the store.
+                Some(asking) if asking == me => return Ok(()),
+                Some(_) => drop(supply),
             }
-            // The error of the operation says which key is missing.
-            _ => Renewal::Unchanged,
+            let left = deadline.left().ok_or_else(busy)?;
+            thread::sleep(left.min(Duration::from_micros(fastrand::u64(ASK_POLL))));
         }
+        Question { state, asking: me, is_for_missing_key: false }.put(&**source).map(drop)
     }
 }
 
@@ -197,13 +211,32 @@ impl StoreKeys {
 struct Question<'a> {
     state: &'a Ordered<Supply>,
     asking: (u32, ThreadId),
+    /// Does the pause until the next question begin with this one?
+    is_for_missing_key: bool,
 }
 
 impl Question<'_> {
+    /// Asks `source`, and takes its keys.
+    fn put(self, source: &dyn KeySource) -> Result<Renewal> {
+        let answer = source.keys();
+        let Some(mut supply) = self.state.lock(Deadline::after(LOCK_TIMEOUT)) else { return Ok(Renewal::Unchanged) };
+        // In one step with the answer: other threads wait for it until then.
+        self.end(&mut supply);
+        let ring = answer?;
+        if ring.names().eq(supply.ring.names()) {
+            return Ok(Renewal::Unchanged);
+        }
+        supply.ring = Arc::new(ring);
+        supply.generation += 1;
+        Ok(Renewal::Renewed)
+    }
+
     fn end(&self, supply: &mut Supply) {
         if supply.asking == Some(self.asking) {
             supply.asking = None;
-            supply.asked_at = Some(Instant::now());
+            if self.is_for_missing_key {
+                supply.asked_at = Some(Instant::now());
+            }
         }
     }
 }

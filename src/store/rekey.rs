@@ -39,6 +39,7 @@ impl Store {
     /// `pause` is called after each batch with the time that the batch took. It should wait as long, so that others can
     /// save. An error of it ends the rotation between two batches.
     pub fn rekey(&self, mut pause: impl FnMut(Duration) -> Result<()>) -> Result<Rekeyed> {
+        self.backend.keys.ask(self.location(), self.deadline(Wait::Yes))?;
         let mut rewritten = 0;
         let left = self.rekey_counting(&mut rewritten, &mut pause);
         // The batches before the one that failed are committed.

@@ -13,7 +13,7 @@ use zoho_token_store::store::error::Code;
 use zoho_token_store::store::keys::{GivenKey, StoreKeys, new_key, parse_keys};
 use zoho_token_store::store::{Error, Result, Store, Wait};
 
-use super::common::keyed::{ring, shared, store_with};
+use super::common::keyed::{key_id, ring, shared, store_with};
 use super::common::{NOW, TIMEOUT, token};
 use super::rotation_of;
 use super::{ADA, BOB, find, hit, save};
@@ -115,6 +115,52 @@ fn sealed_rows() -> Vec<zoho_token_store::domain::Row> {
 }
 
 #[test]
+fn a_rotation_asks_first_and_at_any_time() {
+    let backend = backend_with("a", ADA);
+    let source = Source::new("a");
+    let store = source.store(&backend);
+    for (keys, first) in [("ba", 'b'), ("cba", 'c'), ("bca", 'b')] {
+        source.set(keys);
+        assert_eq!(rotation_of(&store), (1, 0), "{keys}");
+        assert_eq!(store.key_usage().unwrap().into_keys().collect::<Vec<_>>(), [key_id(first)]);
+    }
+    assert_eq!(source.asked(), 4);
+    // A question because of a missing key is still possible at once.
+    save(&store_with("db", &backend), BOB);
+    source.set("bd");
+    assert_eq!((find(&store, "user_name=bob"), source.asked()), (hit("a-bob"), 5));
+    source.set("");
+    assert_eq!(store.rekey(|_| Ok(())).unwrap_err().code(), Code::InvalidKey, "the old keys may be the wrong ones");
+    assert_eq!(rotation_of(&store_with("bd", &backend)), (1, 0), "nothing was changed");
+}
+
+#[test]
+fn a_rotation_waits_for_the_answer_of_another_thread_and_asks_again() {
+    let backend = backend_with("a", ADA);
+    let (asked, letters) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new("b")));
+    let (counter, answer) = (Arc::clone(&asked), Arc::clone(&letters));
+    let source = move || {
+        let keys = ring(*answer.lock().unwrap());
+        if counter.fetch_add(1, Ordering::SeqCst) == 1 {
+            // The keys change after they were read, and before they are returned.
+            *answer.lock().unwrap() = "cba";
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(keys)
+    };
+    let store = Store::new(shared(&backend), TIMEOUT).with_keys(StoreKeys::supplied(Box::new(source)).unwrap());
+    *letters.lock().unwrap() = "ba";
+    thread::scope(|scope| {
+        scope.spawn(|| assert_eq!(find(&store, "user_name=ada"), hit("a-ada")));
+        while asked.load(Ordering::SeqCst) < 2 {
+            thread::yield_now();
+        }
+        assert_eq!(rotation_of(&store), (1, 0));
+    });
+    assert_eq!(store.key_usage().unwrap().into_keys().collect::<Vec<_>>(), [key_id('c')]);
+}
+
+#[test]
 fn a_source_that_fails_later_changes_nothing() {
     let source = Source::new("b");
     let store = source.store(&backend_with("a", ADA));
@@ -167,6 +213,7 @@ fn a_source_may_use_the_store_itself() {
         let Some(store) = itself.get() else { return Ok(ring("b")) };
         assert_eq!(find(store, "user_name=bob"), hit("a-bob"));
         assert_eq!(find(store, "user_name=ada"), Err(Code::UnknownKey), "it does not ask itself");
+        assert_eq!(rotation_of(store), (0, 1), "not even before a rotation");
         Ok(ring("ba"))
     };
     let keys = StoreKeys::supplied(Box::new(source)).unwrap();

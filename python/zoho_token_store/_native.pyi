@@ -1571,6 +1571,9 @@ class Administration:
     def rekey(self) -> Rekeyed:
         """Seal every row under the first key, while programs go on."""
 
+    def rekey_preview(self) -> Rekeyed:
+        """Return what `rekey` would do with the rows as they are now. Nothing is changed."""
+
     def key_usage(self) -> dict[str, int]:
         """Return the number of rows under each key."""
 

@@ -491,6 +491,11 @@ impl Administration {
         })
     }
 
+    /// Return what `rekey` would do. Nothing is changed.
+    fn rekey_preview(&self, py: Python<'_>) -> PyResult<PyRekeyed> {
+        run(py, || Ok(py.detach(|| self.to_read().rekey_preview())?.into()))
+    }
+
     /// Return the number of rows under each key.
     fn key_usage(&self, py: Python<'_>) -> PyResult<BTreeMap<String, usize>> {
         run(py, || Ok(py.detach(|| self.to_read().key_usage())?))

@@ -139,6 +139,12 @@ pub(super) struct PyRekeyed {
     left: usize,
 }
 
+impl From<Rekeyed> for PyRekeyed {
+    fn from(Rekeyed { rewritten, left }: Rekeyed) -> Self {
+        Self { rewritten, left }
+    }
+}
+
 #[pymethods]
 impl PyRekeyed {
     fn __repr__(&self) -> String {
@@ -164,10 +170,7 @@ pub(super) fn rekey(py: Python<'_>, store: &Store) -> Result<PyRekeyed, Failure>
     });
     match (ended, result) {
         (Some(error), _) => Err(Failure::Python(error)),
-        (None, result) => {
-            let Rekeyed { rewritten, left } = result?;
-            Ok(PyRekeyed { rewritten, left })
-        }
+        (None, result) => Ok(result?.into()),
     }
 }
 

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use super::backend::{Location, Snapshot, Transaction};
 use super::error::{Code, describe_id};
 use super::keys::Renewal;
+use super::rekey::Rekeyed;
 use super::{Error, Result, Store, Wait, present};
 use crate::domain::backoff::{self, RefreshFailures};
 use crate::domain::check::{self, FailingRefresh, Finding, RowChecker, Severity};
 use crate::domain::identity::{self, Key};
 use crate::domain::import::Remark;
-use crate::domain::key_ring::{Ring, RowFlaw};
+use crate::domain::key_ring::{self, Ring, RowFlaw};
 use crate::domain::lease::{self, Lease};
 use crate::domain::{Field, Row, expiry, import, merge, purge, saved_order};
 
@@ -159,6 +160,23 @@ impl Store {
         })?;
         self.unsaved.discard(|_, _| true);
         Ok(rows.len())
+    }
+
+    /// Returns what [`Store::rekey`] would do with the rows as they are now. Changes nothing.
+    pub fn rekey_preview(&self) -> Result<Rekeyed> {
+        let mut preview = Rekeyed::default();
+        self.read_stored(|rows, ring| {
+            preview = Rekeyed::default();
+            rows.each(&mut |row| {
+                if ring.open(&row).is_err() {
+                    preview.left += 1;
+                } else if key_ring::name_of(row.token()).as_deref() != Some(ring.writes()) {
+                    preview.rewritten += 1;
+                }
+                Ok(())
+            })
+        })?;
+        Ok(preview)
     }
 
     /// Opens the sealed ones among rows that come from elsewhere, with the keys of this store. Rows in clear text are taken

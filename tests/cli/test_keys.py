@@ -191,6 +191,16 @@ def test_rekey_reports_rows_that_are_left(run, use_keys):
         assert "3 rows are left" in result.stderr
 
 
+def test_rekey_leaves_altered_rows(run, sealed, use_keys):
+    """An altered row cannot be sealed again. `--dry-run` says the same as the command."""
+    run_python(MOVE_ROW, sealed)
+    use_keys(NEW, OLD)
+    for arguments in (["rekey", "--dry-run"], ["rekey"]):
+        result = run(*arguments, status=1)
+        assert "2 rows under the key" in result.stdout
+        assert "1 row is left" in result.stderr
+
+
 def test_forget_key_deletes_exactly_the_rows_under_it(run, sealed, use_keys):
     """It counts, asks, and deletes the rows of one lost key. It needs no key, and never repeats what is no id."""
     with CustomStoreSQLite(sealed, keys=[NEW, OLD]) as store:

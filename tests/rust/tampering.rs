@@ -81,6 +81,17 @@ fn no_bit_of_a_stored_value_can_be_changed() {
 }
 
 #[test]
+fn a_preview_of_a_rotation_counts_altered_rows() {
+    let case = Case::new("a");
+    let (ada, bob) = (case.rows[0].token(), case.rows[1].token());
+    case.put(&[ada.with(Field::UserName, Some("eve")), bob]);
+    for (keys, rewritten, left) in [("a", 0, 1), ("ba", 1, 1), ("b", 0, 2), ("pa", 1, 1)] {
+        let preview = store_with(keys, &case.backend).rekey_preview().unwrap();
+        assert_eq!((preview.rewritten, preview.left), (rewritten, left), "{keys}");
+    }
+}
+
+#[test]
 fn no_stored_value_can_be_cut_short_or_removed() {
     let case = Case::new("ap");
     let (ada, bob) = (case.rows[0].token(), case.rows[1].token());

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from zoho_token_store._native import PLAINTEXT, Administration, key_file, key_id, key_names, new_key, write_new_key
+from zoho_token_store._native import PLAINTEXT, key_file, key_id, key_names, new_key, write_new_key
 
 from . import _format, _tables, _terminal
 from ._group import (
@@ -124,7 +124,7 @@ def rekey(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
     If PLAINTEXT is the first line, rows are decrypted.
 
     You can interrupt the command and run it again. The exit status is 1 if rows are left that are not under the first
-    key: "check" names them.
+    key, or that were altered: "check" names them.
 
     With --json, print an object with the keys rewritten, left (numbers of rows), key (the id of the first key) and
     dry_run.
@@ -137,7 +137,8 @@ def rekey(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
     database: Database = ctx.obj
     names = key_names(_required_source())
     with administration(database) as opened:
-        rewritten, left = _count(opened, names) if dry_run else _rekey(opened)
+        result = opened.rekey_preview() if dry_run else opened.rekey()
+    rewritten, left = result.rewritten, result.left
     if as_json:
         report = {"rewritten": rewritten, "left": left, "key": names[0], "dry_run": dry_run}
         _terminal.print_result(_tables.to_json(report))
@@ -151,22 +152,8 @@ def rekey(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
         _terminal.print_result(f"{done} {_format.count(rewritten, 'row')}{under}.")
     if left:
         many = "1 row is" if left == 1 else f"{left} rows are"
-        _terminal.note(f'{many} left under other keys or in clear text. "check" names them.')
+        _terminal.note(f'{many} left under other keys, in clear text or altered. "check" names them.')
         ctx.exit(1)
-
-
-def _rekey(opened: Administration) -> tuple[int, int]:
-    result = opened.rekey()
-    return result.rewritten, result.left
-
-
-def _count(opened: Administration, names: list[str]) -> tuple[int, int]:
-    """Return how many rows a rotation would change, and how many it cannot read."""
-    usage = opened.key_usage()
-    return (
-        sum(rows for name, rows in usage.items() if name in names[1:]),
-        sum(rows for name, rows in usage.items() if name not in names),
-    )
 
 
 @click.command("forget-key", short_help="Delete the rows under a lost key.")

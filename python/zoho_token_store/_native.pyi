@@ -367,9 +367,9 @@ class Rekeyed:
 
     @property
     def left(self) -> int:
-        """The number of rows that cannot be read, or are not under the first key.
+        """The number of rows that are not under the first key, or were altered after they were sealed.
 
-        Their key is missing, they were altered, or another program has saved them under another key meanwhile.
+        Their key is missing, or another program has saved them under another key meanwhile. `check` names them.
         """
 
     def __eq__(self, other: object, /) -> bool:
@@ -788,12 +788,13 @@ class TokenStoreBase:
         clear text, what the rows were before is removed from the file (contract, section 13).
 
         Returns:
-            How many rows were sealed, and how many cannot be read or are not under the first key. An altered row is
-            no error: it stays as it is and is counted.
+            How many rows were sealed, and how many are left: they are not under the first key, or were altered.
 
         Raises:
-            SDKException: as described at the class. The batches before stay sealed. If there may be some, the message
-                says so.
+            SDKException: as described at the class. The batches before stay sealed, and
+                the message says so if there may be some. `"keys-unavailable"`,
+                `"invalid-key"`: `keys` is a function, which is asked first, and it failed. An altered row raises
+                nothing: it stays as it is, and `check` names it.
 
         Example:
             >>> old, new = new_key(), new_key()

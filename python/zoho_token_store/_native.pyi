@@ -779,8 +779,8 @@ class TokenStoreBase:
         """Seal every row under the first key, while other callers go on.
 
         Rows that can be read under another key, or in clear text if `PLAINTEXT` is among the keys, are sealed under the
-        first one. If `PLAINTEXT` is the first entry, the sealed rows are opened. Ids, order and times stay. If `keys` is
-        a function, it is asked first.
+        first one. If `PLAINTEXT` is the first entry, the sealed rows are opened. Ids, order and times stay. A function
+        that returns the keys is asked first.
 
         It works in batches of 50 rows. After each batch it pauses for as long as the batch took, so that others can
         save. It releases the GIL, and an exception of a signal handler ends it between two batches. It can be
@@ -870,8 +870,8 @@ class TokenStoreBase:
 class CustomStoreSQLite(TokenStoreBase):
     """Tokens in a SQLite file, for any number of threads and processes.
 
-    - It can open a file that the SDK's sample class of the same name wrote. The rows stay, and the sample can still use
-      the file (contract, section 9).
+    - It can open a file that the SDK's sample class of the same name wrote. The rows stay. Without `keys`, the sample
+      can still use the file (contract, section 9).
     - Only its owner can read a new file (mode 0600). If other users can read an existing file, the store writes one
       warning to the logger `zoho_token_store`.
     - If the file is on a file system that other machines may use (for example NFS, SMB or FUSE), the store works

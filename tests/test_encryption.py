@@ -400,6 +400,16 @@ def test_a_key_file_that_is_none_is_refused(tmp_path):
     assert refusal(CustomStoreList, keys=key_file(file)).code == "keys-unavailable"
 
 
+@pytest.mark.parametrize("given", [OLD, OLD[:40], f"./{OLD}", OLD.upper()], ids=["key", "cut", "path", "upper case"])
+def test_a_key_is_no_path(given):
+    """A key that is given where a path or a name belongs is not repeated (rule 17)."""
+    for function in (key_file, key_environment):
+        with pytest.raises(StoreError) as raised:
+            function(given)
+        assert raised.value.code == "invalid-argument"
+        assert given not in str(raised.value)
+
+
 def test_keys_in_a_variable(monkeypatch):
     """Blanks, commas and line breaks separate keys. A variable that is missing or empty is an error."""
     monkeypatch.delenv("ZOHO_TOKEN_STORE_KEYS", raising=False)

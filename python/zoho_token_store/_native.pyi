@@ -211,7 +211,7 @@ def key_file(path: str | PathLike[str]) -> Callable[[], list[str | Plaintext]]:
     root, its group may read it: this is how a service gets a mounted secret.
 
     Args:
-        path: The file. A relative path is made absolute here. Nothing is read yet.
+        path: The file. A relative path is made absolute here. Nothing is read yet. A key is refused, and not repeated.
 
     Returns:
         The function, to be given as `keys`.

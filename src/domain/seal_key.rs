@@ -78,6 +78,18 @@ pub fn parse_key(text: &str) -> Result<Zeroizing<[u8; KEY_LENGTH]>, KeyFlaw> {
     if checksum(&key) == found { Ok(key) } else { Err(KeyFlaw::Checksum) }
 }
 
+/// May a text be a key, a part of one, or have one in it? Then no message repeats it, whatever the text was given for.
+#[must_use]
+pub fn resembles_key(text: &str) -> bool {
+    const ENOUGH_DIGITS: usize = 20;
+    let bytes = text.as_bytes();
+    (0..bytes.len()).any(|at| {
+        let (prefix, digits) = bytes[at..].split_at_checked(KEY_PREFIX.len()).unwrap_or_default();
+        prefix.eq_ignore_ascii_case(KEY_PREFIX.as_bytes())
+            && digits.iter().take_while(|digit| digit.is_ascii_alphanumeric()).count() >= ENOUGH_DIGITS
+    })
+}
+
 fn flaw_without_prefix(text: &str) -> KeyFlaw {
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'+' | b'/' | b'=');
     if text.is_empty() {

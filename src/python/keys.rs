@@ -1,5 +1,6 @@
 //! The keys of a store, as Python gives them: texts, a function, a file, a variable. And what is done with keys.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use super::convert::type_name;
 use super::error::{Failure, invalid_argument};
 use super::refresh_wait::sleep;
 use crate::domain::key_ring::Ring;
+use crate::domain::seal_key::resembles_key;
 use crate::store::error::Code;
 use crate::store::key_sources::{self, KeyPlace, keys_unavailable};
 use crate::store::keys::{self, GivenKey, KeySource, StoreKeys, parse_keys};
@@ -80,7 +82,16 @@ impl PyKeySource {
 /// Return a function that reads keys from a file, one per line, each time it is called.
 #[pyfunction]
 pub(super) fn key_file(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<PyKeySource> {
-    run(py, || Ok(PyKeySource(KeyPlace::File(file_path(path)?))))
+    run(py, || Ok(PyKeySource(KeyPlace::File(path_of_keys(path)?))))
+}
+
+/// The path of a file of keys. It may be a key that was meant to be in the file. That would be in messages.
+fn path_of_keys(path: &Bound<'_, PyAny>) -> Result<PathBuf, Failure> {
+    let path = file_path(path)?;
+    if resembles_key(&path.to_string_lossy()) {
+        return Err(invalid_argument("the path of a file of keys is needed, and not a key"));
+    }
+    Ok(path)
 }
 
 /// Return a function that reads keys from an environment variable each time it is called.
@@ -89,7 +100,7 @@ pub(super) fn key_file(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<PyKe
 pub(super) fn key_environment(py: Python<'_>, name: &str) -> PyResult<PyKeySource> {
     run(py, || {
         // The name itself may be a key that was meant to be a value.
-        if name.is_empty() || name.contains(['=', '\0']) || key_sources::key_id(name).is_ok() {
+        if name.is_empty() || name.contains(['=', '\0']) || resembles_key(name) {
             return Err(invalid_argument("the name of an environment variable is needed"));
         }
         Ok(PyKeySource(KeyPlace::Variable(name.to_owned())))
@@ -115,7 +126,7 @@ pub(super) fn key_id(py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<String>
 #[pyfunction]
 pub(super) fn write_new_key(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<String> {
     run(py, || {
-        let path = file_path(path)?;
+        let path = path_of_keys(path)?;
         Ok(py.detach(|| key_sources::write_new_key(&path))?)
     })
 }

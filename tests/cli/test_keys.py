@@ -99,6 +99,18 @@ def test_key_id_shows_no_key(run, tmp_path, use_keys):
     assert OLD[:-1] not in refused.stderr
 
 
+def test_a_key_is_not_repeated_where_a_path_belongs(run, monkeypatch, tmp_path):
+    """It is neither in a message nor the name of a new file."""
+    monkeypatch.chdir(tmp_path)
+    results = [run("key", "id", OLD, status=1), run("key", "new", "--out", OLD, status=1)]
+    monkeypatch.setenv("ZOHO_TOKEN_STORE_KEY_FILE", OLD)
+    results += [run("key", "id", status=1), run("check", status=3)]
+    for result in results:
+        assert "and not a key" in result.stderr
+        assert OLD not in result.stderr + result.stdout
+    assert not list(tmp_path.glob("ztsk1*"))
+
+
 def test_both_variables_or_an_empty_one_are_an_error(run, database, monkeypatch, tmp_path):
     """A command never guesses which keys are meant, and never works without keys because a variable is empty."""
     monkeypatch.setenv("ZOHO_TOKEN_STORE_KEYS", OLD)

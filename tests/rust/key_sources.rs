@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use zoho_token_store::backends::list::List;
 use zoho_token_store::domain::key_ring::Ring;
-use zoho_token_store::domain::seal_key::key_text;
+use zoho_token_store::domain::seal_key::{key_text, resembles_key};
 use zoho_token_store::store::backend::Backend;
 use zoho_token_store::store::error::Code;
 use zoho_token_store::store::keys::{GivenKey, StoreKeys, new_key, parse_keys};
@@ -228,6 +228,29 @@ fn each_new_key_is_another_one() {
     let keys = [new_key().unwrap(), new_key().unwrap()];
     let ring = parse_keys(keys.iter().map(|key| GivenKey::Text(key))).unwrap();
     assert_eq!(ring.names().count(), 2);
+}
+
+#[test]
+fn what_may_be_a_key() {
+    let key = &*key_text(&[7; 32]);
+    let table = [
+        (key.to_owned(), true),
+        (key.to_uppercase(), true),
+        (format!("/home/ada/{key}"), true),
+        (format!("{key},PLAINTEXT"), true),
+        (format!("\u{feff}{key}\n"), true),
+        (key[..40].to_owned(), true),
+        (key[..26].to_owned(), true),
+        (key[..25].to_owned(), false),
+        (key[1..].to_owned(), false),
+        ("/etc/zoho/ztsk1_production.key".to_owned(), false),
+        ("ztsk1_".to_owned(), false),
+        ("ztsk1".to_owned(), false),
+        (String::new(), false),
+    ];
+    for (text, expected) in table {
+        assert_eq!(resembles_key(&text), expected, "{text:?}");
+    }
 }
 
 #[test]

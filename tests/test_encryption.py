@@ -100,6 +100,14 @@ def test_another_type_is_an_error(keys):
     assert refusal(CustomStoreList, keys=lambda: keys).code == "keys-unavailable"
 
 
+def test_a_function_that_returns_a_function_is_an_error():
+    """`keys=key_environment` without parentheses returns a function that reads keys, and not keys."""
+    for keys in (key_environment, lambda: lambda: OLD):
+        error = refusal(CustomStoreList, keys=keys)
+        assert error.code == "keys-unavailable"
+        assert "the value is a function, and not keys: return what it returns" in str(error)
+
+
 FERNET = "bWFkZSB1cCBtYWRlIHVwIG1hZGUgdXAgbWFkZSB1cCA="
 BAD = ["correct horse battery staple", FERNET, "0123456789abcdef" * 4, OLD[:-1], OLD.upper(), b"\xff" * 32, "\ud800"]
 

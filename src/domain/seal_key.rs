@@ -31,6 +31,10 @@ pub enum KeyFlaw {
     Base64,
     /// It is hexadecimal.
     Hexadecimal,
+    /// It begins with a byte order mark.
+    ByteOrderMark,
+    /// It looks like a comment.
+    Comment,
     /// It does not begin as the text of a key does.
     Prefix,
     /// It is too short or too long.
@@ -49,6 +53,8 @@ impl KeyFlaw {
             Self::Empty => "it is empty",
             Self::Base64 => "it looks like a Fernet key, or another key in base64",
             Self::Hexadecimal => "it looks like a key in hexadecimal",
+            Self::ByteOrderMark => "it begins with a byte order mark (save the file without one)",
+            Self::Comment => "it begins with #, and there are no comments among keys",
             Self::Prefix => "it does not begin with ztsk1_, so it may be a passphrase",
             Self::Length => "it does not have 62 characters, so it may be cut short",
             Self::Character => "it has a character other than a to z and 2 to 7 after ztsk1_",
@@ -94,6 +100,10 @@ fn flaw_without_prefix(text: &str) -> KeyFlaw {
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'+' | b'/' | b'=');
     if text.is_empty() {
         KeyFlaw::Empty
+    } else if text.starts_with('\u{feff}') {
+        KeyFlaw::ByteOrderMark
+    } else if text.starts_with('#') {
+        KeyFlaw::Comment
     } else if matches!(text.len(), 32 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         KeyFlaw::Hexadecimal
     } else if matches!(text.len(), 43 | 44) && text.bytes().all(is_base64) {

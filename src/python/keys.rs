@@ -235,7 +235,7 @@ impl KeysArgument {
         if keys.is_callable() {
             return Ok(Self::Function(Arc::new(CallableKeys(keys.clone().unbind()))));
         }
-        let entries = key_entries(keys)?.map_err(|what| invalid_argument(format!("keys {what}")))?;
+        let entries = key_entries(keys, true)?.map_err(|what| invalid_argument(format!("keys {what}")))?;
         Ok(Self::Fixed(Arc::new(entries)))
     }
 
@@ -275,23 +275,29 @@ impl KeySource for CallableKeys {
         let called = Python::try_attach(|py| {
             let raised = |error| failed(&format!("has raised {}", pass_on(py, &self.0, error)));
             let returned = self.0.bind(py).call0().map_err(raised)?;
-            let entries = key_entries(&returned).map_err(raised)?;
+            let entries = key_entries(&returned, false).map_err(raised)?;
             entries.map_err(|what| failed(&format!("has returned keys that cannot be used: the value {what}")))
         });
         parse(&called.unwrap_or_else(|| Err(failed("cannot be called, because the interpreter has ended")))?)
     }
 }
 
-/// Returns the entries of a list of keys, or of a single key. The text says what else the value is.
-fn key_entries(value: &Bound<'_, PyAny>) -> PyResult<Result<Vec<KeyEntry>, String>> {
+/// Returns the entries of a list of keys, or of a single key. The text says what else the value is. It is the argument
+/// `keys`, or what a function has returned.
+fn key_entries(value: &Bound<'_, PyAny>, is_argument: bool) -> PyResult<Result<Vec<KeyEntry>, String>> {
     if let Some(KeyEntry::Text(text)) = key_entry(value) {
         return Ok(Ok(vec![KeyEntry::Text(text)]));
     }
     let Ok(sequence) = value.cast::<PySequence>() else {
-        return Ok(Err(format!(
-            "is a str, bytes, a sequence of those and PLAINTEXT, or a function, not an object of type {}",
-            type_name(value)
-        )));
+        let kind = type_name(value);
+        return Ok(Err(if value.is_callable() {
+            // Such as what `key_environment` returns, if `keys` is that function itself.
+            "is a function, and not keys: return what it returns".to_owned()
+        } else if is_argument {
+            format!("is a str, bytes, a sequence of those and PLAINTEXT, or a function, not an object of type {kind}")
+        } else {
+            format!("is a str, bytes, or a sequence of those and PLAINTEXT, not an object of type {kind}")
+        }));
     };
     let mut entries = Vec::new();
     for (position, item) in (1..).zip(sequence.to_list()?) {

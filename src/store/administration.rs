@@ -145,7 +145,11 @@ impl Store {
             return Err(Error::new(Code::DuplicateIds, "the backup").with(describe_id(row.id())));
         }
         let opened = self.open_rows(rows)?.into_iter().zip(rows).map(|(opened, row)| {
-            opened.map_err(|flaw| Error::unreadable_row(&Location::named("the backup"), row.id(), &flaw))
+            opened.map_err(|flaw| {
+                let error = Error::unreadable_row(&Location::named("the backup"), row.id(), &flaw);
+                // Not that of the code, which is about rows of the store.
+                if error.code() == Code::UnknownKey { error.with_hint(NEEDED_BY_BACKUP) } else { error }
+            })
         });
         let opened = opened.collect::<Result<Vec<_>>>()?;
         let orders = saved_order::restored(&rows.iter().map(|row| row.saved_order).collect::<Vec<_>>());
@@ -250,6 +254,9 @@ impl Store {
         Ok(findings)
     }
 }
+
+/// What to do if a backup cannot be opened.
+const NEEDED_BY_BACKUP: &str = "Give this key, too (keys=), or restore a backup that another key opens.";
 
 /// The key of the lease that a write check acquires and releases.
 const WRITE_CHECK: &str = "write check";

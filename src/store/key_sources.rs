@@ -82,6 +82,13 @@ pub fn write_new_key(path: &Path) -> Result<String> {
     let text = new_key()?;
     write_atomically(path, Existing::Keep, |_, mut file: &File| {
         file.write_all(format_line(&text).as_bytes()).map_err(|error| Error::from_io(path, &error))
+    })
+    .map_err(|error| match error.code() {
+        // Not that of the code: there is no way to allow it.
+        Code::FileExists => {
+            error.with_hint("Give another path. A file is never replaced: it may have the only copy of a key.")
+        }
+        _ => error,
     })?;
     key_id(&text)
 }

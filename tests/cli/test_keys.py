@@ -53,7 +53,9 @@ def test_key_new_writes_a_private_file_and_replaces_none(run, tmp_path):
     assert written == f"{written.strip()}\n"
     assert key_id(written) in printed.stdout
     assert written.strip() not in printed.stdout + printed.stderr
-    assert "exists" in run("key", "new", "--out", file, status=1).stderr
+    exists = run("key", "new", "--out", file, status=1).stderr
+    assert "exists already" in exists
+    assert "A file is never replaced" in exists
     assert file.read_text(encoding="utf-8") == written
     assert [path.name for path in tmp_path.iterdir()] == ["tokens.key"]
     other = json.loads(run("key", "new", "--out", tmp_path / "other.key", "--json").stdout)
@@ -97,6 +99,11 @@ def test_key_id_shows_no_key(run, tmp_path, use_keys):
     assert json.loads(run("key", "id", "--json").stdout) == {"ids": [key_id(OLD)]}
     refused = run("key", "id", "-", answer=OLD[:-1], status=1)
     assert OLD[:-1] not in refused.stderr
+    file.chmod(0o644)
+    for unusable, why in ((file, "chmod 600"), (tmp_path / "missing", "does not exist")):
+        refused = run("key", "id", unusable, status=1)
+        assert why in refused.stderr
+        assert "variable" not in refused.stderr
 
 
 def test_a_key_is_not_repeated_where_a_path_belongs(run, monkeypatch, tmp_path):
@@ -149,6 +156,7 @@ def test_check_needs_no_keys_as_far_as_possible(run, use_keys):
     """Without keys it says which are missing. With them it checks the rows, and finds old keys and clear text."""
     # One row has expired, and has no refresh token: that can be seen without keys.
     assert codes(run("check", "--json", status=2)) == {"unknown-key": "error", "unusable": "warning"}
+    assert "(ZOHO_TOKEN_STORE_KEY_FILE or ZOHO_TOKEN_STORE_KEYS)" in run("check", status=2).stdout
     use_keys(OLD)
     assert codes(run("check", "--json", status=1)) == {"unusable": "warning"}
     use_keys(NEW, OLD)
@@ -262,6 +270,8 @@ def test_a_backup_needs_no_keys_and_a_restore_seals_again(run, sealed, use_keys,
     for arguments in (["--dry-run"], ["--yes"]):
         refused = run("restore", tmp_path / "backup.db", *arguments, status=1)
         assert f"needs the key {key_id(OLD)}" in refused.stderr
+        assert "ZOHO_TOKEN_STORE_KEY_FILE or ZOHO_TOKEN_STORE_KEYS" in refused.stderr
+        assert "forget-key" not in refused.stderr  # the rows are in the backup
     use_keys(NEW, OLD)
     run("restore", tmp_path / "backup.db", "--yes")
     with CustomStoreSQLite(sealed, keys=NEW) as store:

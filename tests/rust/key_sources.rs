@@ -260,7 +260,14 @@ fn a_list_of_keys_names_the_position_of_what_is_no_key() {
     let ring = parse(&[GivenKey::Text(&good), GivenKey::ClearText, GivenKey::Text(&format!("{}\n", *good))]).unwrap();
     assert_eq!(ring.names().count(), 2, "a key that is there twice counts once");
     let passphrase = "correct horse battery staple";
-    for (bad, reason) in [(passphrase, "passphrase"), (&good[..40], "cut short"), ("", "empty")] {
+    let marked = format!("\u{feff}{}", *good);
+    for (bad, reason) in [
+        (passphrase, "passphrase"),
+        (&good[..40], "cut short"),
+        ("", "empty"),
+        (&marked, "byte order mark"),
+        ("# made up", "no comments"),
+    ] {
         let error = parse(&[GivenKey::Text(&good), GivenKey::Text(bad)]).err().unwrap();
         assert_eq!(error.code(), Code::InvalidKey);
         let message = error.to_string();

@@ -195,6 +195,11 @@ class _Group(click.Group):
         raise _failure_class(ctx)(failure.message, failure.hint and with_database(ctx, failure.hint))
 
 
+def for_command_line(hint: str) -> str:
+    """Return a hint about keys that names the variables instead of the argument `keys`."""
+    return hint.replace("(keys=)", f"({' or '.join(KEY_VARIABLES)})").replace("keys= names", "the variable names")
+
+
 def with_database(ctx: click.Context, hint: str) -> str:
     """Return a hint whose commands name the database, if the user has named it in an argument."""
     ctx = ctx.find_root()
@@ -228,7 +233,7 @@ def _store_failure(ctx: click.Context, error: StoreError) -> _terminal.Failure:
     elif _needs_password(error) and "the password file" not in message:
         hint = _PASSWORD_HINT
     elif error.code in {"unknown-key", "plaintext-row", "keys-unavailable"}:
-        hint = hint.replace("(keys=)", f"({' or '.join(KEY_VARIABLES)})").replace("keys= names", "the variable names")
+        hint = for_command_line(hint)
     elif error.code == "busy":
         hint = hint.replace("raise busy_timeout", "wait longer (--timeout SECONDS, before the command)")
     elif error.code == "not-a-regular-file" and ctx.invoked_subcommand in _STREAM_PATHS:

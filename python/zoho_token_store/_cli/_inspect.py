@@ -10,6 +10,7 @@ from ._group import (
     administration,
     belongs_to,
     find_row,
+    for_command_line,
     json_option,
     key_arguments,
     token_argument,
@@ -141,7 +142,9 @@ def find_problems(database: Database) -> list[Finding]:
 
 def finding_object(finding: Finding) -> dict[str, object]:
     """Return the object that `--json` prints for a finding."""
-    return {key: getattr(finding, key) for key in ("code", "severity", "ids", "message", "hint", "cure")}
+    found = {key: getattr(finding, key) for key in ("code", "severity", "ids", "message")}
+    hint = for_command_line(finding.hint)
+    return {**found, "hint": hint, "cure": hint}
 
 
 def count_errors(findings: list[Finding]) -> int:
@@ -163,7 +166,7 @@ def summary(name: str, findings: list[Finding]) -> str:
 
 def describe(finding: Finding) -> str:
     """Return the lines about a finding."""
-    hint = with_database(click.get_current_context(), finding.hint)
+    hint = with_database(click.get_current_context(), for_command_line(finding.hint))
     style = _terminal.red if finding.severity == _ERROR else _terminal.yellow
     rows = f" ({_list_ids(finding.ids)})" if finding.ids else ""
     return (

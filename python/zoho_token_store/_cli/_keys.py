@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from zoho_token_store._native import PLAINTEXT, key_file, key_id, key_names, new_key, write_new_key
+from zoho_token_store._native import PLAINTEXT, StoreError, key_file, key_id, key_names, new_key, write_new_key
 
 from . import _format, _tables, _terminal
 from ._group import (
@@ -99,8 +99,19 @@ def id_(*, file: str | None, as_json: bool) -> None:
         words = sys.stdin.read().split() if sys.stdin is not None else []
         ids = key_names([PLAINTEXT if word == repr(PLAINTEXT) else word for word in words])
     else:
-        ids = key_names(_required_source() if file is None else key_file(file))
+        ids = key_names(_required_source()) if file is None else _names_in(file)
     _terminal.print_result(_tables.to_json({"ids": ids}) if as_json else "\n".join(ids))
+
+
+def _names_in(file: str) -> list[str]:
+    try:
+        return key_names(key_file(file))
+    except StoreError as error:
+        if error.code != "keys-unavailable":
+            raise
+        # The hint of the error is about the keys of a store.
+        message = str(error).removesuffix(f" {error.hint}")
+        raise _terminal.Failure(message, "Give the path of a file with keys that only you can read.") from None
 
 
 def _required_source() -> KeySource:

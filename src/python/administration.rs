@@ -491,7 +491,7 @@ impl Administration {
         })
     }
 
-    /// Return what `rekey` would do. Nothing is changed.
+    /// Return what `rekey` would do with the rows as they are now. Nothing is changed.
     fn rekey_preview(&self, py: Python<'_>) -> PyResult<PyRekeyed> {
         run(py, || Ok(py.detach(|| self.to_read().rekey_preview())?.into()))
     }

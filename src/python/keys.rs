@@ -146,7 +146,7 @@ pub(super) fn key_names(py: Python<'_>, keys: &Bound<'_, PyAny>) -> PyResult<Vec
 pub(super) struct PyRekeyed {
     /// The number of rows that were sealed under the first key.
     rewritten: usize,
-    /// The number of rows that are not under the first key.
+    /// The number of rows that are not under the first key, or were altered after they were sealed.
     left: usize,
 }
 

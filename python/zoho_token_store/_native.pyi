@@ -11,10 +11,12 @@ address of a PostgreSQL server, and `schema` the name of a schema that does not 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from os import PathLike
-from typing import Final, Literal, NoReturn, SupportsFloat, SupportsIndex, TypeAlias, final
+from typing import Any, Final, Literal, NoReturn, SupportsFloat, SupportsIndex, TypeAlias, final
 
 from typing_extensions import Self, disjoint_base
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
+
+from .cells import Cell as _Cell
 
 __version__: Final[str]
 __profile__: Final[str]
@@ -57,6 +59,10 @@ _ErrorCode: TypeAlias = Literal[
     "access-denied",
     "insecure-connection",
     "wrong-database",
+    "cell-failed",
+    "outcome-unknown",
+    "document-too-large",
+    "not-a-document",
     "not-a-database",
     "damaged",
     "damaged-row",
@@ -1155,6 +1161,84 @@ class CustomStoreList(TokenStoreBase):
             >>> CustomStoreList(refresh_lease=0, raise_on_missing_id=False).find_token_by_id("99")
         """
 
+@disjoint_base
+class CustomStoreShared(TokenStoreBase):
+    """Tokens in any place that has compare-and-swap: a row of a database, a key of Redis, an object, a secret.
+
+    The place is a *cell*: any object with the methods `load` and `swap` (`zoho_token_store.cells.Cell`). The module
+    `zoho_token_store.cells` has cells for a file, a database, Redis and AWS Secrets Manager.
+
+    - All rows and leases are one document. A read loads it, and a change loads and writes it. So a find costs one
+      request, a save two, and a place is good for some hundred users (`docs/where-to-keep-tokens.md` has figures).
+    - A change starts over if another program came first. So no change is lost, on any number of machines.
+    - A refresh lease does not depend on the clocks of the machines. Each one measures the length of a lease on its own
+      clock, from when it first saw the lease.
+
+    Example:
+        >>> from zoho_token_store.cells import FileCell
+        >>> with CustomStoreShared(FileCell("tokens.jsonl")) as store:
+        ...     len(store)
+        0
+    """
+
+    def __init__(
+        self,
+        cell: _Cell[Any],
+        *,
+        cache_for: timedelta | SupportsFloat = 0.0,
+        keys: _KeysOrFunction = ...,
+        refresh_lease: timedelta | SupportsFloat = 10.0,
+        refresh_ahead: timedelta | SupportsFloat = 0.0,
+        refresh_backoff: timedelta | SupportsFloat = 30.0,
+        busy_timeout: timedelta | SupportsFloat = 5.0,
+        raise_on_missing_id: bool = True,
+    ) -> None:
+        """Use the cell. Nothing is loaded before the first call.
+
+        Args:
+            cell: The place. Its methods are called from any thread that calls the store, and they hold no lock of it.
+            cache_for: How long a document that was loaded answers finds of fresh tokens: a `timedelta` or a number of
+                seconds, not negative. `0`: every find loads. A find that needs more, a refresh and a change always
+                load. A logout, a delete or a new login in another process is seen after this time at the latest.
+            keys: Encrypts the secrets of the rows: the text of a key (`str` or `bytes`), a sequence of keys, or a
+                function without arguments that returns one of the two. Rows are sealed under the first key, and read
+                under each. `PLAINTEXT` in the sequence stands for rows in clear text. A function is called here, and
+                again when a row needs another key: at once the first time, and then at most every 30 s. No lock and no
+                transaction is held meanwhile. If it is not given, nothing is encrypted. `None` and an empty sequence
+                are errors, so that a missing variable cannot turn encryption off (contract, section 13).
+            refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
+                requester refreshes a token, the others wait, and look every 250 ms. If the refresh takes longer than
+                the lease, the others refresh the token themselves. Zoho answers in well under a second. `0` turns
+                leases off. All programs that use one cell should use the same value.
+            refresh_ahead: How much of a token's life is left when it is refreshed ahead of its expiry: a `timedelta` or
+                a number of seconds from 0 to 1800. `0`: there are no such refreshes. If a request of the SDK finds a
+                valid token with less than this left, it gets the token at once, and a background thread refreshes the
+                row. The SDK itself refreshes in the last 5 seconds, so a value up to 5 changes nothing (lease, rule
+                17).
+            refresh_backoff: The longest time between two refreshes of one token while they fail: a `timedelta` or a
+                number of seconds, not negative. From the second failure on, `get_token` raises `"refresh-failing"` for
+                1, 2, 4, … seconds at most this long, instead of asking Zoho. `0` turns this off (lease, rule 15).
+            busy_timeout: How long a change starts over while other programs come first: a `timedelta` or a number of
+                seconds, not negative. It does not bound a single `load` or `swap`: give the client of the cell a
+                timeout of its own.
+            raise_on_missing_id: Whether `find_token_by_id` raises if no row has the id. Otherwise it returns `None`.
+
+        Raises:
+            ImportError: no Zoho CRM SDK is installed. The message names the packages that provide one.
+            SDKException: `"invalid-argument"`: an argument has the wrong type or value. The methods of the store raise
+                `"cell-failed"` if the cell raises, `"outcome-unknown"`, `"document-too-large"`, `"not-a-document"`,
+                and `"newer-schema"` if a newer version of this library has written the document.
+
+        Example:
+            >>> from zoho_token_store.cells import DBAPICell
+            >>> cell = DBAPICell(lambda: sqlite3.connect("app.db"))
+            >>> CustomStoreShared(cell, cache_for=30).close()
+        """
+
+    @property
+    def cell(self) -> _Cell[Any] | None:
+        """The cell, or `None` before `__init__` has run."""
+
 @final
 class Record:
     """A row without its secrets, for the command line."""
@@ -1334,11 +1418,11 @@ class StoreAddress:
         (True, False)
     """
 
-    def __new__(cls, address: str | PathLike[str]) -> Self:
+    def __new__(cls, address: str | PathLike[str] | _Cell[Any]) -> Self:
         """Read an address. Nothing is opened.
 
         Args:
-            address: The path of a file, which is made absolute, or a text that begins with `postgresql://` or
+            address: A cell, the path of a file, which is made absolute, or a text that begins with `postgresql://` or
                 `postgres://`. Such an address may end with `?schema=NAME`, and takes what it lacks from the environment
                 (`PGHOST`, `PGPASSWORD` …).
 

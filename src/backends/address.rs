@@ -1,14 +1,14 @@
 //! Where a store is: the path of a file, or the address of a database on a server.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
-#[cfg(feature = "postgres")]
 use std::sync::Arc;
 
 #[cfg(feature = "postgres")]
 use super::postgres::{Address, OwnProcess, PostgresSettings};
 #[cfg(feature = "postgres")]
 use crate::domain::look_alike;
-use crate::store::backend::Location;
+use crate::store::backend::{Backend, Location};
 use crate::store::error::Result;
 #[cfg(not(feature = "postgres"))]
 use crate::store::error::{Code, Error};
@@ -18,9 +18,41 @@ use crate::store::error::{Code, Error};
 pub enum StoreAddress {
     /// The path of a database file.
     File(PathBuf),
+    /// A cell, which the program has made.
+    Cell(CellAddress),
     /// A database on a PostgreSQL server.
     #[cfg(feature = "postgres")]
     Postgres(Box<PostgresAddress>),
+}
+
+/// A cell that a program has made.
+#[derive(Clone)]
+pub struct CellAddress {
+    location: Location,
+    open: OpenCell,
+}
+
+/// Returns a backend over a cell.
+pub type OpenCell = Arc<dyn Fn() -> Box<dyn Backend> + Send + Sync>;
+
+impl CellAddress {
+    /// A cell at this location.
+    #[must_use]
+    pub fn new(location: Location, open: OpenCell) -> Self {
+        Self { location, open }
+    }
+
+    /// Opens the store.
+    #[must_use]
+    pub fn open(&self) -> Box<dyn Backend> {
+        (self.open)()
+    }
+}
+
+impl fmt::Debug for CellAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CellAddress").field(&self.location).finish()
+    }
 }
 
 /// The address of a database on a PostgreSQL server.
@@ -64,6 +96,7 @@ impl StoreAddress {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
+            Self::Cell(_) => None,
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => None,
         }
@@ -73,7 +106,7 @@ impl StoreAddress {
     #[must_use]
     pub fn schema(&self) -> Option<&str> {
         match self {
-            Self::File(_) => None,
+            Self::File(_) | Self::Cell(_) => None,
             #[cfg(feature = "postgres")]
             Self::Postgres(server) => server.address.schema(),
         }
@@ -83,7 +116,7 @@ impl StoreAddress {
     #[must_use]
     pub const fn has_password(&self) -> bool {
         match self {
-            Self::File(_) => false,
+            Self::File(_) | Self::Cell(_) => false,
             #[cfg(feature = "postgres")]
             Self::Postgres(server) => server.address.is_password_given(),
         }
@@ -93,7 +126,7 @@ impl StoreAddress {
     #[must_use]
     pub fn lacks_password(&self) -> bool {
         match self {
-            Self::File(_) => false,
+            Self::File(_) | Self::Cell(_) => false,
             #[cfg(feature = "postgres")]
             Self::Postgres(server) => !server.address.has_password(),
         }
@@ -103,7 +136,7 @@ impl StoreAddress {
     #[must_use]
     pub fn with_password(self, password: &str) -> Self {
         match self {
-            Self::File(_) => {
+            Self::File(_) | Self::Cell(_) => {
                 let _ = password;
                 self
             }
@@ -121,6 +154,7 @@ impl StoreAddress {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::File(_) => "SQLite",
+            Self::Cell(_) => "cell",
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => "PostgreSQL",
         }
@@ -131,6 +165,7 @@ impl StoreAddress {
     pub fn location(&self) -> Location {
         match self {
             Self::File(path) => Location::path_of(path),
+            Self::Cell(cell) => cell.location.clone(),
             #[cfg(feature = "postgres")]
             Self::Postgres(server) => server.address.location().clone(),
         }

@@ -1,12 +1,13 @@
-//! Rows in a list in memory. It is the shortest complete backend: read it before you write another one.
+//! Rows in a list in memory. It is the shortest complete backend: read it, and `records.rs`, before you write another
+//! one.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
+use super::records::{Index, Position, Records};
 use crate::domain::backoff::RefreshFailures;
 use crate::domain::lease::Lease;
-use crate::domain::{Key, Row, Token, id};
+use crate::domain::{Key, Row, Token};
 use crate::store::backend::{Backend, Change, Durability, Location, Reading, SeenLease, Snapshot, Transaction};
 use crate::store::deadline::Deadline;
 use crate::store::error::Result;
@@ -16,55 +17,6 @@ use crate::store::lock_order::{Ordered, OrderedGuard, Rank};
 pub struct List(Ordered<Records>);
 
 static LOCATION: Location = Location::named("the store in memory");
-
-/// The rows by their positions, the oldest first, and an index for each key.
-#[derive(Default)]
-struct Records {
-    rows: BTreeMap<Position, Row>,
-    /// For each key and value, the positions of the rows that have it.
-    index: [HashMap<String, Vec<Position>>; Key::ALL.len()],
-    last_position: Position,
-    last_id: i64,
-    last_order: i64,
-    leases: BTreeMap<String, Lease>,
-    failures: BTreeMap<String, RefreshFailures>,
-    key_names: BTreeSet<String>,
-}
-
-/// The position of a row in the list. It is not reused after the row is deleted.
-type Position = u64;
-
-impl Records {
-    /// Puts a row at a position, and returns the row that was there before.
-    fn put(&mut self, position: Position, row: Row) -> Option<Row> {
-        let before = self.remove(position);
-        for key in Key::ALL {
-            if let Some(value) = row.get(key.field()) {
-                self.index[key as usize].entry(value.to_owned()).or_default().push(position);
-            }
-        }
-        self.rows.insert(position, row);
-        before
-    }
-
-    fn remove(&mut self, position: Position) -> Option<Row> {
-        let row = self.rows.remove(&position)?;
-        for key in Key::ALL {
-            let Some(value) = row.get(key.field()) else { continue };
-            if let Entry::Occupied(mut entry) = self.index[key as usize].entry(value.to_owned()) {
-                entry.get_mut().retain(|&other| other != position);
-                if entry.get().is_empty() {
-                    entry.remove();
-                }
-            }
-        }
-        Some(row)
-    }
-
-    fn positions(&self, key: Key, value: &str) -> &[Position] {
-        self.index[key as usize].get(value).map_or(&[], Vec::as_slice)
-    }
-}
 
 impl List {
     /// An empty list.
@@ -123,32 +75,6 @@ impl Backend for List {
     }
 }
 
-impl Snapshot for Records {
-    fn by_key(&self, key: Key, value: &str) -> Result<Vec<Row>> {
-        Ok(self.positions(key, value).iter().filter_map(|position| self.rows.get(position)).cloned().collect())
-    }
-
-    fn each(&self, visit: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
-        self.rows.values().cloned().try_for_each(visit)
-    }
-
-    fn count(&self) -> Result<usize> {
-        Ok(self.rows.len())
-    }
-
-    fn last_id(&self) -> Result<i64> {
-        Ok(self.last_id)
-    }
-
-    fn lease(&self, key: &str) -> Result<SeenLease> {
-        Ok(SeenLease { lease: self.leases.get(key).cloned(), failures: self.failures.get(key).cloned(), now: None })
-    }
-
-    fn key_names(&self) -> Result<Option<BTreeSet<String>>> {
-        Ok(Some(self.key_names.clone()))
-    }
-}
-
 /// A change of the records, and how to undo it.
 struct UndoLog<'a> {
     records: &'a mut Records,
@@ -161,7 +87,7 @@ enum Undo {
     /// Restores what was at a position.
     Put(Position, Option<Row>),
     /// Restores all rows.
-    DeleteAll(BTreeMap<Position, Row>, [HashMap<String, Vec<Position>>; Key::ALL.len()]),
+    DeleteAll(BTreeMap<Position, Row>, Index),
 }
 
 impl UndoLog<'_> {
@@ -174,15 +100,6 @@ impl UndoLog<'_> {
             }
         }
         (self.records.last_id, self.records.last_order, self.records.key_names) = self.before;
-    }
-
-    fn next_order(&mut self) -> i64 {
-        self.records.last_order += 1;
-        self.records.last_order
-    }
-
-    fn position_of(&self, id: &str) -> Option<Position> {
-        self.records.positions(Key::Id, id).first().copied()
     }
 
     fn put(&mut self, position: Position, row: Row) {
@@ -219,33 +136,30 @@ impl Snapshot for UndoLog<'_> {
 
 impl Transaction for UndoLog<'_> {
     fn raise_last_id(&mut self, number: i64) -> Result<()> {
-        self.records.last_id = self.records.last_id.max(number);
-        Ok(())
+        self.records.raise_last_id(number)
     }
 
     fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()> {
-        let order = self.next_order();
+        let order = self.records.next_order();
         self.copy(&Row::new(token, order, Some(now)))
     }
 
     fn copy(&mut self, row: &Row) -> Result<()> {
-        self.raise_last_id(id::number(row.id()).unwrap_or(0))?;
-        self.records.last_order = self.records.last_order.max(row.saved_order);
-        self.records.last_position += 1;
-        self.put(self.records.last_position, row.clone());
+        let position = self.records.next_position(row);
+        self.put(position, row.clone());
         Ok(())
     }
 
     fn update(&mut self, row: &Row, token: Token<'_>, now: i64) -> Result<()> {
-        if let Some(position) = self.position_of(row.id()) {
-            let row = Row::new(token, self.next_order(), Some(now));
+        if let Some(position) = self.records.position_of(row.id()) {
+            let row = Row::new(token, self.records.next_order(), Some(now));
             self.put(position, row);
         }
         Ok(())
     }
 
     fn rewrite(&mut self, row: &Row, token: Token<'_>) -> Result<()> {
-        if let Some(position) = self.position_of(row.id()) {
+        if let Some(position) = self.records.position_of(row.id()) {
             self.put(position, Row::new(token, row.saved_order, row.saved_at));
         }
         Ok(())
@@ -257,7 +171,7 @@ impl Transaction for UndoLog<'_> {
     }
 
     fn delete(&mut self, id: &str) -> Result<bool> {
-        let position = self.position_of(id);
+        let position = self.records.position_of(id);
         if let Some(position) = position {
             let row = self.records.remove(position);
             self.undo.push(Undo::Put(position, row));
@@ -273,18 +187,14 @@ impl Transaction for UndoLog<'_> {
 
     // A change of a lease is not undone. It is the last step of a transaction, and a lease expires by itself.
     fn acquire_lease(&mut self, key: &str, lease: &Lease) -> Result<()> {
-        self.records.leases.insert(key.to_owned(), lease.clone());
-        Ok(())
+        self.records.acquire_lease(key, lease)
     }
 
     fn release_lease(&mut self, key: &str, owner: &str) -> Result<()> {
-        if self.records.leases.get(key).is_some_and(|lease| lease.owner == owner) {
-            self.records.leases.remove(key);
-        }
-        Ok(())
+        self.records.release_lease(key, owner)
     }
+
     fn record_failures(&mut self, key: &str, failures: &RefreshFailures) -> Result<()> {
-        self.records.failures.insert(key.to_owned(), failures.clone());
-        Ok(())
+        self.records.record_failures(key, failures)
     }
 }

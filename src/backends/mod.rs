@@ -1,15 +1,18 @@
 //! The places where rows are kept. Each implements [`crate::store::backend::Backend`], and knows nothing of the others.
 
 pub mod address;
+pub mod cell;
 pub mod list;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod records;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
 use self::address::StoreAddress;
 use crate::domain::check::Finding;
 use crate::domain::key_ring::Ring;
+use crate::store::Store;
 use crate::store::backend::{Backend, DatabaseFormat};
 use crate::store::deadline::Deadline;
 use crate::store::error::{Code, Error, Result};
@@ -39,6 +42,7 @@ pub fn open(address: &StoreAddress, create: bool, deadline: Deadline) -> Result<
                 Err(without_files())
             };
         }
+        StoreAddress::Cell(cell) => Ok(cell.open()),
         #[cfg(feature = "postgres")]
         StoreAddress::Postgres(server) => {
             let settings = postgres::PostgresSettings { create, ..server.settings() };
@@ -59,6 +63,7 @@ pub fn read_older(address: &StoreAddress, deadline: Deadline) -> Result<Option<B
             let _ = deadline;
             Ok(None)
         }
+        StoreAddress::Cell(_) => Ok(None),
         // A migration there only adds to what programs of the older version use.
         #[cfg(feature = "postgres")]
         StoreAddress::Postgres(_) => Ok(None),
@@ -77,6 +82,10 @@ pub fn check(address: &StoreAddress, now: i64, ring: &Ring, deadline: Deadline) 
             let _ = now;
             Err(without_files())
         }
+        StoreAddress::Cell(cell) => {
+            let store = Store::new(cell.open(), deadline.left().unwrap_or_default());
+            store.check_with(now, Some(ring)).or_else(|error| Ok(vec![error.into_finding()?]))
+        }
         #[cfg(feature = "postgres")]
         StoreAddress::Postgres(server) => {
             postgres::check(&server.address, server.address.schema(), now, ring, deadline)
@@ -92,6 +101,7 @@ pub fn schema_version(address: &StoreAddress, deadline: Deadline) -> Result<i32>
         StoreAddress::File(path) => sqlite::schema_version(path),
         #[cfg(not(feature = "sqlite"))]
         StoreAddress::File(_) => Err(without_files()),
+        StoreAddress::Cell(cell) => cell.open().read(deadline, &mut |_| Ok(())).map(|()| cell::VERSION),
         #[cfg(feature = "postgres")]
         StoreAddress::Postgres(server) => postgres::schema_version(&server.address, server.address.schema(), deadline),
     }

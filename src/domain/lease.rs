@@ -280,13 +280,27 @@ impl WaitProgress {
     }
 }
 
+/// What a requester that waits for a lease pays for a look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookCost {
+    /// Microseconds on this machine.
+    Microseconds,
+    /// A statement on a server.
+    Statement,
+    /// A request that loads all rows, and may cost money.
+    Document,
+}
+
 /// The time between two looks of a requester that has `waited` for a lease, in milliseconds.
 ///
-/// `answers_at_once`: a look at the store takes microseconds. Otherwise each one is a statement on a server. If a
-/// holder is killed, many requesters wait for seconds, so they look less often after the first one.
+/// If a holder is killed, many requesters wait for seconds, so they look at a server less often after the first one.
 #[must_use]
-pub fn poll_interval(waited: Duration, answers_at_once: bool) -> Range<u64> {
-    if answers_at_once || waited < Duration::from_secs(1) { 20..50 } else { 100..200 }
+pub fn poll_interval(waited: Duration, cost: LookCost) -> Range<u64> {
+    match cost {
+        LookCost::Document => 225..275,
+        LookCost::Statement if waited >= Duration::from_secs(1) => 100..200,
+        LookCost::Statement | LookCost::Microseconds => 20..50,
+    }
 }
 
 #[cfg(test)]
@@ -506,19 +520,19 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_asked_less_often_after_a_second() {
+    fn a_requester_looks_the_less_often_the_more_a_look_costs() {
         let table = [
-            (0, true, 20..50),
-            (999, true, 20..50),
-            (1_000, true, 20..50),
-            (9_000, true, 20..50),
-            (0, false, 20..50),
-            (999, false, 20..50),
-            (1_000, false, 100..200),
-            (9_000, false, 100..200),
+            (0, LookCost::Microseconds, 20..50),
+            (9_000, LookCost::Microseconds, 20..50),
+            (0, LookCost::Statement, 20..50),
+            (999, LookCost::Statement, 20..50),
+            (1_000, LookCost::Statement, 100..200),
+            (9_000, LookCost::Statement, 100..200),
+            (0, LookCost::Document, 225..275),
+            (9_000, LookCost::Document, 225..275),
         ];
-        for (waited, answers_at_once, expected) in table {
-            assert_eq!(poll_interval(Duration::from_millis(waited), answers_at_once), expected, "{waited}");
+        for (waited, cost, expected) in table {
+            assert_eq!(poll_interval(Duration::from_millis(waited), cost), expected, "{waited} {cost:?}");
         }
     }
 

@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 use super::arguments::{file_path, server_address};
+use super::cell::PyCell;
 use super::error::Failure;
 use crate::backends::address::StoreAddress;
 
@@ -58,10 +59,13 @@ impl PyStoreAddress {
     }
 }
 
-/// The address of a store: a `StoreAddress`, the path of a file, or the text of a server's address.
+/// The address of a store: a `StoreAddress`, a cell, the path of a file, or the text of a server's address.
 pub(super) fn store_address(value: &Bound<'_, PyAny>) -> Result<StoreAddress, Failure> {
     if let Ok(address) = value.cast::<PyStoreAddress>() {
         return Ok(address.get().0.clone());
+    }
+    if value.hasattr("swap").unwrap_or(false) {
+        return Ok(PyCell::new(value)?.address());
     }
     match server_address(value) {
         Some(text) => Ok(StoreAddress::server(&text)?),

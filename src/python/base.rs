@@ -18,6 +18,7 @@ use super::clock::now;
 use super::convert::{self, CallerToken, Sdk, type_name};
 use super::error::{Failure, invalid_argument};
 use super::exit::Call;
+use super::gil::without_gil;
 use super::keys::{self, KeysArgument, PyRekeyed};
 use super::lease_guard::{log_for, log_pending_lines, log_release_with_save};
 use super::refresh_wait::{LeaseInfo, refresh_in_background, saver, wait_for_row};
@@ -121,9 +122,9 @@ impl Opened {
         };
         let at_once = if self.store.answers_at_once() { Some(find(Wait::No)) } else { None };
         let found = match at_once {
-            Some(Err(error)) if error.is_busy() => py.detach(|| find(Wait::Yes)),
+            Some(Err(error)) if error.is_busy() => without_gil(py, &self.store, || find(Wait::Yes)),
             Some(found) => found,
-            None => py.detach(|| find(Wait::Yes)),
+            None => without_gil(py, &self.store, || find(Wait::Yes)),
         }?;
         if let Some(found) = &found
             && self.store.is_pair_to_be_saved(found)
@@ -150,7 +151,7 @@ impl Opened {
     #[cold]
     fn save_unsaved_pair(&self, py: Python<'_>, row: Token<'_>) -> Result<(), Failure> {
         let id = row.get(Field::Id).unwrap_or_default();
-        if !py.detach(|| self.store.save_unsaved_pair(id, now())) {
+        if !without_gil(py, &self.store, || self.store.save_unsaved_pair(id, now())) {
             return Ok(());
         }
         log_for(py, &self.store, "info", &format!("saved the access token that was kept for {}", describe_id(id)))
@@ -176,11 +177,11 @@ impl Opened {
     /// Saves a token, and releases the leases that this thread holds.
     fn save(&self, py: Python<'_>, token: Token<'_>) -> Result<String, Failure> {
         let Some((owner, call)) = saver(py, &self.store, self.sdk)? else {
-            let id = py.detach(|| self.store.save(token, now()))?;
+            let id = without_gil(py, &self.store, || self.store.save(token, now()))?;
             log_pending_lines(py)?;
             return Ok(id);
         };
-        let (id, released) = py.detach(|| self.store.save_and_release(token, now(), &owner, call))?;
+        let (id, released) = without_gil(py, &self.store, || self.store.save_and_release(token, now(), &owner, call))?;
         released.iter().try_for_each(|key| log_release_with_save(py, &self.store, key))?;
         Ok(id)
     }
@@ -245,7 +246,8 @@ impl TokenStoreBase {
     /// Remove an access token that Zoho has refused, so that the next `get_token` refreshes.
     fn refused(&self, py: Python<'_>, token: &Bound<'_, PyAny>) -> PyResult<bool> {
         self.run(py, "refused", |opened| {
-            let refuse = |access_token: &str| py.detach(|| opened.store.refuse(access_token, now()));
+            let refuse =
+                |access_token: &str| without_gil(py, &opened.store, || opened.store.refuse(access_token, now()));
             if let Some(text) = convert::access_token(token)? {
                 return Ok(refuse(text.to_str()?)?);
             }
@@ -262,7 +264,7 @@ impl TokenStoreBase {
     /// Make a new token from every row, the oldest row first.
     fn get_tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         self.run(py, "get_tokens", |opened| {
-            let rows = py.detach(|| opened.store.all())?;
+            let rows = without_gil(py, &opened.store, || opened.store.all())?;
             opened.sdk.make_all(py, rows)
         })
     }
@@ -272,7 +274,7 @@ impl TokenStoreBase {
         self.run(py, "delete_token", |opened| {
             let id = convert::id(id)?;
             let id = id.as_ref().map(|id| id.to_str()).transpose()?;
-            if !py.detach(|| opened.store.delete(id))? {
+            if !without_gil(py, &opened.store, || opened.store.delete(id))? {
                 log_unknown_id(py, &opened.store, "delete_token", id)?;
             }
             Ok(())
@@ -281,7 +283,7 @@ impl TokenStoreBase {
 
     /// Delete all rows, and scrub their secrets from the file.
     fn delete_tokens(&self, py: Python<'_>) -> PyResult<()> {
-        self.run(py, "delete_tokens", |opened| Ok(py.detach(|| opened.store.delete_all())?))
+        self.run(py, "delete_tokens", |opened| Ok(without_gil(py, &opened.store, || opened.store.delete_all())?))
     }
 
     /// Delete the rows that can never be used again.
@@ -289,7 +291,7 @@ impl TokenStoreBase {
     fn purge(&self, py: Python<'_>, idle_for: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         self.run(py, "purge", |opened| {
             let idle_for = parse_idle_for(idle_for)?;
-            Ok(py.detach(|| opened.store.purge(now(), idle_for))?)
+            Ok(without_gil(py, &opened.store, || opened.store.purge(now(), idle_for))?)
         })
     }
 
@@ -307,7 +309,7 @@ impl TokenStoreBase {
                 read.push(opened.sdk.read(&token?)?);
             }
             let to_save: Vec<Token<'_>> = read.iter().map(CallerToken::token).collect();
-            let ids = py.detach(|| opened.store.import(&to_save, now()))?;
+            let ids = without_gil(py, &opened.store, || opened.store.import(&to_save, now()))?;
             for (token, id) in read.iter().zip(&ids) {
                 token.set_id(opened.sdk, id)?;
             }
@@ -319,14 +321,14 @@ impl TokenStoreBase {
     fn backup(&self, py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<()> {
         self.run(py, "backup", |opened| {
             let target = file_path(path)?;
-            Ok(py.detach(|| opened.store.backup(&target, BACKUP_FORMAT))?)
+            Ok(without_gil(py, &opened.store, || opened.store.backup(&target, BACKUP_FORMAT))?)
         })
     }
 
     /// Return the problems of the store, and change nothing.
     fn check(&self, py: Python<'_>) -> PyResult<Vec<PyFinding>> {
         self.run(py, "check", |opened| {
-            let findings = py.detach(|| opened.store.check(now()))?;
+            let findings = without_gil(py, &opened.store, || opened.store.check(now()))?;
             Ok(findings.into_iter().map(PyFinding::from).collect())
         })
     }
@@ -338,7 +340,7 @@ impl TokenStoreBase {
 
     /// Return the number of rows under each key.
     fn key_usage(&self, py: Python<'_>) -> PyResult<BTreeMap<String, usize>> {
-        self.run(py, "key_usage", |opened| Ok(py.detach(|| opened.store.key_usage())?))
+        self.run(py, "key_usage", |opened| Ok(without_gil(py, &opened.store, || opened.store.key_usage())?))
     }
 
     /// Return how often this store acquired refresh leases and waited for them.
@@ -353,7 +355,7 @@ impl TokenStoreBase {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let Some(opened) = self.opened.get() else { return Ok(()) };
         let close = || {
-            py.detach(|| {
+            without_gil(py, &opened.store, || {
                 opened.store.save_unsaved_pairs(now());
                 opened.store.close();
             });
@@ -374,7 +376,7 @@ impl TokenStoreBase {
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
-        self.run(py, "len", |opened| Ok(py.detach(|| opened.store.count())?))
+        self.run(py, "len", |opened| Ok(without_gil(py, &opened.store, || opened.store.count())?))
     }
 
     // With `__len__` alone, an empty store would be false, and `store or default` would be the default.

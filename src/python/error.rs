@@ -1,6 +1,7 @@
 //! How a failure reaches Python: as the SDK's exception with a `StoreError` as its cause, and in the log (contract,
 //! section 6).
 
+use std::error::Error as _;
 use std::ffi::CString;
 
 use pyo3::exceptions::PyException;
@@ -79,7 +80,11 @@ fn new_store_error(py: Python<'_>, error: &Error, message: &str) -> PyResult<PyE
     let exception = store_error(py)?.call1((message,))?;
     exception.setattr("code", error.code().name())?;
     exception.setattr("hint", error.hint())?;
-    Ok(PyErr::from_value(exception))
+    let raised = PyErr::from_value(exception);
+    if let Some(cause) = error.source().and_then(|source| source.downcast_ref::<PyErr>()) {
+        raised.set_cause(py, Some(cause.clone_ref(py)));
+    }
+    Ok(raised)
 }
 
 impl Failure {

@@ -12,6 +12,7 @@ use super::arguments::{Given, file_path};
 use super::caller_functions::{or_ended, pass_on};
 use super::convert::type_name;
 use super::error::{Failure, invalid_argument};
+use super::gil::without_gil;
 use super::refresh_wait::sleep;
 use crate::domain::key_ring::Ring;
 use crate::domain::seal_key::resembles_key;
@@ -166,7 +167,7 @@ impl PyRekeyed {
 /// Seals every row under the first key. Between two batches other threads can save, and signals are handled.
 pub(super) fn rekey(py: Python<'_>, store: &Store) -> Result<PyRekeyed, Failure> {
     let mut ended = None;
-    let result = py.detach(|| {
+    let result = without_gil(py, store, || {
         store.rekey(|took| {
             let paused = Python::try_attach(|py| pause(py, took));
             match paused {

@@ -14,6 +14,7 @@ use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
 use super::convert::exception_name;
 use super::error::{Failure, log};
+use super::gil::without_gil;
 use crate::domain::lease::LeaseKey;
 use crate::store::Store;
 use crate::store::held_leases::Acquired;
@@ -49,7 +50,7 @@ impl Drop for LeaseGuard {
     fn drop(&mut self) {
         // Nothing can be done if the interpreter has ended already.
         Python::try_attach(|py| {
-            if py.detach(|| self.store.release_lease(&self.acquired)) {
+            if without_gil(py, &self.store, || self.store.release_lease(&self.acquired)) {
                 let line = format!("{}: {}", self.store.location(), released_text(&self.acquired.key));
                 let mut pending = lock(py, &PENDING_LINES);
                 if pending.len() < MAX_PENDING_LINES {
@@ -87,11 +88,9 @@ pub(super) fn release_at_exit(py: Python<'_>, store: &Arc<Store>) -> PyResult<()
     let release = |arguments: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
         let py = arguments.py();
         let stores: Vec<_> = lock(py, &STORES).iter().filter_map(Weak::upgrade).collect();
-        py.detach(|| {
-            for store in stores {
-                store.release_all_leases();
-            }
-        });
+        for store in stores {
+            without_gil(py, &store, || store.release_all_leases());
+        }
     };
     let release = PyCFunction::new_closure(py, None, None, release)?;
     py.import("atexit")?.call_method1("register", (release,)).map(drop)

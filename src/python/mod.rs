@@ -16,12 +16,14 @@ mod administration;
 mod arguments;
 mod base;
 mod caller_functions;
+mod cell;
 mod clock;
 mod convert;
 mod dictionaries;
 mod error;
 mod exit;
 mod fork;
+mod gil;
 mod keys;
 mod lease_guard;
 #[cfg(feature = "postgres")]
@@ -64,7 +66,7 @@ mod _native {
     #[pymodule_export]
     use super::stores::{CustomStoreInMemory, CustomStoreSQLite};
     #[pymodule_export]
-    use super::stores::{CustomStoreList, StoreAtAddress};
+    use super::stores::{CustomStoreList, CustomStoreShared, StoreAtAddress};
 
     #[cfg(feature = "postgres")]
     #[pymodule_export]

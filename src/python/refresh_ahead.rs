@@ -14,6 +14,7 @@ use super::base::TokenStoreBase;
 use super::clock::now;
 use super::convert;
 use super::error::{Failure, invalid_argument};
+use super::gil::without_gil;
 use super::lease_guard::{LeaseGuard, log_for, log_release_with_save};
 use super::refresh_wait::{caller, log_acquired};
 use crate::domain::refresh_ahead::{self, Remaining};
@@ -81,11 +82,12 @@ pub(super) fn find_to_refresh<'py>(
         let clock = opened.sdk.clock.read(py)?;
         let call = frame.as_ptr() as usize;
         let store = &opened.store;
-        let attempt = match py.detach(|| store.try_acquire_ahead(id, &caller.requester, call, &clock, lead)) {
-            // The program has closed the store while the row was queued.
-            Err(error) if error.code() == Code::Closed => return Ok((None, None, None, None)),
-            attempt => attempt?,
-        };
+        let attempt =
+            match without_gil(py, store, || store.try_acquire_ahead(id, &caller.requester, call, &clock, lead)) {
+                // The program has closed the store while the row was queued.
+                Err(error) if error.code() == Code::Closed => return Ok((None, None, None, None)),
+                attempt => attempt?,
+            };
         // Before anything that can fail: from here on the lease is released whatever happens.
         let guard = match &attempt.outcome {
             Outcome::Refresh(acquired) => Some(LeaseGuard { store: Arc::clone(store), acquired: acquired.clone() }),
@@ -125,7 +127,7 @@ pub(super) fn save_refreshed(
             let read = opened.sdk.read(token)?;
             let owner = caller(py)?.map(|caller| caller.requester.owner().to_owned()).unwrap_or_default();
             let (token, asked) = (read.token(), &refresh.asked);
-            let released = py.detach(|| store.save_refreshed(token, asked, now(), &owner, refresh.call))?;
+            let released = without_gil(py, store, || store.save_refreshed(token, asked, now(), &owner, refresh.call))?;
             let Some(released) = released else { return Ok(false) };
             released.iter().try_for_each(|key| log_release_with_save(py, store, key))?;
             Ok(true)
@@ -142,7 +144,8 @@ pub(super) fn is_refresh_wanted(store: &Bound<'_, TokenStoreBase>, refresh: &Bou
     let py = store.py();
     store.get().run(py, "refresh", |opened| {
         let asked = &refresh.get().asked;
-        let found = py.detach(|| opened.store.find_by_id(Some(asked.id()), Wait::Yes))?.map(|found| found.stored());
+        let found = without_gil(py, &opened.store, || opened.store.find_by_id(Some(asked.id()), Wait::Yes))?
+            .map(|found| found.stored());
         Ok(refresh_ahead::is_same_login(asked.token(), found.as_ref().map(Row::token)))
     })
 }
@@ -189,14 +192,14 @@ pub(super) fn select_to_refresh(
             Remaining::Unusable => failed.push((id, UNUSABLE.to_owned())),
         };
         let Some(ids) = ids else {
-            for row in py.detach(|| store.all())? {
+            for row in without_gil(py, store, || store.all())? {
                 select(row.id().to_owned(), refresh_ahead::remaining(&row, clock(), lead));
             }
             return Ok((due, enough, failed));
         };
         let mut missing = Vec::new();
         for id in ids {
-            match py.detach(|| store.find_by_id(Some(&id), Wait::Yes))? {
+            match without_gil(py, store, || store.find_by_id(Some(&id), Wait::Yes))? {
                 Some(found) => select(id, found.remaining(clock(), lead)),
                 None => missing.push((id, NO_ROW.to_owned())),
             }

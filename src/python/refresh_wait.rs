@@ -16,11 +16,12 @@ use pyo3::types::PyCFunction;
 use super::convert::{Sdk, exception_name};
 use super::error::Failure;
 use super::exit;
+use super::gil::{without_gil, yields};
 use super::lease_guard::{
     LeaseGuard, log_for, log_pending_lines, or_no_lease, release_at_exit, released_text, tie_to_frame,
 };
 use crate::domain::Field;
-use crate::domain::lease::{DUE_SOON_MS, Lease, LeaseKey, Requester, WaitProgress, poll_interval};
+use crate::domain::lease::{DUE_SOON_MS, Lease, LeaseKey, LookCost, Requester, WaitProgress, poll_interval};
 use crate::store::error::describe_id;
 use crate::store::held_leases::{Acquired, Counters, requester};
 use crate::store::lease::{Lookup, Outcome, describe_key};
@@ -114,10 +115,11 @@ pub(super) fn wait_for_row(
     let mut wait = RefreshWait { py, store, begun: None, progress: WaitProgress::default() };
     let mut may_hold_abandoned = store.holds_leases();
     loop {
-        let slice = if store.answers_at_once() { LEASE_ACQUIRE_SLICE } else { SERVER_ACQUIRE_SLICE };
-        let slice = slice.min(store.refresh_lease());
+        let is_local = store.look_cost() == LookCost::Microseconds;
+        let slice = if is_local { LEASE_ACQUIRE_SLICE } else { SERVER_ACQUIRE_SLICE }.min(store.refresh_lease());
         let attempted_at = Instant::now();
-        let outcome = match py.detach(|| store.try_acquire(lookup, &caller.requester, call, &clock, slice)) {
+        let outcome = match without_gil(py, store, || store.try_acquire(lookup, &caller.requester, call, &clock, slice))
+        {
             Ok(attempt) => {
                 found = attempt.found;
                 attempt.outcome
@@ -137,7 +139,9 @@ pub(super) fn wait_for_row(
             may_hold_abandoned = false;
             if let Some(outer) = or_no_lease(py, store, calls_of(&frame.getattr("f_back")?))? {
                 let owner = caller.requester.owner();
-                let released = py.detach(|| store.release_abandoned_leases(owner, key, |call| !outer.contains(&call)));
+                let released = without_gil(py, store, || {
+                    store.release_abandoned_leases(owner, key, |call| !outer.contains(&call))
+                });
                 released.iter().try_for_each(|key| log_for(py, store, "info", &released_text(key)))?;
             }
         }
@@ -245,7 +249,7 @@ fn release_if_abandoned(py: Python<'_>, store: &Store, key: &LeaseKey) -> Result
     let Some(Some(running)) = or_no_lease(py, store, running())? else { return Ok(false) };
     let mut released = false;
     for (_, acquired) in held.iter().filter(|(call, _)| !running.contains(call)) {
-        if py.detach(|| store.release_lease(acquired)) {
+        if without_gil(py, store, || store.release_lease(acquired)) {
             released |= acquired.key == *key;
             log_for(py, store, "info", &released_text(&acquired.key))?;
         }
@@ -298,7 +302,7 @@ impl RefreshWait<'_, '_> {
             self.end(true)?;
             return Ok(false);
         }
-        let pause = fastrand::u64(poll_interval(waited, self.store.answers_at_once()));
+        let pause = fastrand::u64(poll_interval(waited, self.store.look_cost()));
         sleep(self.py, left.min(Duration::from_millis(pause)))?;
         Ok(true)
     }
@@ -359,7 +363,7 @@ pub(super) fn caller(py: Python<'_>) -> PyResult<Option<Caller>> {
     let greenlet = modules.call_method1("get", ("greenlet",))?;
     let has_greenlets = !greenlet.is_none();
     let task = if has_greenlets { greenlet.call_method0("getcurrent")?.as_ptr() as u64 } else { 0 };
-    let yields = !py.import("time")?.getattr("sleep")?.is_instance_of::<PyCFunction>();
+    let yields = yields(py)?;
     // Without the GIL: it waits while another thread forks, and that thread needs the GIL.
     Ok(py.detach(|| requester(task, yields)).map(|requester| Caller { requester, has_greenlets }))
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -21,6 +22,7 @@ use super::arguments::{Given, RefreshArguments, duration_or};
 #[cfg(feature = "postgres")]
 use super::arguments::{PostgresArguments, count_or, flag, postgres_arguments};
 use super::base::TokenStoreBase;
+use super::cell::PyCell;
 use super::error::Failure;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use super::error::log;
@@ -66,6 +68,14 @@ pub(super) struct CustomStoreInMemory;
 /// `_native.pyi`, which editors show, documents each argument and method.
 #[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
 pub(super) struct CustomStoreList;
+
+/// Tokens in any place that has compare-and-swap: a row of a database, a key of Redis, an object, a secret.
+///
+/// `_native.pyi`, which editors show, documents each argument and method.
+#[pyclass(module = "zoho_token_store", extends = TokenStoreBase, subclass, frozen)]
+pub(super) struct CustomStoreShared {
+    cell: OnceLock<Py<PyAny>>,
+}
 
 /// Tokens at any address, for the command line.
 ///
@@ -253,6 +263,52 @@ impl CustomStoreList {
         let refresh = RefreshArguments { lease: refresh_lease, ahead: refresh_ahead, backoff: refresh_backoff };
         let make = |timeout| open(this.py(), timeout, |_| Ok(Box::new(List::new())));
         TokenStoreBase::init(this.as_super(), &keys, &refresh, &raise_on_missing_id, || Ok(MEMORY_TIMEOUT), make)
+    }
+}
+
+#[pymethods]
+impl CustomStoreShared {
+    #[new]
+    #[pyo3(
+        signature = (*_args, **_kwargs),
+        text_signature = "(cell, *, cache_for=0.0, keys=..., refresh_lease=10.0, refresh_ahead=0.0, refresh_backoff=30.0, \
+                          busy_timeout=5.0, raise_on_missing_id=True)"
+    )]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(TokenStoreBase::unopened()).add_subclass(Self { cell: OnceLock::new() })
+    }
+
+    /// The cell, or `None` before `__init__` has run.
+    #[getter]
+    fn cell(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.cell.get().map(|cell| cell.clone_ref(py))
+    }
+
+    #[pyo3(signature = (
+        cell, *, cache_for=Given(None), keys=Given(None), refresh_lease=Given(None), refresh_ahead=Given(None),
+        refresh_backoff=Given(None), busy_timeout=Given(None), raise_on_missing_id=Given(None)
+    ))]
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
+    #[expect(clippy::too_many_arguments, reason = "those of the Python constructor")]
+    fn __init__(
+        this: &Bound<'_, Self>,
+        cell: &Bound<'_, PyAny>,
+        cache_for: Given<'_>,
+        keys: Given<'_>,
+        refresh_lease: Given<'_>,
+        refresh_ahead: Given<'_>,
+        refresh_backoff: Given<'_>,
+        busy_timeout: Given<'_>,
+        raise_on_missing_id: Given<'_>,
+    ) -> PyResult<()> {
+        let timeout = || duration_or("busy_timeout", &busy_timeout, DEFAULT_BUSY_TIMEOUT);
+        let refresh = RefreshArguments { lease: refresh_lease, ahead: refresh_ahead, backoff: refresh_backoff };
+        TokenStoreBase::init(this.as_super(), &keys, &refresh, &raise_on_missing_id, timeout, |timeout| {
+            let _ = this.get().cell.set(cell.clone().unbind());
+            let cell = PyCell::new(cell)?;
+            let cache_for = duration_or("cache_for", &cache_for, Duration::ZERO)?;
+            open(this.py(), timeout, move |_| Ok(Box::new(cell.backend(cache_for))))
+        })
     }
 }
 

@@ -13,7 +13,7 @@ pub use super::location::Location;
 use crate::domain::backoff::RefreshFailures;
 use crate::domain::check::Finding;
 use crate::domain::identity::Keys;
-use crate::domain::lease::Lease;
+use crate::domain::lease::{Lease, LookCost};
 use crate::domain::{Key, Row, Token};
 
 /// The rows of a store, all as of one moment.
@@ -176,6 +176,17 @@ pub trait Backend: Send + Sync {
     /// Does a lookup take microseconds? Then a find runs with Python's GIL held. A lookup over a network does not.
     fn answers_at_once(&self) -> bool {
         false
+    }
+
+    /// Do its operations run functions of the program, such as methods of Python objects? With greenlets, such a
+    /// function may switch to another one, so its thread must not have released the GIL.
+    fn runs_foreign_code(&self) -> bool {
+        false
+    }
+
+    /// What does a look at a lease cost? A requester that waits looks the less often, the more it costs.
+    fn look_cost(&self) -> LookCost {
+        if self.answers_at_once() { LookCost::Microseconds } else { LookCost::Statement }
     }
 
     /// [`Snapshot::by_key`] outside any transaction. This is the hot path of every find.

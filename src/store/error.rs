@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::location::Location;
@@ -206,6 +207,21 @@ catalogue! {
         "cannot be used as a token store: {}" Unchanged
         "Give another database or schema, or have its owner make the tables (\"zoho-token-store init\")."
 
+    // A cell: a place with compare-and-swap.
+    CellFailed "cell-failed"
+        "failed: {}" Kept
+        "The exception that caused this error says why. Check the client of the cell, its rights and its network, and try \
+         again."
+    OutcomeUnknown "outcome-unknown"
+        "may have taken the last change or not: {}" Unknown
+        "Check that the place of the document can be reached, and that the cell is correct, and try again."
+    DocumentTooLarge "document-too-large"
+        "does not take a document of this size ({})" Kept
+        "Purge rows that are not used any more, or move to a place for larger documents or to a database server."
+    NotADocument "not-a-document"
+        "holds something that is not a document of this library ({})" Untouched
+        "Give the cell a place of its own, or restore what was there before."
+
     // The contents of a database.
     NotADatabase "not-a-database"
         "is not a token database" Untouched
@@ -305,6 +321,10 @@ impl Code {
                 | Self::AccessDenied
                 | Self::InsecureConnection
                 | Self::WrongDatabase
+                | Self::CellFailed
+                | Self::OutcomeUnknown
+                | Self::DocumentTooLarge
+                | Self::NotADocument
                 | Self::NotADatabase
                 | Self::Damaged
                 | Self::DamagedRow
@@ -332,6 +352,8 @@ impl Code {
                 | Self::DiskFull
                 | Self::IoError
                 | Self::AccessDenied
+                | Self::CellFailed
+                | Self::DocumentTooLarge
         )
     }
 }
@@ -360,14 +382,43 @@ pub struct Error {
     is_partial: bool,
     /// What to do about it, if it is not what the code says.
     hint: Option<&'static str>,
+    source: Option<Origin>,
 }
+
+/// What caused a failure, such as the exception of a caller's function. No message repeats its text, because the text
+/// may hold a secret.
+#[derive(Clone)]
+struct Origin(Arc<dyn std::error::Error + Send + Sync>);
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Origin")
+    }
+}
+
+impl PartialEq for Origin {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Origin {}
 
 impl Error {
     /// A failure of `subject`, which is a location or the display of a path.
     pub fn new(code: Code, subject: impl fmt::Display) -> Self {
         let (subject, detail) = (subject.to_string(), String::new());
-        let (pair_kept, is_change_unanswered, is_partial) = (false, false, false);
-        Self { code, subject, detail, row: None, pair_kept, is_change_unanswered, is_partial, hint: None }
+        Self {
+            code,
+            subject,
+            detail,
+            row: None,
+            pair_kept: false,
+            is_change_unanswered: false,
+            is_partial: false,
+            hint: None,
+            source: None,
+        }
     }
 
     /// A failure about a file.
@@ -401,6 +452,20 @@ impl Error {
     #[must_use]
     pub const fn after_unanswered_change(mut self) -> Self {
         self.is_change_unanswered = true;
+        self
+    }
+
+    /// The same failure, with what has caused it.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Origin(Arc::new(source)));
+        self
+    }
+
+    /// The same failure with another code.
+    #[must_use]
+    pub const fn with_code(mut self, code: Code) -> Self {
+        self.code = code;
         self
     }
 
@@ -561,7 +626,7 @@ impl Error {
     /// the store could not be checked, and is returned as it is.
     pub fn into_finding(self) -> Result<Finding> {
         let code = match self.code {
-            Code::NotADatabase | Code::NotATokenFile | Code::NoTokenTable => "not-a-database",
+            Code::NotADatabase | Code::NotATokenFile | Code::NoTokenTable | Code::NotADocument => "not-a-database",
             Code::Damaged | Code::DamagedRow => "damaged",
             Code::UnknownKey => check::UNKNOWN_KEY,
             Code::AlteredRow => check::ALTERED,
@@ -586,7 +651,11 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| &*source.0 as &(dyn std::error::Error + 'static))
+    }
+}
 
 /// The longest id that a message repeats, in characters. A longer text may be a token that was passed as an id.
 const MAX_SHOWN_ID_LENGTH: usize = 24;
@@ -682,6 +751,8 @@ mod tests {
             "disk-full",
             "io-error",
             "access-denied",
+            "cell-failed",
+            "document-too-large",
         ];
         assert_eq!(unwritable, expected);
     }
@@ -748,7 +819,9 @@ mod tests {
         let of = |code| Error::new(code, "tokens.db").with("detail").in_row("7".to_owned()).into_finding();
         for code in Code::ALL {
             let expected = match code {
-                Code::NotADatabase | Code::NotATokenFile | Code::NoTokenTable => Some("not-a-database"),
+                Code::NotADatabase | Code::NotATokenFile | Code::NoTokenTable | Code::NotADocument => {
+                    Some("not-a-database")
+                }
                 Code::Damaged | Code::DamagedRow => Some("damaged"),
                 Code::UnknownKey => Some("unknown-key"),
                 Code::AlteredRow => Some("altered"),

@@ -40,7 +40,7 @@ use self::keys::{Renewal, StoreKeys};
 use self::lease::Lookup;
 use self::sealed::Sealed;
 use crate::domain::identity::Keys;
-use crate::domain::lease::{Lease, LeaseKey};
+use crate::domain::lease::{Lease, LeaseKey, LookCost};
 use crate::domain::refresh_ahead::{self, Remaining};
 use crate::domain::{Field, Key, Row, Token, expiry, id, identity, merge, purge};
 pub use error::{Error, Result};
@@ -155,6 +155,18 @@ impl Store {
     #[must_use]
     pub fn answers_at_once(&self) -> bool {
         self.backend.answers_at_once()
+    }
+
+    /// Do its operations run functions of the program? See [`Backend::runs_foreign_code`].
+    #[must_use]
+    pub fn runs_foreign_code(&self) -> bool {
+        self.backend.runs_foreign_code()
+    }
+
+    /// What does a look at a lease cost? See [`Backend::look_cost`].
+    #[must_use]
+    pub fn look_cost(&self) -> LookCost {
+        self.backend.look_cost()
     }
 
     /// Finds the row that the token names (contract, section 3), with its pair that could not be saved, if any.

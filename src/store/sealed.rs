@@ -24,6 +24,7 @@ use super::sealed_view::{SealedView, is_tagged};
 use crate::domain::check::Finding;
 use crate::domain::identity::Keys;
 use crate::domain::key_ring::Ring;
+use crate::domain::lease::LookCost;
 use crate::domain::{Key, Row, Token};
 
 /// A backend whose rows are sealed under the keys of a store.
@@ -74,6 +75,14 @@ impl Backend for Sealed {
 
     fn answers_at_once(&self) -> bool {
         self.inner.answers_at_once()
+    }
+
+    fn runs_foreign_code(&self) -> bool {
+        self.inner.runs_foreign_code()
+    }
+
+    fn look_cost(&self) -> LookCost {
+        self.inner.look_cost()
     }
 
     fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>> {

@@ -254,7 +254,9 @@ pub(super) fn a_rotation_goes_on_while_other_programs_work(backend: &Arc<dyn Bac
             (0..2).map(|_| scope.spawn(|| store_with("ba", backend).rekey(|_| Ok(())).unwrap())).collect();
         let rewritten: usize = two_at_once.into_iter().map(|thread| thread.join().unwrap().rewritten).sum();
         is_over.store(true, Ordering::SeqCst);
-        assert!(rewritten >= ROWS - 1, "{rewritten}");
+        // A cell that says "another change came first" after its own change, which a third one has replaced since, does
+        // not know what it has rewritten.
+        assert!(rewritten >= ROWS - 1 || backend.runs_foreign_code(), "{rewritten}");
     });
     let store = store_with("ba", backend);
     assert_eq!(rekey(&store).left, 0);

@@ -17,20 +17,29 @@ use super::{RowsOfText, invalid_line, is_database};
 use crate::domain::{Field, Row, Token};
 
 const SAVED_AT: &str = "saved_at";
+const SAVED_ORDER: &str = "saved_order";
 
-/// A row with its secrets, to be written into a file. A row has no other serialization.
-struct Exposed<'a>(&'a Row);
+/// A row with its secrets, to be written into a file or a document. A row has no other serialization.
+pub struct Exposed<'a> {
+    /// The row.
+    pub row: &'a Row,
+    /// Write the order of its last save, too. An export has none.
+    pub with_order: bool,
+}
 
 impl Serialize for Exposed<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         for field in Field::ALL {
-            if let Some(value) = self.0.get(field) {
+            if let Some(value) = self.row.get(field) {
                 map.serialize_entry(field.name(), value)?;
             }
         }
-        if let Some(saved_at) = self.0.saved_at {
+        if let Some(saved_at) = self.row.saved_at {
             map.serialize_entry(SAVED_AT, &saved_at)?;
+        }
+        if self.with_order {
+            map.serialize_entry(SAVED_ORDER, &self.row.saved_order)?;
         }
         map.end()
     }
@@ -59,6 +68,15 @@ struct Line {
     redirect_url: Option<String>,
     api_domain: Option<String>,
     saved_at: Option<i64>,
+    #[serde(default)]
+    saved_order: i64,
+}
+
+/// Returns the row in a line, or `None` if the line is no row. The message of serde may repeat a value.
+#[must_use]
+pub fn parse_row(line: &str) -> Option<Row> {
+    let line: Line = serde_json::from_str(line).ok()?;
+    Some(Row::new(Token::from_fn(|field| line.get(field)), line.saved_order, line.saved_at))
 }
 
 impl Line {
@@ -97,7 +115,7 @@ pub fn write_lines(file: impl Write, rows: &[Row]) -> io::Result<()> {
     serde_json::to_writer(&mut file, &Header { rows: rows.len() })?;
     file.write_all(b"\n")?;
     for row in rows {
-        serde_json::to_writer(&mut file, &Exposed(row))?;
+        serde_json::to_writer(&mut file, &Exposed { row, with_order: false })?;
         file.write_all(b"\n")?;
     }
     file.flush()
@@ -111,9 +129,9 @@ pub(super) fn read(path: &Path, text: &str) -> Result<RowsOfText> {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        // The message of serde may repeat a value.
-        if let Ok(line) = serde_json::from_str::<Line>(line) {
-            found.rows.push(Row::new(Token::from_fn(|field| line.get(field)), 0, line.saved_at));
+        if let Some(mut row) = parse_row(line) {
+            row.saved_order = 0;
+            found.rows.push(row);
             found.lines.push(number);
         } else if let Ok(Header { rows }) = serde_json::from_str(line) {
             expected = Some(rows.saturating_add(expected.unwrap_or(0)));

@@ -15,7 +15,7 @@ use super::error::{Code, Error, Result};
 use super::files::{self, FileId};
 use crate::domain::import::{self, Remark};
 use crate::domain::{Row, id};
-pub use json_lines::{write, write_lines};
+pub use json_lines::{Exposed, parse_row, write, write_lines};
 
 /// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

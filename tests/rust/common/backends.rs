@@ -7,6 +7,21 @@ macro_rules! for_each_backend {
     ($suite:ident) => {
         $suite!(list, |_| zoho_token_store::backends::list::List::new());
         $suite!(miniature, |setup| $crate::common::Miniature::new(setup.clock.clone()));
+        $suite!(cell, |setup| $crate::common::cells::backend(
+            $crate::common::cells::MemoryCell::default(),
+            std::time::Duration::ZERO,
+            &setup.clock
+        ));
+        $suite!(cell_with_cache, |setup| $crate::common::cells::backend(
+            $crate::common::cells::MemoryCell::default(),
+            std::time::Duration::from_mins(1),
+            &setup.clock
+        ));
+        $suite!(cell_unreliable, |setup| $crate::common::cells::backend(
+            $crate::common::cells::UnreliableCell($crate::common::cells::MemoryCell::default()),
+            std::time::Duration::ZERO,
+            &setup.clock
+        ));
         #[cfg(all(unix, feature = "postgres"))]
         $suite!(postgres, |setup| $crate::common::postgres::TestPostgres::new(setup));
         #[cfg(feature = "sqlite")]

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, unused_macros, reason = "each file of tests uses a part of this module")]
 
 mod backends;
+pub(crate) mod cells;
 pub(crate) mod keyed;
 #[path = "../miniature.rs"]
 mod miniature;

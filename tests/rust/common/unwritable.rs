@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use zoho_token_store::domain::check::Finding;
 use zoho_token_store::domain::identity::Keys;
+use zoho_token_store::domain::lease::LookCost;
 use zoho_token_store::domain::{Key, Row};
 use zoho_token_store::store::backend::{Backend, Change, Durability, Location, Reading};
 use zoho_token_store::store::deadline::Deadline;
@@ -58,6 +59,10 @@ impl Backend for Unwritable {
 
     fn answers_at_once(&self) -> bool {
         self.backend.answers_at_once()
+    }
+
+    fn look_cost(&self) -> LookCost {
+        self.backend.look_cost()
     }
 
     fn by_key(&self, key: Key, value: &str, deadline: Deadline) -> Result<Vec<Row>> {

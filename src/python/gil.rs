@@ -1,0 +1,21 @@
+//! Whether an operation of a store releases the GIL.
+
+use pyo3::prelude::*;
+use pyo3::types::PyCFunction;
+
+use crate::store::Store;
+
+/// Runs `work`, an operation of `store`, without the GIL.
+///
+/// With greenlets it keeps the GIL if the store runs functions of the program. Such a function may switch to another
+/// greenlet of the thread, which may return first. PyO3 counts for each thread how often it has acquired the GIL, and
+/// `detach` restores the count that it has saved (PyO3 0.30, `internal/state.rs`). So two of them must not overlap. The
+/// thread itself does not wait: the function lets other greenlets run.
+pub(super) fn without_gil<T: Send>(py: Python<'_>, store: &Store, work: impl FnOnce() -> T + Send) -> T {
+    if store.runs_foreign_code() && yields(py).unwrap_or(false) { work() } else { py.detach(work) }
+}
+
+/// Do other tasks of a thread run while one sleeps? gevent and others replace `time.sleep` for that.
+pub(super) fn yields(py: Python<'_>) -> PyResult<bool> {
+    Ok(!py.import("time")?.getattr("sleep")?.is_instance_of::<PyCFunction>())
+}

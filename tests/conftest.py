@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 from postgres_server import Server
-from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStorePostgreSQL, CustomStoreSQLite
+from zoho_token_store import (
+    CustomStoreInMemory,
+    CustomStoreList,
+    CustomStorePostgreSQL,
+    CustomStoreShared,
+    CustomStoreSQLite,
+)
+from zoho_token_store.cells import FileCell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,7 +89,7 @@ def empty_database(dsn: str) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(
-    params=[CustomStoreSQLite, CustomStoreInMemory, CustomStoreList, CustomStorePostgreSQL],
+    params=[CustomStoreSQLite, CustomStoreInMemory, CustomStoreList, CustomStorePostgreSQL, CustomStoreShared],
     ids=lambda kind: kind.__name__,
 )
 def make(request: pytest.FixtureRequest, path: Path) -> Callable[..., TokenStoreBase]:
@@ -92,6 +99,8 @@ def make(request: pytest.FixtureRequest, path: Path) -> Callable[..., TokenStore
         place = {"path": path}
     elif kind is CustomStorePostgreSQL:
         place = {"dsn": request.getfixturevalue("dsn"), "schema": request.getfixturevalue("schema")}
+    elif kind is CustomStoreShared:
+        place = {"cell": FileCell(path.with_suffix(".jsonl"))}
 
     def make_store(**options: object) -> TokenStoreBase:
         return kind(**place, **options)

@@ -18,7 +18,13 @@ import pytest
 import zoho_token_store
 from errors import raises
 from support import DATA, login, run_python, token, values
-from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStorePostgreSQL, CustomStoreSQLite
+from zoho_token_store import (
+    CustomStoreInMemory,
+    CustomStoreList,
+    CustomStorePostgreSQL,
+    CustomStoreShared,
+    CustomStoreSQLite,
+)
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.api.authenticator.store.file_store import FileStore
 from zohocrmsdk.src.com.zoho.api.authenticator.store.token_store import TokenStore
@@ -36,7 +42,8 @@ def test_the_package_has_the_names_of_the_contract():
     """Contract 1: the store in memory has a second name, the one of the sample's class. All classes have one base."""
     assert zoho_token_store.CustomStore is CustomStoreInMemory
     assert set(zoho_token_store.__all__) <= set(dir(zoho_token_store))
-    for kind in (CustomStoreSQLite, CustomStorePostgreSQL, CustomStoreInMemory, CustomStoreList):
+    kinds = (CustomStoreSQLite, CustomStorePostgreSQL, CustomStoreShared, CustomStoreInMemory, CustomStoreList)
+    for kind in kinds:
         assert issubclass(kind, zoho_token_store.TokenStoreBase)
     assert zoho_token_store.__version__ == importlib.metadata.version("zoho-token-store")
 

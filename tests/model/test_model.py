@@ -1,7 +1,8 @@
 """Compares each store class with the oracle: after random steps both return the same, and have the same rows.
 
 `make test-model EXAMPLES=1500` tries more sequences of steps. A failure prints a decorator that repeats it. Put that
-decorator above the class of the steps: `SQLite`, `PostgreSQL`, `InMemory` or `List`.
+decorator above the class of the steps: `SQLite`, `PostgreSQL`, `Shared`,
+`InMemory` or `List`.
 """
 
 import contextlib
@@ -36,6 +37,7 @@ from zoho_token_store import (
     CustomStoreInMemory,
     CustomStoreList,
     CustomStorePostgreSQL,
+    CustomStoreShared,
     CustomStoreSQLite,
     new_key,
 )
@@ -407,6 +409,35 @@ class PostgreSQL(Lasting):
                 connection.execute(f"DROP SCHEMA IF EXISTS {self.schema} CASCADE")
 
 
+class LossyCell:
+    """A cell in memory. Of each six answers to a swap it loses one, and another one says that a change came first."""
+
+    def __init__(self):
+        self.document, self.version, self.swaps = None, 0, 0
+
+    def load(self):
+        return self.document, self.version
+
+    def swap(self, document, version):
+        if version != self.version:
+            return False
+        self.document, self.version, self.swaps = document, version + 1, self.swaps + 1
+        if self.swaps % 6 == 1:
+            raise ConnectionError
+        return self.swaps % 6 != 3
+
+
+class Shared(Lasting):
+    """The stores share a cell."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = LossyCell()
+
+    def open(self, **options):
+        return CustomStoreShared(self.cell, **options)
+
+
 class SQLite(Lasting):
     """More steps: another program writes to the file with Python's `sqlite3`."""
 
@@ -534,7 +565,7 @@ SEALED = [SealedSQLite, SealedSQLiteTwoKeys, SealedSQLiteMixed, SealedInMemory, 
 
 
 @pytest.mark.timeout(400 + 2 * EXAMPLES)  # Hypothesis shrinks a failure for up to five minutes
-@pytest.mark.parametrize("stores", [SQLite, PostgreSQL, InMemory, List, *SEALED])
+@pytest.mark.parametrize("stores", [SQLite, PostgreSQL, Shared, InMemory, List, *SEALED])
 def test_a_store_and_the_oracle_agree_after_random_steps(stores, monkeypatch, request):
     """After every step the return value, the passed token, the error and the rows are as the contract says."""
     if issubclass(stores, PostgreSQL):

@@ -7,6 +7,7 @@ test: JSON objects without secrets.
 import atexit
 import gc
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -298,6 +299,9 @@ class Member:
 
     def _open(self):
         kind = self.setting["kind"]
+        if ":" in kind:  # a function that opens a store
+            module, function = kind.split(":")
+            return getattr(importlib.import_module(module), function)(**self.setting["arguments"])
         store_class = self._kind or (Overriding if kind == "Overriding" else getattr(zoho_token_store, kind))
         return store_class(**self.setting["arguments"])
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import ast
 import doctest
+import sqlite3
 from pathlib import Path
 
 import pytest
 import zoho_token_store
 from support import login
-from zoho_token_store import CustomStoreInMemory, CustomStoreList, CustomStorePostgreSQL, CustomStoreSQLite
+from zoho_token_store import (
+    CustomStoreInMemory,
+    CustomStoreList,
+    CustomStorePostgreSQL,
+    CustomStoreShared,
+    CustomStoreSQLite,
+)
 from zoho_token_store._native import (
     Administration,
     StoreAddress,
@@ -36,6 +43,7 @@ NAMES = {
     "CustomStoreInMemory": CustomStoreInMemory,
     "CustomStoreList": CustomStoreList,
     "CustomStorePostgreSQL": CustomStorePostgreSQL,
+    "CustomStoreShared": CustomStoreShared,
     "CustomStoreSQLite": CustomStoreSQLite,
     "OAuthToken": OAuthToken,
     "SDKException": SDKException,
@@ -48,6 +56,7 @@ NAMES = {
     "key_file": key_file,
     "key_id": key_id,
     "new_key": new_key,
+    "sqlite3": sqlite3,
     "token_from_dict": token_from_dict,
     "token_to_dict": token_to_dict,
 }

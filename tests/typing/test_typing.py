@@ -22,6 +22,7 @@ PROGRAM, MISTAKES = HERE / "program.py", HERE / "mistakes.py"
 STORES = [
     zoho_token_store.CustomStoreSQLite,
     zoho_token_store.CustomStorePostgreSQL,
+    zoho_token_store.CustomStoreShared,
     zoho_token_store.CustomStoreInMemory,
     zoho_token_store.CustomStoreList,
 ]

@@ -17,6 +17,8 @@ others.
 
 The stand-in listens on 127.0.0.1 only. It applies Zoho's limits, injects failures on request, and records every call.
 Its answers contain the fields that the SDKs 5 to 8 read, not every field of Zoho's answers.
+
+`cell_contract` is the test suite for a cell of `CustomStoreShared`.
 """
 
 try:
@@ -24,9 +26,10 @@ try:
 except ImportError as _error:
     raise ImportError('zoho_token_store.testing needs Werkzeug: pip install "zoho-token-store[testing]"') from _error
 
+from ._cell_contract import cell_contract
 from ._failures import Failure
 from ._records import Call, Client, User
 from ._settings import Settings
 from ._standin import ZohoStandIn
 
-__all__ = ["Call", "Client", "Failure", "Settings", "User", "ZohoStandIn"]
+__all__ = ["Call", "Client", "Failure", "Settings", "User", "ZohoStandIn", "cell_contract"]

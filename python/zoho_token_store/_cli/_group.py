@@ -1,15 +1,18 @@
 """The command group, and what the commands share: options, opening the database, error reports."""
 
+import importlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from zoho_token_store._native import (
     Administration,
+    CustomStoreShared,
     Plaintext,
     Record,
     Source,
@@ -24,12 +27,16 @@ from zoho_token_store._native import (
 
 from . import _format, _tables, _terminal
 
+if TYPE_CHECKING:
+    from zoho_token_store.cells import Cell
+
 PROGRAM = "zoho-token-store"
 _DB_VARIABLE = "ZOHO_TOKEN_STORE_DB"
 _DB_DEFAULT = "zohooauth.db"
 # A file with keys, or the keys themselves. No option takes a key: other users can see the arguments of a program.
 KEY_VARIABLES = ("ZOHO_TOKEN_STORE_KEY_FILE", "ZOHO_TOKEN_STORE_KEYS")
 _PASSWORD_HINT = "Set PGPASSWORD, or write the password into ~/.pgpass (chmod 600). On a terminal, it is asked for."  # noqa: S105
+_STORE_HINT = "Name a function without arguments that returns a cell or a CustomStoreShared, as MODULE:FUNCTION."
 _CHECK = "check"
 _TIMEOUT_DEFAULT = 5.0
 _MAX_TIMEOUT_SECONDS = 86400.0
@@ -76,9 +83,12 @@ def key_arguments() -> dict[str, Any]:
 class Database:
     """A token database: a file, or a database on a server."""
 
-    def __init__(self, given: str, timeout: float, *, may_have_password: bool = False) -> None:
-        """Take an address as the user gave it, and how long to wait for other programs, in seconds."""
+    def __init__(
+        self, given: str, timeout: float, *, may_have_password: bool = False, cell: "Cell[Any] | None" = None
+    ) -> None:
+        """Take an address as the user gave it, or a cell, and how long to wait for other programs, in seconds."""
         self._given = given
+        self._cell = cell
         self.timeout = timeout
         self._may_have_password = may_have_password
 
@@ -91,7 +101,7 @@ class Database:
             StoreError: It is not an address.
 
         """
-        address = StoreAddress(self._given)
+        address = StoreAddress(self._given if self._cell is None else self._cell)
         if address.has_password and not self._may_have_password:
             message = (
                 f"The address of {address.name} contains a password, and other users can see the arguments of a "
@@ -256,7 +266,7 @@ def _report_output_errors(ctx: click.Context) -> Iterator[None]:
 
 
 def _usage_message(error: click.UsageError, ctx: click.Context) -> str:
-    before = {"--db": "PATH", "--timeout": "SECONDS"}
+    before = {"--db": "PATH", "--store": "MODULE:FUNCTION", "--timeout": "SECONDS"}
     if isinstance(error, click.NoSuchOption) and error.option_name in before:
         option = error.option_name
         return f'{option} goes before the command: "{PROGRAM} {option} {before[option]} {ctx.invoked_subcommand}".'
@@ -286,6 +296,11 @@ def _parse_timeout(_ctx: click.Context, _parameter: click.Parameter, seconds: fl
     help="The token database: a file, or postgresql://USER@HOST:PORT/NAME?schema=NAME.",
 )
 @click.option(
+    "--store",
+    metavar="MODULE:FUNCTION",
+    help="A function of a Python module that returns a cell, or a CustomStoreShared. Instead of --db.",
+)
+@click.option(
     "--timeout",
     metavar="SECONDS",
     type=float,
@@ -296,7 +311,7 @@ def _parse_timeout(_ctx: click.Context, _parameter: click.Parameter, seconds: fl
 )
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, db: str, timeout: float) -> None:
+def cli(ctx: click.Context, db: str, store: str | None, timeout: float) -> None:
     """Manage a token database of the Zoho CRM Python SDK.
 
     Programs can use the database while a command runs. Secrets are masked, except in the output of `show --reveal` and
@@ -310,6 +325,7 @@ def cli(ctx: click.Context, db: str, timeout: float) -> None:
       zoho-token-store list
       zoho-token-store --db /var/lib/crm/zohooauth.db check
       zoho-token-store import sdk_tokens.txt
+      zoho-token-store --store app.tokens:make_store list
 
     \b
     Exit status:
@@ -326,8 +342,37 @@ def cli(ctx: click.Context, db: str, timeout: float) -> None:
       fish  _ZOHO_TOKEN_STORE_COMPLETE=fish_source zoho-token-store | source
     """  # noqa: D301 - click does not rewrap a paragraph that begins with \b
     # Other users cannot see the environment of a program.
-    ctx.obj = Database(db, timeout, may_have_password=not _is_argument(ctx))
+    is_argument = _is_argument(ctx)
+    if store is not None and is_argument:
+        raise click.UsageError("Give --db or --store, and not both.", ctx)
+    ctx.obj = Database(db, timeout, may_have_password=not is_argument, cell=None if store is None else find_cell(store))
     ctx.color = _terminal.color_setting()
+
+
+def find_cell(store: str) -> "Cell[Any]":
+    """Return the cell of a function, which is named as `module:function`.
+
+    Raises:
+        Failure: There is no such function, or it returns something else.
+
+    """
+    module, _, function = store.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as `python -m` does
+    try:
+        found = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError, ValueError) as error:
+        reason = _format.escape_unprintable(f"{type(error).__name__}: {error}")
+        message = f"{_format.escape_unprintable(store)} cannot be used ({reason}). Nothing was changed."
+        raise _terminal.Failure(message, _STORE_HINT) from error
+    if isinstance(found, CustomStoreShared):
+        found = found.cell
+    if not hasattr(found, "load") or not hasattr(found, "swap"):
+        what = f"an object of type {type(found).__name__}"
+        message = f"{_format.escape_unprintable(store)} returns {what}. Nothing was changed."
+        raise _terminal.Failure(message, _STORE_HINT)
+    cell: Cell[Any] = found
+    return cell
 
 
 @contextmanager

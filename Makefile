@@ -24,7 +24,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 RUST_SOURCES := Cargo.toml Cargo.lock .cargo/config.toml $(shell find src -name '*.rs' -o -name '*.sql')
 UV_COMPILE := uv pip compile --quiet --universal --upgrade --python-version 3.10 --custom-compile-command 'make lock'
 
-.PHONY: help version setup build demo demo-postgres docs test test-rust test-rust-alone test-rust-postgres test-python test-postgres test-contract test-pooler test-sdks test-sdk-8 test-browser test-servers test-model coverage mutants lint lint-repository format wheel sdist crates licences audit floor bench bench-fast bench-keys bench-lease postgres-floor bench-postgres bench-postgres-fast reliability soak fuzz lock clean
+.PHONY: help version setup build demo demo-postgres docs test test-rust test-rust-alone test-rust-postgres test-python test-postgres test-contract test-pooler test-sdks test-sdk-8 test-browser test-servers test-cells test-model coverage mutants lint lint-repository format wheel sdist crates licences audit floor bench bench-fast bench-keys bench-lease postgres-floor bench-postgres bench-postgres-fast bench-places reliability soak fuzz lock clean
 
 version:
 	@echo $(VERSION)
@@ -129,6 +129,10 @@ $(SDKS:%=.venv-sdk-%/ready): .venv-sdk-%/ready: requirements/sdk-%.txt
 $(SDKS:%=test-sdk-%): test-sdk-%: setup .venv-sdk-%/ready target/wheel-debug/ready
 	.venv-sdk-$*/$(SCRIPTS)/python $(PIP) --no-index --no-deps --force-reinstall target/wheel-debug/*.whl
 	$(WITH_POSTGRES) .venv-sdk-$*/$(SCRIPTS)/python -m pytest $(PYTEST) tests/sdk
+
+test-cells: setup build ## The cells on real services: Redis and MariaDB of this system, and a stand-in for Amazon's
+	$(BIN)/python -m pytest $(PYTEST) --junitxml=target/pytest-cells.xml tests/cells
+	@! grep -nE '$(SECRETS)' target/pytest-cells.xml || { echo 'a secret was put out'; exit 1; }
 
 test-browser: setup build $(VENV)/ready-for-browser ## The login example in a headless Chromium, which must be installed
 	$(BIN)/python -m pytest --junitxml=target/pytest-browser.xml tests/browser/two_windows.py
@@ -250,6 +254,9 @@ bench-postgres: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released postgres-
 
 bench-postgres-fast: $(VENV)/ready-for-benchmarks $(VENV)/built-as-released postgres-floor ## Run that benchmark with few calls, to see that it works (half a minute)
 	$(BIN)/python benchmarks/bench_postgres.py --server $(POSTGRES) --fast $(OPTIONS)
+
+bench-places: setup $(VENV)/built-as-released ## Measure stores over cells, on Redis and MariaDB of this system (half a minute)
+	$(BIN)/python benchmarks/places.py $(OPTIONS)
 
 bench-keys: $(VENV)/built-as-released ## Measure encrypted stores beside a plain one (half a minute)
 	$(BIN)/python benchmarks/keys.py $(OPTIONS)

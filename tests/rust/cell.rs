@@ -24,14 +24,19 @@ const FRESH: &str = "user_name=ada client_id=c refresh_token=r access_token=new 
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// What the next swap does.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     /// Nothing is written, and it fails.
     Fails,
     /// It fails after it has written.
     FailsAfterwards,
-    /// It fails after it has written, and another program has changed the document since.
-    FailsAndIsChanged,
+    /// It fails after it has written, and another program has changed the document so often since.
+    FailsAndIsChanged(usize),
+    /// It answers that another change came first, after it has written, and another program has changed the document
+    /// so often since.
+    DeniesAndIsChanged(usize),
+    /// It fails, and another program has changed the document instead.
+    FailsAndOtherChanges,
     /// Another program has deleted the row 3.
     OtherDeletes,
     /// It fails, and so does every load.
@@ -56,6 +61,18 @@ impl TestCell {
         let settings = Settings { longest_backoff: Duration::from_secs(30), ..Settings::new(Duration::from_secs(10)) };
         let backend = cells::backend(self.clone(), cache_for, &Clock::new());
         Store::new(Box::new(backend), TIMEOUT).with_refresh_settings(settings)
+    }
+
+    /// Another program's store over the same place.
+    fn other(&self) -> Store {
+        Self { place: self.place.clone(), ..Self::default() }.store(Duration::ZERO)
+    }
+
+    fn other_saves(&self, times: usize) {
+        for _ in 0..times {
+            let access = self.place.version();
+            self.other().save(token(&format!("user_name=bob refresh_token=s access_token={access}")), NOW).unwrap();
+        }
     }
 
     /// How many loads and swaps `work` needs.
@@ -84,15 +101,22 @@ impl Cell for TestCell {
             None => self.place.swap(document, version),
             Some(Fault::Fails) => Err(failed),
             Some(Fault::FailsAfterwards) => self.place.swap(document, version).and(Err(failed)),
-            Some(Fault::FailsAndIsChanged) => {
+            Some(Fault::FailsAndIsChanged(times)) => {
                 assert!(self.place.swap(document, version)?);
-                let other = TestCell { place: self.place.clone(), ..Self::default() };
-                other.store(Duration::ZERO).save(token("user_name=bob refresh_token=s"), NOW).unwrap();
+                self.other_saves(times);
+                Err(failed)
+            }
+            Some(Fault::DeniesAndIsChanged(times)) => {
+                assert!(self.place.swap(document, version)?);
+                self.other_saves(times);
+                Ok(false)
+            }
+            Some(Fault::FailsAndOtherChanges) => {
+                self.other_saves(1);
                 Err(failed)
             }
             Some(Fault::OtherDeletes) => {
-                let other = TestCell { place: self.place.clone(), ..Self::default() };
-                assert!(other.store(Duration::ZERO).delete(Some("3")).unwrap());
+                assert!(self.other().delete(Some("3")).unwrap());
                 self.place.swap(document, version)
             }
             Some(Fault::IsLost) => {
@@ -135,7 +159,12 @@ fn an_answer_that_is_lost_counts_as_what_has_happened() {
     };
     assert_eq!(save(Fault::Fails), (Err(Code::CellFailed), "first".to_owned()));
     assert_eq!(save(Fault::FailsAfterwards), (Ok("2".to_owned()), "first ada".to_owned()));
-    assert_eq!(save(Fault::FailsAndIsChanged), (Ok("2".to_owned()), "first ada bob".to_owned()));
+    for fault in [Fault::FailsAndIsChanged, Fault::DeniesAndIsChanged] {
+        for times in [1, 9] {
+            assert_eq!(save(fault(times)), (Ok("2".to_owned()), "first ada bob".to_owned()), "{times}");
+        }
+    }
+    assert_eq!(save(Fault::FailsAndOtherChanges), (Ok("3".to_owned()), "first bob ada".to_owned()));
     assert_eq!(save(Fault::IsLost), (Err(Code::OutcomeUnknown), "first".to_owned()));
     assert_eq!(save(Fault::IsTooLarge), (Err(Code::DocumentTooLarge), "first".to_owned()));
 }
@@ -144,13 +173,40 @@ fn an_answer_that_is_lost_counts_as_what_has_happened() {
 fn a_deletion_whose_answer_is_lost_has_deleted() {
     let cell = TestCell::default();
     let store = cell.store(Duration::ZERO);
-    store.save(token("user_name=ada refresh_token=r"), NOW).unwrap();
-    *cell.fault.lock() = Some(Fault::FailsAndIsChanged);
-    assert!(store.delete(Some("1")).unwrap(), "the second attempt does not see the row any more");
+    store.save(token("user_name=first refresh_token=q"), NOW).unwrap();
+    store.save(token("user_name=bob refresh_token=s"), NOW).unwrap();
     // A conflict is another case: the other program has deleted the row.
     store.save(token(FRESH), NOW).unwrap();
     *cell.fault.lock() = Some(Fault::OtherDeletes);
     assert!(!store.delete(Some("3")).unwrap());
+    // The second attempt, if there is one, does not see the row any more.
+    let faults = [
+        Fault::FailsAfterwards,
+        Fault::FailsAndIsChanged(1),
+        Fault::FailsAndIsChanged(7),
+        Fault::FailsAndIsChanged(8),
+        Fault::DeniesAndIsChanged(0),
+        Fault::DeniesAndIsChanged(1),
+        Fault::DeniesAndIsChanged(7),
+    ];
+    for fault in faults {
+        let id = store.save(token(FRESH), NOW).unwrap();
+        *cell.fault.lock() = Some(fault);
+        assert!(store.delete(Some(&id)).unwrap(), "{fault:?}");
+    }
+}
+
+#[test]
+fn a_change_whose_answer_is_lost_is_seen_in_the_own_cache() {
+    for fault in [Fault::FailsAfterwards, Fault::FailsAndIsChanged(1), Fault::DeniesAndIsChanged(1)] {
+        let cell = TestCell::default();
+        let store = cell.store(MINUTE);
+        store.save(token(FRESH), NOW).unwrap();
+        *cell.fault.lock() = Some(fault);
+        store.save(token(&FRESH.replace("=new", "=newer")), NOW).unwrap();
+        let found = store.find(token("user_name=ada"), Wait::No).unwrap().unwrap().stored();
+        assert_eq!(found.get(Field::AccessToken), Some("newer"), "{fault:?}");
+    }
 }
 
 #[test]
@@ -162,15 +218,17 @@ fn a_failure_after_a_lost_answer_says_that_the_change_may_have_been_made() {
         *cell.next_fault.lock() = faults.get(1).copied();
         store.save(token(FRESH), NOW).unwrap_err().to_string()
     };
-    let unknown = message(&[Fault::FailsAndIsChanged, Fault::IsTooLarge]);
+    let unknown = message(&[Fault::FailsAndIsChanged(8), Fault::IsTooLarge]);
     assert!(unknown.contains("is not known"), "{unknown}");
-    let nothing = message(&[Fault::IsTooLarge]);
-    assert!(!nothing.contains("is not known"), "{nothing}");
+    for faults in [&[Fault::IsTooLarge][..], &[Fault::FailsAndOtherChanges, Fault::IsTooLarge]] {
+        let nothing = message(faults);
+        assert!(!nothing.contains("is not known"), "{nothing}");
+    }
 }
 
 #[test]
 fn a_lease_whose_answer_is_lost_is_new_all_the_same() {
-    for fault in [Fault::FailsAfterwards, Fault::FailsAndIsChanged] {
+    for fault in [Fault::FailsAfterwards, Fault::FailsAndIsChanged(1), Fault::FailsAndIsChanged(8)] {
         let cell = TestCell::default();
         let store = cell.store(Duration::ZERO);
         store.save(token("user_name=ada refresh_token=r access_token=old expiry_time=1"), NOW).unwrap();

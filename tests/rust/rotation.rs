@@ -247,16 +247,16 @@ pub(super) fn a_rotation_goes_on_while_other_programs_work(backend: &Arc<dyn Bac
                     if is_over.load(Ordering::SeqCst) {
                         return;
                     }
+                    // Without a pause, saves into a cell in memory keep out a batch, which takes longer than they do.
+                    thread::sleep(Duration::from_millis(30));
                 }
             });
         }
-        let two_at_once: Vec<_> =
-            (0..2).map(|_| scope.spawn(|| store_with("ba", backend).rekey(|_| Ok(())).unwrap())).collect();
-        let rewritten: usize = two_at_once.into_iter().map(|thread| thread.join().unwrap().rewritten).sum();
+        let two_at_once: Vec<_> = (0..2).map(|_| scope.spawn(|| store_with("ba", backend).rekey(|_| Ok(())))).collect();
+        let results: Vec<_> = two_at_once.into_iter().map(thread::ScopedJoinHandle::join).collect();
         is_over.store(true, Ordering::SeqCst);
-        // A cell that says "another change came first" after its own change, which a third one has replaced since, does
-        // not know what it has rewritten.
-        assert!(rewritten >= ROWS - 1 || backend.runs_foreign_code(), "{rewritten}");
+        let rewritten: usize = results.into_iter().map(|result| result.unwrap().unwrap().rewritten).sum();
+        assert!(rewritten >= ROWS - 1, "{rewritten}");
     });
     let store = store_with("ba", backend);
     assert_eq!(rekey(&store).left, 0);

@@ -13,6 +13,7 @@ use serde_json::ser::Formatter;
 
 use super::super::records::Records;
 use super::lease_clock::{LeaseClock, Moment};
+use super::marks::Marks;
 use crate::domain::backoff::RefreshFailures;
 use crate::domain::lease::Lease;
 use crate::store::backend::Location;
@@ -31,8 +32,7 @@ const FORMAT: &str = "zoho-token-store";
 struct DocumentHeader {
     format: String,
     version: i32,
-    /// The random mark of the last change.
-    mark: String,
+    marks: Marks,
     /// The highest number that an id ever had.
     last_id: i64,
     /// The number of the last save.
@@ -83,8 +83,7 @@ struct StoredFailures {
 #[derive(Default)]
 pub(super) struct Document {
     pub(super) records: Records,
-    /// The mark of the last change. Empty if there is no document yet.
-    pub(super) mark: String,
+    pub(super) marks: Marks,
     moment: Moment,
     /// The leases as they stand in the document, and as the requesters of this process see them.
     leases: BTreeMap<String, (StoredLease, Lease)>,
@@ -121,7 +120,7 @@ impl Document {
         let header: DocumentHeader =
             serde_json::from_str(first).map_err(|_| damaged("its first line cannot be read".to_owned()))?;
         let mut document = Self::at(clock.moment());
-        document.mark = header.mark;
+        document.marks = header.marks;
         for (number, line) in lines {
             if let Some(row) = parse_row(line) {
                 if row.id().is_empty() || document.records.position_of(row.id()).is_some() {
@@ -163,7 +162,7 @@ impl Document {
             &DocumentHeader {
                 format: FORMAT.to_owned(),
                 version: VERSION,
-                mark: mark.to_owned(),
+                marks: self.marks.with(mark),
                 last_id: records.last_id,
                 last_order: records.last_order,
                 rows: records.rows.len(),
@@ -254,7 +253,7 @@ mod tests {
         let clock = clock();
         let written = sample(&clock).write(MARK, &clock).unwrap();
         let expected = concat!(
-            r#"{"format":"zoho-token-store","version":1,"mark":"mark-1","last_id":9,"last_order":4,"#,
+            r#"{"format":"zoho-token-store","version":1,"marks":["mark-1"],"last_id":9,"last_order":4,"#,
             r#""rows":2,"leases":1,"failures":1}"#,
             "\n",
             r#"{"id":"2","user_name":"Zo\u00eb \ud83e\udd86\n\"\u0000","saved_at":7,"saved_order":4}"#,
@@ -266,11 +265,13 @@ mod tests {
             r#"{"failures":"id:2","count":2,"since":999000,"last":999500,"fingerprint":"f"}"#,
             "\n",
         );
-        assert_eq!(String::from_utf8(written.clone()).unwrap(), expected);
+        assert_eq!(str::from_utf8(&written).unwrap(), expected);
         let read = Document::parse(&written, &clock, &LOCATION).unwrap();
-        assert_eq!(read.mark, MARK);
+        assert!(read.marks.contain(MARK));
         assert_eq!(read.records.rows[&1].get(Field::UserName), Some("Zoë 🦆\n\"\0"));
-        assert_eq!(read.write(MARK, &clock).unwrap(), written, "what was read is written again unchanged");
+        let again = expected.replacen(r#""marks":["mark-1"]"#, r#""marks":["mark-2","mark-1"]"#, 1);
+        let written = String::from_utf8(read.write("mark-2", &clock).unwrap()).unwrap();
+        assert_eq!(written, again, "what was read is written again unchanged");
     }
 
     #[test]
@@ -301,7 +302,7 @@ mod tests {
         let without_last = lines[..lines.len() - 1].join("\n");
         let newer = written.replacen("\"version\":1", "\"version\":2,\"new\":[]", 1);
         let unknown = written.replacen("\"saved_at\"", "\"later\"", 1);
-        let unknown_in_header = written.replacen("\"mark\"", "\"later\":1,\"mark\"", 1);
+        let unknown_in_header = written.replacen("\"marks\"", "\"later\":1,\"marks\"", 1);
         let other = written.replacen("zoho-token-store", "other", 1);
         lines.push(lines[1]);
         let twice = lines.join("\n");

@@ -3,10 +3,12 @@
 //!
 //! A read loads the document once. A change loads it, works on the rows, and swaps it: the place takes the new document
 //! only if the old one was not changed meanwhile. Otherwise the change starts over. So a change is atomic, and two
-//! writers never both insert. `document.rs` has the format, and `lease_clock.rs` says when a lease expires.
+//! writers never both insert. `document.rs` has the format, `marks.rs` tells whether a change was made whose answer was
+//! lost, and `lease_clock.rs` says when a lease expires.
 
 mod document;
 mod lease_clock;
+mod marks;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ use std::{io, mem, thread};
 
 use self::document::Document;
 use self::lease_clock::LeaseClock;
+use self::marks::Trace;
 use super::records::Records;
 use crate::domain::identity::Keys;
 use crate::domain::lease::{self, DUE_SOON_MS, LookCost};
@@ -182,7 +185,7 @@ impl<C: Cell> CellBackend<C> {
     ) -> Result<ChangeOutcome> {
         let begun = Instant::now();
         let Loaded { mut document, version } = self.load()?;
-        if earlier.mark.as_ref().is_some_and(|mark| *mark == document.mark) {
+        if earlier.mark.as_ref().is_some_and(|mark| document.marks.contain(mark)) {
             self.keep(&Arc::new(document.records), begun, begun, deadline);
             return Ok(ChangeOutcome::Done);
         }
@@ -207,16 +210,17 @@ impl<C: Cell> CellBackend<C> {
             }
             Err(error) if error.code() == Code::OutcomeUnknown => Err(error),
             Err(error) => {
-                let before = document.mark;
-                let now = self.load().map_err(|_| error.clone().with_code(Code::OutcomeUnknown))?.document.mark;
-                if now == mark {
-                    return Ok(ChangeOutcome::Done);
+                let since = Instant::now();
+                let now = self.load().map_err(|_| error.clone().with_code(Code::OutcomeUnknown))?.document;
+                match now.marks.trace(&mark, &document.marks) {
+                    Trace::Made => {
+                        self.keep(&Arc::new(now.records), since, since, deadline);
+                        return Ok(ChangeOutcome::Done);
+                    }
+                    Trace::Unchanged => return Err(error),
+                    Trace::Overtaken => {}
+                    Trace::Unknown => (earlier.was_answer_lost, earlier.is_unknown) = (true, true),
                 }
-                if now == before {
-                    return Err(error);
-                }
-                // Another change came first, or came after ours.
-                (earlier.was_answer_lost, earlier.is_unknown) = (true, true);
                 Ok(ChangeOutcome::Conflict)
             }
         }
@@ -226,9 +230,11 @@ impl<C: Cell> CellBackend<C> {
 /// What is known of the earlier attempts at a change.
 #[derive(Default)]
 struct EarlierAttempts {
-    /// The mark of the last attempt that met another version. The document has it if the answer was wrong.
+    /// The mark of the last attempt that met another version. It is among those of the document if the answer was
+    /// wrong.
     mark: Option<String>,
-    /// The answer to the last attempt was lost, and the document was changed by another program since.
+    /// The answer to the last attempt was lost, and the document was changed so often since that its marks do not
+    /// tell whether the attempt was made.
     was_answer_lost: bool,
     /// The answer to any attempt was lost in that way. So the change may have been made.
     is_unknown: bool,

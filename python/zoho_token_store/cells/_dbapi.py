@@ -19,6 +19,8 @@ _TEXT_TYPES = ("LONGTEXT", "TEXT", "CLOB")
 class DBAPICell:
     """A document in one row of a table, through any connection of Python's DB-API 2.0.
 
+    It cannot warn about a file of SQLite that other users can read, because it does not know which file that is.
+
     Example:
         >>> cell = DBAPICell(lambda: sqlite3.connect("app.db"))
         >>> cell.load()
@@ -68,7 +70,8 @@ class DBAPICell:
                     insert = f"INSERT INTO {self.table} (document, version, name) VALUES (?, ?, ?)"  # noqa: S608
                     count = self._execute(connection, insert, *values).rowcount
                 else:
-                    update = f"UPDATE {self.table} SET document = ?, version = ? WHERE name = ? AND version = ?"  # noqa: S608
+                    change = f"UPDATE {self.table} SET document = ?, version = ?"  # noqa: S608
+                    update = f"{change} WHERE name = ? AND version = ?"
                     count = self._execute(connection, update, *values, version).rowcount
             except Exception as error:
                 connection.rollback()

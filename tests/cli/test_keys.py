@@ -249,12 +249,14 @@ def test_forget_key_makes_a_miss_certain_again(run, sealed):
 
 
 @pytest.mark.usefixtures("sealed")
-def test_an_export_says_first_that_it_is_in_clear_text(run, use_keys, tmp_path):
+def test_an_export_says_first_that_it_is_in_clear_text(run, use_keys, tmp_path, capfd):
     """An export has the secrets. The note comes before the file, and is not part of the output."""
     use_keys(OLD)
     for target in (tmp_path / "tokens.jsonl", "-"):
         result = run("export", target)
         assert result.stderr.startswith("An export is in clear text")
+    # No report of the tests has a secret.
+    assert PLANTED in capfd.readouterr().out
     assert "planted-refresh-1" in (tmp_path / "tokens.jsonl").read_text(encoding="utf-8")
     use_keys(NEW, OLD)
     run("--db", tmp_path / "new.db", "import", tmp_path / "tokens.jsonl")

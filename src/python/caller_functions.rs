@@ -69,16 +69,16 @@ pub(super) fn pass_on(py: Python<'_>, function: &Py<PyAny>, error: PyErr) -> Str
 }
 
 /// Has a function raised an exception that ends the program? Then the method that runs must call no other one.
-#[cfg(feature = "postgres")]
 pub(super) fn is_ending() -> bool {
     EXCEPTIONS.with_borrow(|exceptions| matches!(exceptions, Exceptions::Fatal(_)))
 }
 
-/// In a finalizer no method runs that could raise the exception, and Python can only print it.
+/// In a finalizer no method runs that could raise the exception, and Python can only print it. An exception that ends the
+/// program stays, whatever another function raises afterwards.
 fn keep(py: Python<'_>, function: &Py<PyAny>, error: PyErr, kind: fn(PyErr) -> Exceptions) {
     if EXCEPTIONS.with_borrow(|exceptions| matches!(exceptions, Exceptions::Nowhere)) {
         error.write_unraisable(py, Some(function.bind(py)));
-    } else {
+    } else if !is_ending() {
         EXCEPTIONS.set(kind(error));
     }
 }

@@ -135,7 +135,7 @@ fn predicate(error: &Error) -> String {
     error.code().text().replacen("{}", error.detail(), 1)
 }
 
-/// Says who else can read or write a file of keys. `None`: nobody.
+/// Says who else can read or write a file of keys. `None`: no other user can.
 ///
 /// If another user owns the file, such as root, its group may read it: a service gets a mounted secret in this way. The
 /// group's bits are then also the mask of an access control list (`acl(5)`), which systemd gives to credentials.

@@ -158,8 +158,8 @@ pub(super) fn a_rotation_keeps_ids_order_and_times(backend: &Arc<dyn Backend>) {
     assert_eq!(rekey(&store), Rekeyed::default());
     assert_eq!(find(&store, "refresh_token=r77"), hit("a77"));
     // The next save is the last one, and gets the next id.
-    save(&store, "user_name=u1 client_id=d refresh_token=new access_token=anew");
-    assert_eq!(find(&store, "user_name=u1"), hit("anew"));
+    save(&store, "user_name=u1 client_id=d refresh_token=new access_token=a9");
+    assert_eq!(find(&store, "user_name=u1"), hit("a9"));
     assert_eq!(stored(backend)[120].id(), "7001");
 }
 

@@ -83,7 +83,7 @@ mod tests {
             ("a", "b a", Trace::Overtaken),
             ("a", "h g f e d c b a", Trace::Overtaken),
             ("a", "i h g f e d c b", Trace::Unknown),
-            // The place was emptied, and another program began anew.
+            // The place was emptied, and another program wrote a new document.
             ("a", "", Trace::Unknown),
             ("a", "b", Trace::Unknown),
         ];

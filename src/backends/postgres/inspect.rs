@@ -125,7 +125,8 @@ pub(super) fn findings(link: &Link, tables: &Tables) -> std::result::Result<Vec<
 const GRANT_HINT: &str = "Have the owner of the tables grant these rights. The documentation has the statements: PostgreSQL, \
      Minimum rights.";
 
-/// The users who can read and change the tables because they own them, although nobody has to trust them.
+/// The users who own the tables, so that they can read and change them, and whom the owners of the schema and of the
+/// database do not stand for.
 fn other_owners(link: &Link, tables: &Tables) -> std::result::Result<Vec<String>, ServerFailure> {
     let found = link.query(&tables.other_owners())?;
     found.iter().map(|row| Ok(get::<&str>(link.location(), row, 0)?.escape_debug().to_string())).collect()

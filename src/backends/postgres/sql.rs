@@ -667,8 +667,8 @@ impl RowVersion {
     }
 }
 
-/// The fields that a refresh changes. The client secret is in no index, and a seal, which stands in its place, changes with
-/// each save.
+/// The fields that a refresh changes. A sealed row has its seal in `client_secret`, and each save makes a new seal. No index
+/// has this column.
 const REFRESHED: [Field; 3] = [Field::ClientSecret, Field::AccessToken, Field::ExpiryTime];
 
 /// Do the two differ at most in what a refresh changes?

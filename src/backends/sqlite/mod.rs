@@ -183,7 +183,7 @@ impl Sqlite {
             cache.set_sealed(version, is_sealed);
         }
         let is_clear = rows.is_empty() && cache.is_sealed(&version) == Some(false);
-        // Both are of one moment if nothing has changed since the version was read.
+        // The rows and `is_clear` belong to this version if the file still has it.
         Ok(AttemptOutcome::Done((rows, is_clear && open.locks.database_version() == Some(version))))
     }
 

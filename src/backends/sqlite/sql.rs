@@ -75,8 +75,8 @@ const INSERT: &str = "INSERT INTO oauthtoken (id, user_name, client_id, client_s
 const UPDATE: &str = "UPDATE oauthtoken SET user_name = ?2, client_id = ?3, client_secret = ?4, refresh_token = ?5, \
      access_token = ?6, grant_token = ?7, expiry_time = ?8, redirect_url = ?9, api_domain = ?10, saved_order = ?11, \
      saved_at = ?12 WHERE id = ?1 COLLATE BINARY AND ifnull(saved_order, 0) = ?13";
-/// For a row of which only the access token and its expiry change. SQLite does not write the indexes of other columns. The
-/// client secret is in no index, and a seal, which stands in its place, changes with each save.
+/// For a row of which only the access token and its expiry change. SQLite does not write the indexes of other columns. A
+/// sealed row has its seal in `client_secret`, and each save makes a new seal. No index has this column.
 const REFRESH: &str = "UPDATE oauthtoken SET client_secret = ?2, access_token = ?3, expiry_time = ?4, saved_order = ?5, \
      saved_at = ?6 WHERE id = ?1 COLLATE BINARY AND ifnull(saved_order, 0) = ?7";
 /// The second step of [`Transaction::rewrite`]. The first one, [`UPDATE`], sets `saved_order` to another number: otherwise

@@ -20,7 +20,7 @@ from errors import raises
 from lease_program import LONGER_THAN_ANY_TEST, Program, lease_keys, start_thread, wait_until
 from own_process import in_own_process, run_in_fork, run_in_new_interpreter
 from support import token, values
-from zoho_token_store import CustomStoreList, CustomStoreSQLite, Refreshed, _refresh
+from zoho_token_store import CustomStoreList, CustomStoreSQLite, Refreshed, _refresh, key_id, new_key
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 
@@ -436,6 +436,26 @@ def test_refresh_of_all_rows(path):
     with raises("refresh-failing", r'the id "1" \(and 2 more\): INVALID TOKEN ERROR - Access Denied\.'):
         store.refresh(90)
     assert store.refresh(90).refreshed == ["1", "2", "3"]
+
+
+@in_own_process
+def test_a_row_that_cannot_be_read_does_not_stop_the_others(path):
+    """In an encrypted store, `refresh` fails for a row whose key is missing, and refreshes the others."""
+    program = Program(path)
+    old, new = new_key(), new_key()
+    for user, keys in (("ada", [old, new]), ("bob", [new, old])):
+        name = f"{user}@example.com"
+        row = token(name, **program.new_credentials(name), access_token=f"{VALID}-{user}", expires_in=in_seconds(60))
+        with CustomStoreSQLite(path, keys=keys) as writer:
+            writer.save_token(row)
+    store = program.use(CustomStoreSQLite(path, keys=new))
+    result = store.refresh(300)
+    assert result.refreshed == ["2"]
+    assert list(result.failed) == ["1"]
+    assert f'the row with the id "1" needs the key {key_id(old)}' in result.failed["1"]
+    with raises("refresh-failing", "needs the key"):
+        store.refresh(300, ids=["1", "2"])
+    assert program.zoho.token_calls == 1
 
 
 @in_own_process

@@ -1295,6 +1295,13 @@ class Record:
     def has_grant_token(self) -> bool:
         """Whether the row has a grant token."""
 
+    @property
+    def unreadable(self) -> Literal["unknown-key", "altered", "plaintext"] | None:
+        """Why the row cannot be read: `"unknown-key"`, `"altered"` or `"plaintext"`. `None` if it can be read.
+
+        The other values are as they are stored, and no key vouches for them.
+        """
+
 @final
 class RefreshState:
     """Who refreshes a row, and how often that has failed, for the command line."""
@@ -1540,13 +1547,13 @@ class Administration:
         """Return the number of rows."""
 
     def records(self) -> list[Record]:
-        """Return all rows, the oldest row first."""
+        """Return all rows, the oldest row first, also those that cannot be read."""
 
     def refresh_states(self) -> list[tuple[Record, RefreshState]]:
-        """Return all rows, the oldest row first, each with who refreshes it. They are of one snapshot."""
+        """Return all rows, as `records` does, each with who refreshes it. They are of one snapshot."""
 
     def record(self, id: str) -> Record:  # noqa: A002
-        """Return the row with this id.
+        """Return the row with this id, also if it cannot be read.
 
         Raises:
             StoreError: `"missing-id"`: no row has the id.

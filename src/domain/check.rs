@@ -120,6 +120,16 @@ pub const ALTERED: &str = "altered";
 pub const PLAINTEXT_ROW: &str = "plaintext";
 const OLD_KEY: &str = "old-key";
 
+/// Returns the code of the finding about rows with this flaw.
+#[must_use]
+pub const fn flaw_code(flaw: &RowFlaw) -> &'static str {
+    match flaw {
+        RowFlaw::UnknownKey(_) => UNKNOWN_KEY,
+        RowFlaw::Altered => ALTERED,
+        RowFlaw::ClearText => PLAINTEXT_ROW,
+    }
+}
+
 fn altered(ids: Vec<String>) -> Finding {
     Finding {
         code: ALTERED,

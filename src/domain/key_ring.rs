@@ -39,6 +39,15 @@ pub enum RowFlaw {
     ClearText,
 }
 
+/// A row as far as it can be read.
+#[derive(Clone)]
+pub struct ListedRow {
+    /// The opened row. With a flaw: the row as it is stored, whose values no one vouches for.
+    pub row: Row,
+    /// Why it cannot be opened.
+    pub flaw: Option<RowFlaw>,
+}
+
 /// The keys of a store, in their order. There is at least one entry.
 pub struct Ring {
     entries: Vec<RingEntry>,
@@ -115,6 +124,15 @@ impl Ring {
                 Some(key) => seal::open(key, stored).map(Some).ok_or(RowFlaw::Altered),
                 None => Err(RowFlaw::UnknownKey(id)),
             },
+        }
+    }
+
+    /// Opens a row as it is stored, if that is possible.
+    #[must_use]
+    pub fn list(&self, stored: Row) -> ListedRow {
+        match self.open(&stored) {
+            Ok(opened) => ListedRow { row: opened.unwrap_or(stored), flaw: None },
+            Err(flaw) => ListedRow { row: stored, flaw: Some(flaw) },
         }
     }
 
@@ -203,6 +221,10 @@ mod tests {
         for (keys, row, expected) in table {
             let opened = ring(keys).open(&stored(row));
             assert_eq!(opened.as_ref().err(), expected.as_ref().err(), "{keys} {row}");
+            let listed = ring(keys).list(stored(row));
+            assert_eq!(listed.flaw, expected.clone().err(), "{keys} {row}");
+            assert_eq!(listed.row.get(Field::RefreshToken) == Some("made-up"), row == "p" || expected.is_ok());
+            assert_eq!(listed.row.id(), "7");
             let value = opened.map(|opened| opened.unwrap_or_else(|| stored(row)));
             assert!(value.is_err() || value.unwrap().get(Field::RefreshToken) == Some("made-up"));
         }

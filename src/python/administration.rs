@@ -23,6 +23,7 @@ use crate::backends::address::StoreAddress;
 use crate::backends::list::List;
 use crate::backends::{self, BACKUP_FORMAT, DATABASE_FORMATS};
 use crate::domain::check as findings;
+use crate::domain::key_ring::ListedRow;
 use crate::domain::{Field, Row, data_centre, expiry, import};
 use crate::store::administration::{ImportCounts, ImportReport, RefreshState};
 use crate::store::atomic_write::Existing;
@@ -102,6 +103,8 @@ pub(super) struct Record {
     has_access_token: bool,
     /// Whether the row has a grant token.
     has_grant_token: bool,
+    /// Why the row cannot be read: `"unknown-key"`, `"altered"` or `"plaintext"`. `None` if it can be read.
+    unreadable: Option<&'static str>,
 }
 
 impl From<&Row> for Record {
@@ -122,7 +125,14 @@ impl From<&Row> for Record {
             has_refresh_token: has(Field::RefreshToken),
             has_access_token: has(Field::AccessToken),
             has_grant_token: has(Field::GrantToken),
+            unreadable: None,
         }
+    }
+}
+
+impl From<ListedRow> for Record {
+    fn from(ListedRow { row, flaw }: ListedRow) -> Self {
+        Self { unreadable: flaw.as_ref().map(findings::flaw_code), ..Self::from(&row) }
     }
 }
 
@@ -351,22 +361,22 @@ impl Administration {
         run(py, || Ok(py.detach(|| self.to_read().count())?))
     }
 
-    /// Return all rows, the oldest row first.
+    /// Return all rows, the oldest row first, also those that cannot be read.
     fn records(&self, py: Python<'_>) -> PyResult<Vec<Record>> {
-        run(py, || Ok(py.detach(|| self.to_read().all())?.iter().map(Record::from).collect()))
+        run(py, || Ok(py.detach(|| self.to_read().list())?.into_iter().map(Record::from).collect()))
     }
 
-    /// Return all rows, the oldest row first, each with who refreshes it. They are of one snapshot.
+    /// Return all rows, as `records` does, each with who refreshes it. They are of one snapshot.
     fn refresh_states(&self, py: Python<'_>) -> PyResult<Vec<(Record, PyRefreshState)>> {
         run(py, || {
-            let rows = py.detach(|| self.to_read().all_with_refresh_states(now()))?;
-            Ok(rows.into_iter().map(|(row, state)| (Record::from(&row), state.into())).collect())
+            let rows = py.detach(|| self.to_read().list_with_refresh_states(now()))?;
+            Ok(rows.into_iter().map(|(row, state)| (Record::from(row), state.into())).collect())
         })
     }
 
-    /// Return the row with this id.
+    /// Return the row with this id, also if it cannot be read.
     fn record(&self, py: Python<'_>, id: &str) -> PyResult<Record> {
-        run(py, || Ok(Record::from(&py.detach(|| self.to_read().row(id))?)))
+        run(py, || Ok(Record::from(py.detach(|| self.to_read().list_row(id))?)))
     }
 
     /// Return the values of the row with this id, its secrets included.

@@ -17,6 +17,7 @@ use super::error::{Failure, invalid_argument};
 use super::gil::without_gil;
 use super::lease_guard::{LeaseGuard, log_for, log_release_with_save};
 use super::refresh_wait::{caller, log_acquired};
+use crate::domain::key_ring::ListedRow;
 use crate::domain::refresh_ahead::{self, Remaining};
 use crate::domain::{Field, Row};
 use crate::store::error::{Code, describe_id};
@@ -192,19 +193,30 @@ pub(super) fn select_to_refresh(
             Remaining::Unusable => failed.push((id, UNUSABLE.to_owned())),
         };
         let Some(ids) = ids else {
-            for row in without_gil(py, store, || store.all())? {
-                select(row.id().to_owned(), refresh_ahead::remaining(&row, clock(), lead));
+            let mut unreadable = Vec::new();
+            for ListedRow { row, flaw } in without_gil(py, store, || store.list())? {
+                let id = row.id().to_owned();
+                match flaw {
+                    None => select(id, refresh_ahead::remaining(&row, clock(), lead)),
+                    Some(flaw) => {
+                        let reason = Error::unreadable_row(store.location(), &id, &flaw).problem();
+                        unreadable.push((id, reason));
+                    }
+                }
             }
+            failed.extend(unreadable);
             return Ok((due, enough, failed));
         };
-        let mut missing = Vec::new();
+        let mut others = Vec::new();
         for id in ids {
-            match without_gil(py, store, || store.find_by_id(Some(&id), Wait::Yes))? {
-                Some(found) => select(id, found.remaining(clock(), lead)),
-                None => missing.push((id, NO_ROW.to_owned())),
+            match without_gil(py, store, || store.find_by_id(Some(&id), Wait::Yes)) {
+                Ok(Some(found)) => select(id, found.remaining(clock(), lead)),
+                Ok(None) => others.push((id, NO_ROW.to_owned())),
+                Err(error) if error.is_about_sealed_row() => others.push((id, error.problem())),
+                Err(error) => return Err(error.into()),
             }
         }
-        failed.extend(missing);
+        failed.extend(others);
         Ok((due, enough, failed))
     })
 }

@@ -14,7 +14,7 @@ use crate::domain::backoff::{self, RefreshFailures};
 use crate::domain::check::{self, FailingRefresh, Finding, RowChecker, Severity};
 use crate::domain::identity::{self, Key};
 use crate::domain::import::Remark;
-use crate::domain::key_ring::{self, Ring, RowFlaw};
+use crate::domain::key_ring::{self, ListedRow, Ring, RowFlaw};
 use crate::domain::lease::{self, Lease};
 use crate::domain::{Field, Row, expiry, import, merge, purge, saved_order};
 
@@ -44,6 +44,52 @@ pub struct ImportReport {
 }
 
 impl Store {
+    /// Returns all rows, the oldest first, also those that cannot be read. The store may lack their key, and one such row
+    /// must not hide the others.
+    pub fn list(&self) -> Result<Vec<ListedRow>> {
+        self.listed(|_, row| row)
+    }
+
+    /// Returns the row with this id, also if it cannot be read. It is an error if there is none.
+    pub fn list_row(&self, id: &str) -> Result<ListedRow> {
+        match self.row(id) {
+            Ok(row) => Ok(ListedRow { row, flaw: None }),
+            Err(error) if error.is_about_sealed_row() => {
+                let mut rows = self.list()?.into_iter();
+                rows.find(|listed| listed.row.id() == id).ok_or_else(|| Error::missing_id(self.location(), id))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns what `of_row` makes of each row in one snapshot.
+    fn listed<T>(&self, mut of_row: impl FnMut(&dyn Snapshot, ListedRow) -> T) -> Result<Vec<T>> {
+        self.with_all_keys(|| {
+            let (mut listed, mut lacks_key) = (Vec::new(), false);
+            self.read_stored(|rows, ring| {
+                (listed, lacks_key) = (Vec::new(), false);
+                for stored in super::all_rows(rows)? {
+                    let row = ring.list(stored);
+                    lacks_key |= matches!(row.flaw, Some(RowFlaw::UnknownKey(_)));
+                    listed.push(of_row(rows, row));
+                }
+                Ok(())
+            })?;
+            Ok((listed, lacks_key))
+        })
+    }
+
+    /// Runs `work`, which returns whether it lacked a key. If the source of keys has another one by now, runs it again.
+    pub(super) fn with_all_keys<T>(&self, mut work: impl FnMut() -> Result<(T, bool)>) -> Result<T> {
+        loop {
+            let seen = self.backend.keys.generation();
+            let (found, lacks_key) = work()?;
+            if !lacks_key || self.backend.keys.renew(seen, self.deadline(Wait::Yes)) != Renewal::Renewed {
+                return Ok(found);
+            }
+        }
+    }
+
     /// Returns the row with this id. It is an error if there is none.
     pub fn row(&self, id: &str) -> Result<Row> {
         let found = self.find_by_id(Some(id), Wait::Yes)?;
@@ -186,10 +232,8 @@ impl Store {
     /// Opens the sealed ones among rows that come from elsewhere, with the keys of this store. Rows in clear text are taken
     /// as they are: their user has chosen the file.
     fn open_rows<'r>(&self, rows: &'r [Row]) -> Result<Vec<std::result::Result<Cow<'r, Row>, RowFlaw>>> {
-        let deadline = self.deadline(Wait::Yes);
-        loop {
-            let seen = self.backend.keys.generation();
-            let ring = self.backend.ring(deadline)?;
+        self.with_all_keys(|| {
+            let ring = self.backend.ring(self.deadline(Wait::Yes))?;
             let open = |row: &'r Row| match ring.open(row) {
                 Ok(None) | Err(RowFlaw::ClearText) => Ok(Cow::Borrowed(row)),
                 Ok(Some(opened)) => Ok(Cow::Owned(opened)),
@@ -197,24 +241,16 @@ impl Store {
             };
             let opened: Vec<_> = rows.iter().map(open).collect();
             let lacks_key = opened.iter().any(|row| matches!(row, Err(RowFlaw::UnknownKey(_))));
-            if !lacks_key || self.backend.keys.renew(seen, deadline) != Renewal::Renewed {
-                return Ok(opened);
-            }
-        }
+            Ok((opened, lacks_key))
+        })
     }
 
-    /// Returns all rows, the oldest first, each with who refreshes it at `now` (milliseconds since the epoch).
-    pub fn all_with_refresh_states(&self, now: i64) -> Result<Vec<(Row, RefreshState)>> {
-        let mut states = Vec::new();
-        self.read(|rows| {
-            states.clear();
-            for row in super::all_rows(rows)? {
-                let state = refresh_state(rows, &row, now);
-                states.push((row, state));
-            }
-            Ok(())
-        })?;
-        Ok(states)
+    /// [`Store::list`], each row with who refreshes it at `now` (milliseconds since the epoch).
+    pub fn list_with_refresh_states(&self, now: i64) -> Result<Vec<(ListedRow, RefreshState)>> {
+        self.listed(|rows, listed| {
+            let state = refresh_state(rows, &listed.row, now);
+            (listed, state)
+        })
     }
 
     /// Returns what is wrong with the store at `now` (milliseconds since the epoch). Changes nothing.

@@ -615,6 +615,12 @@ impl Error {
         self.code == Code::Busy
     }
 
+    /// Is a row of the store unreadable, because of a missing key, a change, or clear text?
+    #[must_use]
+    pub const fn is_about_sealed_row(&self) -> bool {
+        matches!(self.code, Code::UnknownKey | Code::AlteredRow | Code::PlaintextRow)
+    }
+
     /// What failed, without the state of the data and without the hint.
     #[must_use]
     pub fn problem(&self) -> String {

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use super::backend::{Durability, Snapshot, Transaction};
 use super::error::{Error, Result};
-use super::keys::Renewal;
 use super::sealed_rows::SealedTransaction;
 use super::sealed_view::{SealedView, names_in_use, without_lone_clear_text};
 use super::{Attempts, Store, Wait};
@@ -102,9 +101,8 @@ impl Store {
 
     /// The ids of the rows that can be read, and are not under the first key. Asks the source of keys if one is missing.
     fn ids_to_rekey(&self) -> Result<Vec<String>> {
-        loop {
+        self.with_all_keys(|| {
             let (mut ids, mut lacks_key) = (Vec::new(), false);
-            let seen = self.backend.keys.generation();
             self.read_stored(|rows, ring| {
                 (ids, lacks_key) = (Vec::new(), false);
                 rows.each(&mut |row| {
@@ -116,10 +114,8 @@ impl Store {
                     Ok(())
                 })
             })?;
-            if !lacks_key || self.backend.keys.renew(seen, self.deadline(Wait::Yes)) != Renewal::Renewed {
-                return Ok(ids);
-            }
-        }
+            Ok((ids, lacks_key))
+        })
     }
 
     /// Seals those of the rows that still are not under the first key, and returns their number.

@@ -31,6 +31,7 @@ KEYS = [
     "has_refresh_token",
     "has_access_token",
     "has_grant_token",
+    "unreadable",
 ]
 CONTROL_SEQUENCES = "\x1b[2J\x1b]0;owned\x07"
 
@@ -62,9 +63,9 @@ def test_list_as_json(run):
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", ada["expires_at"])
     assert re.fullmatch(r"\d{13}", ada["expiry_time"])
     assert ada["last_saved"].endswith("Z")
-    assert [ada[key] for key in KEYS[9:]] == [True, True, True, False]
+    assert [ada[key] for key in KEYS[9:]] == [True, True, True, False, None]
     assert (eve["client_id"], eve["data_centre"], eve["api_domain"], eve["redirect_url"]) == (None, None, None, None)
-    assert [eve[key] for key in KEYS[9:]] == [False, False, True, False]
+    assert [eve[key] for key in KEYS[9:]] == [False, False, True, False, None]
     assert shown.stderr == ""
     assert PLANTED not in shown.output
 

@@ -140,7 +140,7 @@ def test_both_variables_or_an_empty_one_are_an_error(run, database, monkeypatch,
 @pytest.mark.usefixtures("sealed")
 def test_commands_read_an_encrypted_database_with_its_keys(run, use_keys):
     """With the keys, all commands work as before. Without them, an error names the key and the variables."""
-    missing = run("list", status=1).stderr
+    missing = run("show", "1", "--reveal", "--yes", status=1).stderr
     assert key_id(OLD) in missing
     assert "ZOHO_TOKEN_STORE_KEY_FILE or ZOHO_TOKEN_STORE_KEYS" in missing
     assert PLANTED not in missing
@@ -149,6 +149,31 @@ def test_commands_read_an_encrypted_database_with_its_keys(run, use_keys):
     assert "planted-refresh-1" in run("show", "1", "--reveal", "--yes").stdout
     assert "ada@example.com" in run("status").stdout
     assert json.loads(run("delete", "1", "--yes", "--json").stdout)["deleted"] == ["1"]
+
+
+def test_rows_that_cannot_be_read_are_listed_with_the_reason(run, sealed, use_keys):
+    """`list`, `status` and `show` name the problem of such a row, and show what is in clear text of every row."""
+    run_python(MOVE_ROW, sealed)
+    unknown = ["unknown-key"] * 3
+    for key, problems in ((None, unknown), (NEW, unknown), (OLD, ["altered", None, None])):
+        if key is not None:
+            use_keys(key)
+        listed = run("list", "--json")
+        count = f"{len(problems) - problems.count(None)} row"
+        assert listed.stderr.startswith(count)
+        assert "cannot be read. To see why, run" in listed.stderr
+        assert [row["unreadable"] for row in json.loads(listed.stdout)] == problems
+        assert [row["unreadable"] for row in json.loads(run("status", "--json").stdout)["rows"]] == problems
+        for table in (run("list").stdout, run("status").stdout):
+            head, first, *others = table.splitlines()
+            assert head.endswith("PROBLEM")
+            assert first.endswith(problems[0])
+            assert others[0].endswith(problems[1] or "\N{EN DASH}")
+            assert "bob@example.com" in first
+        shown = run("show", "1")
+        assert f"Problem        {problems[0]}" in shown.stdout
+        assert shown.stderr.startswith("1 row cannot be read.")
+    assert "PROBLEM" not in run("list", "--user", "nemo@example.com").stdout
 
 
 @pytest.mark.usefixtures("sealed")

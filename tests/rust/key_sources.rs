@@ -92,11 +92,12 @@ fn a_source_is_asked_at_once_for_a_missing_key_and_not_again_soon() {
 #[test]
 fn every_operation_asks_for_a_missing_key() {
     type Operation = (&'static str, fn(&Store) -> bool);
-    let table: [Operation; 7] = [
+    let table: [Operation; 8] = [
         ("find", |store| find(store, "refresh_token=r-ada") == hit("a-ada")),
         ("find by id", |store| store.find_by_id(Some("1"), Wait::Yes).is_ok_and(|found| found.is_some())),
         ("save", |store| store.save(token(ADA), NOW).is_ok_and(|id| id == "1")),
-        ("list", |store| store.all().is_ok_and(|rows| rows.len() == 1)),
+        ("all", |store| store.all().is_ok_and(|rows| rows.len() == 1)),
+        ("list", |store| store.list().is_ok_and(|rows| rows[0].flaw.is_none())),
         ("rotate", |store| rotation_of(store) == (1, 0)),
         ("import", |store| store.import_rows(&sealed_rows(), NOW).is_ok_and(|report| report.counts.skipped == 0)),
         ("restore", |store| store.restore(&sealed_rows(), 1).is_ok()),

@@ -4,12 +4,15 @@ use std::fs;
 use std::sync::Arc;
 
 use zoho_token_store::backends::list::List;
+use zoho_token_store::domain::key_ring::RowFlaw;
+use zoho_token_store::domain::seal_key::KeyId;
 use zoho_token_store::domain::{Field, Row, Token};
 use zoho_token_store::store::backend::Backend;
+use zoho_token_store::store::error::Code;
 use zoho_token_store::store::{Store, Wait};
 
 use super::any_row;
-use super::common::keyed::store_with;
+use super::common::keyed::{key_id, store_with};
 use super::common::token;
 use super::{ADA, BOB, LOOKUPS, change, find, hit, save, stored};
 
@@ -77,6 +80,32 @@ fn no_bit_of_a_stored_value_can_be_changed() {
         }
         case.put(&[ada, bob]);
         assert_eq!(case.assert_safe(&[], "unchanged"), LOOKUPS.len());
+    }
+}
+
+#[test]
+fn rows_that_cannot_be_read_are_listed_beside_the_others() {
+    let case = Case::new("a");
+    let (ada, bob) = (case.rows[0].token(), case.rows[1].token());
+    case.put(&[ada.with(Field::UserName, Some("eve")), bob]);
+    let unknown = || Some(RowFlaw::UnknownKey(KeyId::parse(&key_id('a')).unwrap()));
+    let table = [
+        ("a", [Some(RowFlaw::Altered), None]),
+        ("ba", [Some(RowFlaw::Altered), None]),
+        ("b", [unknown(), unknown()]),
+        ("p", [unknown(), unknown()]),
+    ];
+    for (keys, flaws) in table {
+        let store = store_with(keys, &case.backend);
+        let listed = store.list().unwrap();
+        assert_eq!([listed[0].flaw.clone(), listed[1].flaw.clone()], flaws, "{keys}");
+        for listed in listed {
+            assert_eq!(store.list_row(listed.row.id()).unwrap().flaw, listed.flaw, "{keys}");
+            let opened = listed.row.get(Field::RefreshToken) == token(BOB).get(Field::RefreshToken);
+            assert_eq!(opened, listed.flaw.is_none(), "{keys}: only a row without a flaw has secrets");
+        }
+        assert_eq!(store.list_row("3").err().unwrap().code(), Code::MissingId, "{keys}");
+        assert!(store.all().is_err(), "{keys}: a program gets an error instead");
     }
 }
 

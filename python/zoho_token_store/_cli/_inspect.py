@@ -2,10 +2,11 @@
 
 import click
 
-from zoho_token_store._native import Finding, check
+from zoho_token_store._native import Finding, Record, check
 
 from . import _format, _tables, _terminal
 from ._group import (
+    PROGRAM,
     Database,
     administration,
     belongs_to,
@@ -34,10 +35,12 @@ def list_(database: Database, *, user: str | None, expired: bool, as_json: bool)
 
     EXPIRES is the expiry of the access token. An expired access token is normal: the SDK gets a new one with the
     refresh token. On a terminal, long values are cut to fit its width ("…"). In a file or pipe they are complete.
+    PROBLEM says which rows cannot be read: their key is missing, or they were altered. See "check".
 
     With --json, print an array with one object per row. Its keys are id, user_name, client_id, data_centre, api_domain,
     redirect_url, expires_at and last_saved (ISO 8601, UTC), expiry_time (as stored: milliseconds, as a string),
-    has_client_secret, has_refresh_token, has_access_token and has_grant_token. A value that is absent is null.
+    has_client_secret, has_refresh_token, has_access_token, has_grant_token, and unreadable ("unknown-key", "altered" or
+    "plaintext" if the row cannot be read). A value that is absent is null.
 
     \b
     Examples:
@@ -63,6 +66,14 @@ def list_(database: Database, *, user: str | None, expired: bool, as_json: bool)
         _terminal.note(f"{database.printable_name} has no such tokens.")
     else:
         _terminal.note(f"{database.printable_name} has no tokens.")
+    _note_unreadable(listed)
+
+
+def _note_unreadable(records: list[Record]) -> None:
+    """Tell how many of the rows cannot be read, and what to do."""
+    if unreadable := sum(record.unreadable is not None for record in records):
+        hint = with_database(click.get_current_context(), f'To see why, run "{PROGRAM} check".')
+        _terminal.note(f"{_format.count(unreadable, 'row')} cannot be read. {hint}")
 
 
 @click.command("show", short_help="Show all fields of a token.")
@@ -96,6 +107,7 @@ def show(database: Database, *, token: str, as_json: bool, reveal: bool, assume_
         _terminal.print_result(_tables.to_json(_tables.json_object(record, secrets)))
     else:
         _terminal.print_result(_tables.render_fields(record, secrets, _terminal.now_ms()))
+    _note_unreadable([record])
 
 
 @click.command("check", short_help="Check the database for problems.")

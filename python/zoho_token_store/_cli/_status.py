@@ -134,7 +134,7 @@ def _columns(rows: list[tuple[Record, RefreshState]], now_ms: int) -> _tables.Ta
     table = {head: table[head] for head in ("ID", "USER", "EXPIRES", "LAST SAVED")}
     table["FAILING SINCE"] = [_failing(state, now_ms) for _, state in rows]
     table["LEASE HELD BY"] = [f"process {state.held_by}" if state.held_by else _format.ABSENT for _, state in rows]
-    return table
+    return {**table, **_tables.problems([record for record, _ in rows])}
 
 
 def _failing(state: RefreshState, now_ms: int) -> str:

@@ -12,6 +12,7 @@ _MIN_WIDTH = 3  # of every column except ID, which is never cut
 _PREFERRED_WIDTH = 12  # of the columns USER and CLIENT: at this width, the other columns begin to shrink, too
 _ID = "ID"
 _REFRESH_TOKEN = "REFRESH TOKEN"  # noqa: S105 - a heading
+_PROBLEM = "PROBLEM"
 _NO = "no"
 _MAX_MEASURED = 10_000  # in characters; a longer value fits no column, and measuring a megabyte takes a second
 _SHRINK_FIRST = {"USER", "CLIENT"}
@@ -32,7 +33,13 @@ def columns(records: Sequence[Record], now_ms: int, *, with_last_saved: bool = F
     }
     if with_last_saved:
         table["LAST SAVED"] = [_format.relative_time(record.last_saved, now_ms) for record in records]
-    return table
+    return {**table, **problems(records)}
+
+
+def problems(records: Sequence[Record]) -> Table:
+    """Return a column with the reasons why rows cannot be read. It is left out if all can be read."""
+    cells = [record.unreadable or _format.ABSENT for record in records]
+    return {_PROBLEM: cells} if any(record.unreadable for record in records) else {}
 
 
 def render(table: Table, max_width: int | None) -> str:
@@ -51,7 +58,8 @@ def render(table: Table, max_width: int | None) -> str:
             ]
             widths = _format.shrink_columns(widths, minimums, max_width)
     lines = [_line([_terminal.bold] * len(heads), heads, widths)]
-    styles = [_highlight_no if head == _REFRESH_TOKEN else str for head in heads]
+    highlights = {_REFRESH_TOKEN: _highlight_no, _PROBLEM: _highlight_problem}
+    styles = [highlights.get(head, str) for head in heads]
     lines += [_line(styles, cells, widths) for cells in zip(*table.values(), strict=True)]
     return "\n".join(lines)
 
@@ -66,6 +74,10 @@ def _line(styles: Sequence[_terminal.Style], cells: Sequence[str], widths: Seque
 
 def _highlight_no(cell: str) -> str:
     return _terminal.yellow(cell) if cell == _NO else cell
+
+
+def _highlight_problem(cell: str) -> str:
+    return cell if cell == _format.ABSENT else _terminal.red(cell)
 
 
 def _display_width(text: str) -> int:
@@ -130,6 +142,7 @@ def render_fields(record: Record, secrets: dict[str, str] | None, now_ms: int) -
         "Refresh token": secret("refresh_token"),
         "Access token": secret("access_token"),
         "Grant token": secret("grant_token"),
+        **({"Problem": record.unreadable} if record.unreadable else {}),
     }
     return "\n".join(f"{_terminal.bold(f'{name:<13}')}  {value}" for name, value in fields.items())
 
@@ -153,6 +166,7 @@ def json_object(record: Record, secrets: dict[str, str] | None = None) -> dict[s
         "expiry_time": record.expiry_time,
         "last_saved": _format.iso_time(record.last_saved),
         **{f"has_{column}": getattr(record, f"has_{column}") for column in SECRETS},
+        "unreadable": record.unreadable,
     }
     if secrets is not None:
         data.update({column: secrets.get(column) for column in SECRETS})

@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::backend::{Location, Snapshot, Transaction};
 use super::error::{Code, describe_id};
 use super::keys::Renewal;
 use super::rekey::Rekeyed;
-use super::{Error, Result, Store, Wait, present};
+use super::{Error, Result, Store, Wait, present, save};
 use crate::domain::backoff::{self, RefreshFailures};
 use crate::domain::check::{self, FailingRefresh, Finding, RowChecker, Severity};
 use crate::domain::identity::{self, Key};
@@ -285,8 +284,7 @@ impl Store {
             },
         }
         findings.extend(check::refresh_failing(&failing, now));
-        let last = Code::ALL[self.failed_saves.last.load(Ordering::Relaxed)];
-        findings.extend(check::failed_saves(self.failed_saves(), last.name()));
+        findings.extend(check::failed_saves(self.failed_saves(), self.last_failed_save().name()));
         Ok(findings)
     }
 }
@@ -360,7 +358,7 @@ fn import_row(
     }
     let Some(row) = found else {
         import::remarks(incoming.token(), Some(token)).for_each(remark);
-        super::insert(transaction, source, saved_at)?;
+        save::insert(transaction, source, saved_at)?;
         return Ok(RowImport::New);
     };
     let merged = import::merge_imported(token, row.token());

@@ -25,7 +25,7 @@ use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
 use super::address::{Address, Endpoint, Keepalives, ServerHost, SslMode, Target, socket_path};
 use super::error::{Cause, PASSWORD_HINT, ServerFailure, lost};
-use super::sql::quoted;
+use super::statement::quoted;
 use super::tls::{HandshakeDone, REJECTED, Socket, TlsFailure, Wire, handshake, is_rejected};
 use crate::store::deadline::Deadline;
 use crate::store::error::{Code, Error};

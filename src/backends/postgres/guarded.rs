@@ -1,7 +1,7 @@
 //! A transaction in one statement. No lock is held while a round trip is under way.
 //!
 //! The work runs first. What it reads is remembered, and what it writes is recorded. Then one statement makes all of
-//! its changes, if nothing of what was read has changed meanwhile ([`super::sql::guarded`]). If something has, or if
+//! its changes, if nothing of what was read has changed meanwhile ([`super::writes::guarded`]). If something has, or if
 //! the work needs more than one statement can do, the transaction is run with a lock instead ([`super::locked`]).
 
 use std::cell::{Cell, RefCell};
@@ -11,7 +11,8 @@ use super::error::ServerFailure;
 use super::link::Link;
 use super::missing::explained_error;
 use super::session::{Session, pass_on};
-use super::sql::{self, Guards, KeyNames, Replaces, RowVersion, StoreChange, StoreRow, Tables, Write, get, is_refresh};
+use super::sql::{KeyNames, StoreRow, Tables, get};
+use super::writes::{self, Guards, Replaces, RowVersion, StoreChange, Write, is_refresh};
 use crate::domain::backoff::RefreshFailures;
 use crate::domain::identity::Keys;
 use crate::domain::lease::{Lease, ROW_PREFIX};
@@ -193,7 +194,7 @@ impl<'a> Recorder<'a> {
         let store = StoreChange { keys, last_id: self.last_id };
         let link = self.session.link();
         let tables = self.session.tables();
-        let statement = sql::guarded(tables, &guards, &self.writes, store, durability, link.lock_timeout_ms());
+        let statement = writes::guarded(tables, &guards, &self.writes, store, durability, link.lock_timeout_ms());
         let answer = match link.changing(|| link.query(&statement)) {
             // The names of keys may have changed since they were read.
             Err(ServerFailure::Final(error)) if error.code() == Code::UnknownKey => return Ok(Attempted::NeedsLock),
@@ -263,7 +264,7 @@ impl Transaction for Recorder<'_> {
 
     fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()> {
         let row = Row::new(token, 0, Some(now));
-        sql::require_short_id(self.session.link().location(), row.id())?;
+        writes::require_short_id(self.session.link().location(), row.id())?;
         if let Some(number) = id::number(row.id()) {
             self.raise_last_id(number)?;
         }

@@ -18,7 +18,8 @@ use tokio_postgres::{Client, Row as ServerRow, SimpleQueryMessage, SimpleQueryRo
 use super::address::Address;
 use super::connect::{Driver, connect};
 use super::error::{ServerFailure, lost};
-use super::sql::{BEGIN_SNAPSHOT, Statement};
+use super::sql::BEGIN_SNAPSHOT;
+use super::statement::Statement;
 use crate::store::backend::Location;
 use crate::store::deadline::Deadline;
 

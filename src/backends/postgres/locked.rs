@@ -14,7 +14,8 @@ use super::guarded::update;
 use super::link::Link;
 use super::schema::{self, missing_row};
 use super::session::{Session, pass_on};
-use super::sql::{self, KeyNames, Replaces, RowVersion, StoreChange, Tables, Write, begin_locked};
+use super::sql::{KeyNames, Tables, begin_locked};
+use super::writes::{self, Replaces, RowVersion, StoreChange, Write};
 use crate::domain::backoff::RefreshFailures;
 use crate::domain::identity::Keys;
 use crate::domain::lease::Lease;
@@ -118,7 +119,7 @@ impl<'a> Locked<'a> {
             return Ok(());
         }
         let tables = self.session.tables();
-        let first_order = self.session.number(&sql::reserve_orders(tables, count.saturating_mul(2)))?;
+        let first_order = self.session.number(&writes::reserve_orders(tables, count.saturating_mul(2)))?;
         let mut by_order: Vec<&mut Row> = copies.iter_mut().collect();
         by_order.sort_by_key(|row| row.saved_order);
         for (row, order) in by_order.into_iter().zip(first_order..) {
@@ -126,7 +127,7 @@ impl<'a> Locked<'a> {
         }
         let positions = (first_order + count..).step_by(COPIED_AT_ONCE);
         for (rows, position) in copies.chunks(COPIED_AT_ONCE).zip(positions) {
-            self.session.query(&sql::copy(tables, rows, position))?;
+            self.session.query(&writes::copy(tables, rows, position))?;
         }
         Ok(())
     }
@@ -183,7 +184,7 @@ impl Transaction for Locked<'_> {
 
     fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()> {
         let row = Row::new(token, 0, Some(now));
-        sql::require_short_id(self.session.link().location(), row.id())?;
+        writes::require_short_id(self.session.link().location(), row.id())?;
         if let Some(number) = id::number(row.id()) {
             self.raise_last_id(number)?;
         }
@@ -211,7 +212,7 @@ impl Transaction for Locked<'_> {
     }
 
     fn copy(&mut self, row: &Row) -> Result<()> {
-        sql::require_short_id(self.session.link().location(), row.id())?;
+        writes::require_short_id(self.session.link().location(), row.id())?;
         if let Some(number) = id::number(row.id()) {
             self.raise_last_id(number)?;
         }
@@ -237,7 +238,7 @@ impl Transaction for Locked<'_> {
     fn delete_all(&mut self) -> Result<()> {
         self.copies.get_mut().clear();
         self.store.keys = true;
-        self.session.query(&sql::delete_all(self.session.tables()))?;
+        self.session.query(&writes::delete_all(self.session.tables()))?;
         self.orders.get_mut().clear();
         Ok(())
     }

@@ -2,7 +2,8 @@
 
 use super::error::{LACKS_RIGHT, LACKS_TABLE, ServerFailure};
 use super::link::Link;
-use super::sql::{self, Tables, get};
+use super::parts;
+use super::sql::{Tables, get};
 use crate::store::backend::Location;
 use crate::store::error::{Code, Error};
 
@@ -21,7 +22,7 @@ pub(super) fn explained(link: &Link, tables: &Tables, failure: ServerFailure) ->
     if is(LACKS_TABLE) {
         let missing = missing_parts(link, tables).unwrap_or_default();
         // Not the indexes, which a statement does not need.
-        let needed = sql::NEEDED_RIGHTS.iter().filter(|(part, _)| missing.iter().any(|missing| missing == part));
+        let needed = parts::NEEDED_RIGHTS.iter().filter(|(part, _)| missing.iter().any(|missing| missing == part));
         let needed: Vec<_> = needed.map(|(part, _)| *part).collect();
         if !needed.is_empty() {
             return ServerFailure::Final(missing_tables(location, tables, &needed));
@@ -48,11 +49,11 @@ pub(super) fn missing_tables(location: &Location, tables: &Tables, missing: &[&s
 /// What to do about missing parts of the tables.
 pub(super) fn hint(missing: &[&str]) -> &'static str {
     let lost =
-        |part: &&str| sql::NEEDED_RIGHTS.iter().any(|(table, _)| table == part) && !sql::DISPOSABLE.contains(part);
+        |part: &&str| parts::NEEDED_RIGHTS.iter().any(|(table, _)| table == part) && !parts::DISPOSABLE.contains(part);
     if missing.iter().any(lost) {
         "What was in a missing table is lost. Restore a backup into another schema, or drop the remaining tables and \
          run zoho-token-store init."
-    } else if missing.iter().all(|part| sql::DISPOSABLE.contains(part)) {
+    } else if missing.iter().all(|part| parts::DISPOSABLE.contains(part)) {
         "Have the owner of the tables run zoho-token-store init, which makes them again. They hold nothing lasting."
     } else {
         "Restore a backup into another schema, or make the missing parts as init --sql prints them."
@@ -84,7 +85,7 @@ pub(super) fn missing_rights(link: &Link, tables: &Tables) -> Result<Vec<String>
     if found.iter().any(|(part, _)| part.is_none()) {
         missing.push(format!("USAGE ON SCHEMA {schema}"));
     }
-    for &(part, needed) in sql::NEEDED_RIGHTS {
+    for &(part, needed) in parts::NEEDED_RIGHTS {
         let rights: Vec<_> = needed.iter().copied().filter(|right| found.contains(&(Some(part), right))).collect();
         if !rights.is_empty() {
             let kind = if part == "zoho_token_order" { "SEQUENCE " } else { "" };
@@ -111,7 +112,7 @@ pub(super) fn missing_parts(link: &Link, tables: &Tables) -> Result<Vec<String>,
         })
     };
     let mut missing = Vec::new();
-    for (name, columns) in sql::PARTS {
+    for (name, columns) in parts::PARTS {
         if !has(name, None, None) {
             missing.push((*name).to_owned());
             continue;

@@ -12,12 +12,15 @@ mod link;
 mod locked;
 mod missing;
 mod parameters;
+mod parts;
 mod password_file;
 mod pool;
 mod schema;
 mod session;
 mod sql;
+mod statement;
 mod tls;
+mod writes;
 
 use std::cell::Cell;
 use std::time::Duration;

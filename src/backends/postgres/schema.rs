@@ -4,7 +4,9 @@
 use super::error::{LACKS_RIGHT, ServerFailure};
 use super::link::Link;
 use super::missing::{explained, missing_rights_to_make, missing_tables};
-use super::sql::{self, Tables, get};
+use super::parts;
+use super::sql::{Tables, get};
+use super::statement::quoted;
 use crate::store::backend::Location;
 use crate::store::error::{Code, Error};
 
@@ -69,7 +71,7 @@ impl Installed {
 /// search path.
 pub(super) fn look(link: &Link, schema: Option<&str>) -> Result<Installed, ServerFailure> {
     let location = link.location();
-    let found = link.query(&sql::look(schema))?;
+    let found = link.query(&parts::look(schema))?;
     let row = found.first().ok_or_else(|| missing_row(location))?;
     let encoding: &str = get(location, row, 0)?;
     if encoding != "UTF8" {
@@ -161,15 +163,15 @@ fn lacking_to_make(link: &Link, failure: ServerFailure, rights: impl FnOnce() ->
 }
 
 fn missing_right_on_database(link: &Link) -> String {
-    let answer = link.query(&sql::database()).unwrap_or_default();
+    let answer = link.query(&parts::database()).unwrap_or_default();
     let name: Option<&str> = answer.first().and_then(|row| get(link.location(), row, 0).ok());
-    format!("CREATE ON DATABASE {}", name.map(sql::quoted).unwrap_or_default())
+    format!("CREATE ON DATABASE {}", name.map(quoted).unwrap_or_default())
 }
 
 /// Makes the tables again that hold nothing lasting, if they are missing.
 fn make_disposable(link: &Link, tables: &Tables) -> Result<(), ServerFailure> {
     let makes =
-        |statement: &&str| sql::DISPOSABLE.iter().any(|table| statement.contains(&format!("CREATE TABLE {table} ")));
+        |statement: &&str| parts::DISPOSABLE.iter().any(|table| statement.contains(&format!("CREATE TABLE {table} ")));
     let made: String = INIT_SQL.split_inclusive(";\n").filter(makes).collect();
     let made = made.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS");
     link.transaction(&format!("BEGIN; SET LOCAL search_path TO {}", tables.schema()), |_| Ok(Some(made)))

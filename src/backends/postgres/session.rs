@@ -9,9 +9,10 @@ use super::error::{Cause, ServerFailure};
 use super::link::Link;
 use super::missing::explained_error;
 use super::sql::{
-    Answer, BEGIN_SNAPSHOT, Besides, KeyNames, Leases, ROWS_AT_ONCE, Statement, Tables, close_cursor, fetch_rows, get,
-    key_names, row,
+    Answer, BEGIN_SNAPSHOT, Besides, KeyNames, Leases, ROWS_AT_ONCE, Tables, close_cursor, fetch_rows, get, key_names,
+    row,
 };
+use super::statement::Statement;
 use crate::domain::identity::Keys;
 use crate::domain::{Key, Row};
 use crate::store::backend::{Reading, SeenLease, Snapshot};

@@ -1,6 +1,7 @@
 //! The keys of a store: which one seals a row, which rows can be read, and what a lookup searches for.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use super::seal::{self, Form, Nonce, SealedValues};
 use super::seal_key::{KeyId, SealKey};
@@ -168,6 +169,35 @@ pub fn name_of(stored: Token<'_>) -> Option<Cow<'static, str>> {
     }
 }
 
+/// Must the source of keys be asked before a write? Its first key may be another one by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskFirst {
+    /// No.
+    No,
+    /// Yes, unless it was asked lately.
+    UnlessAskedLately,
+    /// Yes.
+    Yes,
+}
+
+/// Decides whether the source of keys must be asked before a row is written under `writes`.
+///
+/// A program that can read rows under a new key lacks no key. So without this rule it would write under the old key for as
+/// long as it runs, and a rotation would never end. `recorded` has the names under which there may be rows: a rotation
+/// that is complete leaves only its own. `before` is the name under which the row is stored now.
+#[must_use]
+pub fn ask_first(writes: &str, recorded: &BTreeSet<String>, before: Option<&str>) -> AskFirst {
+    if recorded.is_empty() {
+        AskFirst::No
+    } else if !recorded.contains(writes) {
+        AskFirst::Yes
+    } else if before.is_some_and(|before| before != writes) {
+        AskFirst::UnlessAskedLately
+    } else {
+        AskFirst::No
+    }
+}
+
 /// The field of a token that is not stored as it is given, because its value looks like a seal or a tag.
 #[must_use]
 pub fn reserved_field(token: Token<'_>) -> Option<Field> {
@@ -257,6 +287,28 @@ mod tests {
         assert!(Ring::new(Vec::new()).is_none());
         assert_eq!(ring("1p21p").names().count(), 3);
         assert_eq!(ring("1p21p").names().nth(1), Some(PLAINTEXT));
+    }
+
+    #[test]
+    fn a_write_under_a_key_that_was_not_used_before_asks_first() {
+        let table = [
+            // recorded, the row before, the answer for a write under "1"
+            (vec![], None, AskFirst::No),
+            (vec![], Some(PLAINTEXT), AskFirst::No),
+            (vec!["1"], None, AskFirst::No),
+            (vec!["1"], Some("1"), AskFirst::No),
+            (vec!["1", "2"], Some("1"), AskFirst::No),
+            (vec!["1", "2"], None, AskFirst::No),
+            (vec!["1", "2"], Some("2"), AskFirst::UnlessAskedLately),
+            (vec!["1", PLAINTEXT], Some(PLAINTEXT), AskFirst::UnlessAskedLately),
+            (vec!["2"], None, AskFirst::Yes),
+            (vec!["2"], Some("2"), AskFirst::Yes),
+            (vec![PLAINTEXT], Some(PLAINTEXT), AskFirst::Yes),
+        ];
+        for (recorded, before, expected) in table {
+            let names = recorded.iter().map(ToString::to_string).collect();
+            assert_eq!(ask_first("1", &names, before), expected, "{recorded:?} {before:?}");
+        }
     }
 
     #[test]

@@ -380,6 +380,8 @@ pub struct Error {
     is_change_unanswered: bool,
     /// Transactions before the one that failed were committed.
     is_partial: bool,
+    /// The source of keys has to be asked before the change is made.
+    asks_for_keys: bool,
     /// What to do about it, if it is not what the code says.
     hint: Option<&'static str>,
     source: Option<Origin>,
@@ -416,6 +418,7 @@ impl Error {
             pair_kept: false,
             is_change_unanswered: false,
             is_partial: false,
+            asks_for_keys: false,
             hint: None,
             source: None,
         }
@@ -547,6 +550,20 @@ impl Error {
             RowFlaw::ClearText => Self::new(Code::PlaintextRow, location).with(format!("the row with {row}")),
         };
         error.in_row(id.to_owned())
+    }
+
+    /// A change has to wait until the source of keys was asked ([`crate::domain::key_ring::ask_first`]). No caller gets
+    /// this error, because [`super::Store`] asks, and tries again.
+    #[must_use]
+    pub fn keys_to_ask_for(location: &Location) -> Self {
+        let what = "the source of keys has to be asked whether another key comes first now";
+        Self { asks_for_keys: true, ..Self::new(Code::KeysUnavailable, location).with(what) }
+    }
+
+    /// Is it that of [`Error::keys_to_ask_for`]?
+    #[must_use]
+    pub const fn asks_for_keys(&self) -> bool {
+        self.asks_for_keys
     }
 
     /// There may be rows under the key with this id, so it is not certain that a row does not exist.

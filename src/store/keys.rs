@@ -1,7 +1,8 @@
 //! The keys of an open store, and where new ones come from.
 //!
 //! A source of keys, such as a file or a key service, is asked when the store is made, again when a row needs a key
-//! that is not there, and before a rotation. So keys are rotated without a restart. The source is never asked inside of
+//! that is not there, before a write under a key that it has not used before, and before a rotation. So keys are rotated
+//! without a restart. The source is never asked inside of
 //! an operation: it may take seconds, run any code, and use the store itself.
 
 use std::ops::Range;
@@ -16,7 +17,7 @@ use super::deadline::Deadline;
 use super::error::{Code, Error, Result};
 use super::location::Location;
 use super::lock_order::{Ordered, Rank};
-use crate::domain::key_ring::{Ring, RingEntry};
+use crate::domain::key_ring::{AskFirst, Ring, RingEntry};
 use crate::domain::seal_key::{KEY_LENGTH, SealKey, key_text};
 
 /// An entry of a list of keys, as a user gives it.
@@ -80,6 +81,10 @@ struct Supply {
     generation: u64,
     /// When the source was last asked because of a missing key.
     asked_at: Option<Instant>,
+    /// When it was last asked for any reason.
+    last_asked: Instant,
+    /// When it was last asked because of a write, if no write has made use of that.
+    confirmed_at: Option<Instant>,
     /// The process and the thread that is asking it now.
     asking: Option<(u32, ThreadId)>,
 }
@@ -125,7 +130,14 @@ impl StoreKeys {
 
     /// Keys that `source` supplies. It is asked now.
     pub fn supplied(source: Box<dyn KeySource>) -> Result<Self> {
-        let supply = Supply { ring: Arc::new(source.keys()?), generation: 0, asked_at: None, asking: None };
+        let supply = Supply {
+            ring: Arc::new(source.keys()?),
+            generation: 0,
+            asked_at: None,
+            last_asked: Instant::now(),
+            confirmed_at: None,
+            asking: None,
+        };
         Ok(Self(Kind::Supplied { source, state: Ordered::new(Rank::Keys, supply) }))
     }
 
@@ -178,7 +190,28 @@ impl StoreKeys {
             }
         }
         // The error of the operation says which key is missing.
-        Question { state, asking: me, is_for_missing_key: true }.put(&**source).unwrap_or(Renewal::Unchanged)
+        Question { state, asking: me, reason: Reason::MissingKey }.put(&**source).unwrap_or(Renewal::Unchanged)
+    }
+
+    /// Was the source asked, as a write needs it?
+    pub(super) fn has_answered(&self, asks: AskFirst) -> bool {
+        let Kind::Supplied { state, .. } = &self.0 else { return true };
+        if asks == AskFirst::No {
+            return true;
+        }
+        let Some(mut supply) = state.lock(Deadline::after(LOCK_TIMEOUT)) else { return true };
+        match asks {
+            AskFirst::Yes => supply.confirmed_at.take().is_some_and(|at| at.elapsed() < ASK_PAUSE),
+            AskFirst::UnlessAskedLately | AskFirst::No => supply.last_asked.elapsed() < ASK_PAUSE,
+        }
+    }
+
+    /// Asks the source because a write needs it, unless it was asked after `since`. If it fails, the keys stay as they
+    /// are: a save must not fail because a source that was there before is away.
+    ///
+    /// Precondition: the caller holds no lock and runs no operation.
+    pub(super) fn confirm(&self, since: Instant, location: &Location, deadline: Deadline) -> Result<()> {
+        self.ask_for(Reason::Write { since }, location, deadline)
     }
 
     /// Asks the source now, however short a time ago it was asked. If another thread is asking, this one waits, and then
@@ -186,33 +219,55 @@ impl StoreKeys {
     ///
     /// Precondition: the caller holds no lock and runs no operation.
     pub(super) fn ask(&self, location: &Location, deadline: Deadline) -> Result<()> {
+        self.ask_for(Reason::Rotation, location, deadline)
+    }
+
+    fn ask_for(&self, reason: Reason, location: &Location, deadline: Deadline) -> Result<()> {
         let Kind::Supplied { source, state } = &self.0 else { return Ok(()) };
         let me = (process::id(), thread::current().id());
         loop {
             let busy = || deadline.busy(location);
             let mut supply = state.lock(Deadline::after(LOCK_TIMEOUT)).ok_or_else(busy)?;
+            if matches!(reason, Reason::Write { since } if supply.last_asked > since) {
+                supply.confirmed_at = Some(supply.last_asked);
+                return Ok(());
+            }
             match supply.asking.filter(|(process, _)| *process == me.0) {
                 None => {
                     supply.asking = Some(me);
                     break;
                 }
                 // The source itself uses the store.
-                Some(asking) if asking == me => return Ok(()),
+                Some(asking) if asking == me => {
+                    supply.confirmed_at = Some(Instant::now());
+                    return Ok(());
+                }
                 Some(_) => drop(supply),
             }
             let left = deadline.left().ok_or_else(busy)?;
             thread::sleep(left.min(Duration::from_micros(fastrand::u64(ASK_POLL))));
         }
-        Question { state, asking: me, is_for_missing_key: false }.put(&**source).map(drop)
+        let answer = Question { state, asking: me, reason }.put(&**source).map(drop);
+        if matches!(reason, Reason::Write { .. }) { Ok(()) } else { answer }
     }
+}
+
+/// Why the source is asked.
+#[derive(Clone, Copy)]
+enum Reason {
+    /// A row needs a key that is not here.
+    MissingKey,
+    /// A write would use a key that it has not used before. `since`: when the operation began.
+    Write { since: Instant },
+    /// A rotation begins.
+    Rotation,
 }
 
 /// A question to the source. It ends even if the source panics.
 struct Question<'a> {
     state: &'a Ordered<Supply>,
     asking: (u32, ThreadId),
-    /// Does the pause until the next question begin with this one?
-    is_for_missing_key: bool,
+    reason: Reason,
 }
 
 impl Question<'_> {
@@ -228,14 +283,20 @@ impl Question<'_> {
         }
         supply.ring = Arc::new(ring);
         supply.generation += 1;
+        supply.confirmed_at = None;
         Ok(Renewal::Renewed)
     }
 
     fn end(&self, supply: &mut Supply) {
         if supply.asking == Some(self.asking) {
             supply.asking = None;
-            if self.is_for_missing_key {
-                supply.asked_at = Some(Instant::now());
+            let now = Instant::now();
+            supply.last_asked = now;
+            match self.reason {
+                // The pause until the next such question begins.
+                Reason::MissingKey => supply.asked_at = Some(now),
+                Reason::Write { .. } => supply.confirmed_at = Some(now),
+                Reason::Rotation => {}
             }
         }
     }
@@ -248,5 +309,37 @@ impl Drop for Question<'_> {
         {
             self.end(&mut supply);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_because_of_a_write_is_valid_once_and_for_a_while() {
+        let old = ASK_PAUSE + Duration::from_secs(1);
+        let ring = || Ring::new(vec![RingEntry::ClearText]).unwrap();
+        let table = [
+            // how long ago it was asked, and confirmed; the answers for the kinds of writes
+            (Duration::ZERO, None, [true, true, false]),
+            (old, None, [true, false, false]),
+            (Duration::ZERO, Some(Duration::ZERO), [true, true, true]),
+            (old, Some(old), [true, false, false]),
+        ];
+        for (asked, confirmed, expected) in table {
+            let keys = StoreKeys::supplied(Box::new(move || Ok(ring()))).unwrap();
+            let Kind::Supplied { state, .. } = &keys.0 else { unreachable!("it has a source") };
+            let ago = |duration| Instant::now().checked_sub(duration).unwrap();
+            {
+                let mut supply = state.lock(Deadline::after(LOCK_TIMEOUT)).unwrap();
+                supply.last_asked = ago(asked);
+                supply.confirmed_at = confirmed.map(ago);
+            }
+            let kinds = [AskFirst::No, AskFirst::UnlessAskedLately, AskFirst::Yes];
+            assert_eq!(kinds.map(|asks| keys.has_answered(asks)), expected, "{asked:?} {confirmed:?}");
+            assert!(!keys.has_answered(AskFirst::Yes), "each write needs a question of its own");
+        }
+        assert!(StoreKeys::fixed(ring()).has_answered(AskFirst::Yes), "fixed keys stay as they are");
     }
 }

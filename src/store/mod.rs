@@ -31,7 +31,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::backend::{Backend, DatabaseFormat, DatabaseRows, Durability, Location, Snapshot, Transaction};
 use self::deadline::Deadline;
@@ -344,9 +344,10 @@ impl Store {
         }
     }
 
-    /// Runs an operation on the backend. It starts again after a fork that it gave way to, and if a key that it needs has
-    /// become known.
+    /// Runs an operation on the backend. It starts again after a fork that it gave way to, if a key that it needs has
+    /// become known, and after a question for keys that a write has needed.
     fn run<T>(&self, deadline: Deadline, mut work: impl FnMut(&dyn Backend, Deadline) -> Result<T>) -> Result<T> {
+        let begun = Instant::now();
         loop {
             let Some(pass) = fork::enter(deadline) else { return Err(deadline.busy(self.location())) };
             if self.closed.load(Ordering::Acquire) {
@@ -359,6 +360,7 @@ impl Store {
             drop(pass);
             match result {
                 Err(error) if error.is_busy() && gave_way && deadline.left().is_some() => {}
+                Err(error) if error.asks_for_keys() => self.backend.keys.confirm(begun, self.location(), deadline)?,
                 Err(error) if error.code() == Code::UnknownKey => match self.backend.keys.renew(seen, deadline) {
                     Renewal::Renewed => {}
                     Renewal::Unchanged => return Err(error),

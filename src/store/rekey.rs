@@ -121,7 +121,8 @@ impl Store {
     /// Seals those of the rows that still are not under the first key, and returns their number.
     fn rekey_batch(&self, ids: &[String]) -> Result<usize> {
         let rewritten = self.write_stored(|rows, ring, rewritten: &mut BTreeSet<String>| {
-            let mut rows = SealedTransaction::new(rows, SealedView::new(ring, self.location()));
+            // The source of keys was asked at the beginning.
+            let mut rows = SealedTransaction::new(rows, SealedView::new(ring, self.location()), None);
             for id in ids {
                 if rows.reseal(id)? {
                     rewritten.insert(id.clone());

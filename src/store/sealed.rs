@@ -134,7 +134,8 @@ impl Backend for Sealed {
     fn write(&self, deadline: Deadline, durability: Durability, work: &mut Change<'_>) -> Result<()> {
         let ring = self.ring(deadline)?;
         self.inner.write(deadline, durability, &mut |transaction| {
-            work(&mut SealedTransaction::new(transaction, SealedView::new(&ring, self.location())))
+            let view = SealedView::new(&ring, self.location());
+            work(&mut SealedTransaction::new(transaction, view, Some(&self.keys)))
         })
     }
 

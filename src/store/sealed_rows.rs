@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::backend::{SeenLease, Snapshot, Transaction};
 use super::error::{Code, Error, Result, describe_id};
+use super::keys::StoreKeys;
 use super::sealed_view::{SealedView, without_lone_clear_text};
 use crate::domain::backoff::RefreshFailures;
 use crate::domain::identity::Keys;
@@ -64,11 +65,13 @@ pub(super) struct SealedTransaction<'a> {
     looked_up: RefCell<HashMap<String, Row>>,
     /// Is the name recorded under which rows are written?
     is_recorded: Cell<bool>,
+    /// Knows when the source of keys was asked. `None`: it need not be asked.
+    keys: Option<&'a StoreKeys>,
 }
 
 impl<'a> SealedTransaction<'a> {
-    pub(super) fn new(inner: &'a mut dyn Transaction, view: SealedView<'a>) -> Self {
-        Self { inner, view, looked_up: RefCell::default(), is_recorded: Cell::new(false) }
+    pub(super) fn new(inner: &'a mut dyn Transaction, view: SealedView<'a>, keys: Option<&'a StoreKeys>) -> Self {
+        Self { inner, view, looked_up: RefCell::default(), is_recorded: Cell::new(false), keys }
     }
 
     fn has_keys(&self) -> bool {
@@ -95,6 +98,14 @@ impl<'a> SealedTransaction<'a> {
         let what = || format!("the row with {} is not there any more", describe_id(row.id()));
         let missing = || Error::new(Code::DamagedRow, self.view.location).with(what()).in_row(row.id().to_owned());
         stored.map(Cow::Owned).ok_or_else(missing)
+    }
+
+    /// Fails if the source of keys has to be asked before a row is written. `before`: the row as it is stored now.
+    fn require_answer(&self, before: Option<&Row>) -> Result<()> {
+        let Some(keys) = self.keys else { return Ok(()) };
+        let before = before.and_then(|before| key_ring::name_of(before.token()));
+        let asks = key_ring::ask_first(self.view.ring.writes(), self.view.names(&*self.inner)?, before.as_deref());
+        if keys.has_answered(asks) { Ok(()) } else { Err(Error::keys_to_ask_for(self.view.location)) }
     }
 
     /// Records the name under which rows are written, before the first one is.
@@ -129,14 +140,16 @@ impl<'a> SealedTransaction<'a> {
         Ok(())
     }
 
-    /// Seals a row, and runs `write` on it as it is to be stored.
+    /// Seals a row, and runs `write` on it as it is to be stored. `before`: the stored row that it replaces.
     fn write_sealed(
         &mut self,
+        before: Option<&Row>,
         token: Token<'_>,
         write: impl FnOnce(&mut dyn Transaction, Token<'_>) -> Result<()>,
     ) -> Result<()> {
         let sealed = self.view.seal(token)?;
         if self.has_keys() {
+            self.require_answer(before)?;
             self.record_name()?;
         }
         write(self.inner, sealed.as_ref().map_or(token, |sealed| sealed.stored(token)))
@@ -204,19 +217,21 @@ impl Transaction for SealedTransaction<'_> {
     }
 
     fn insert(&mut self, token: Token<'_>, now: i64) -> Result<()> {
-        self.write_sealed(token, |inner, stored| inner.insert(stored, now))
+        self.write_sealed(None, token, |inner, stored| inner.insert(stored, now))
     }
 
     fn update(&mut self, row: &Row, token: Token<'_>, now: i64) -> Result<()> {
         let before = self.stored(row)?;
         self.scrub_clear_text(&before);
-        self.write_sealed(token.with(Field::Id, Some(row.id())), |inner, stored| inner.update(&before, stored, now))
+        let token = token.with(Field::Id, Some(row.id()));
+        self.write_sealed(Some(&before), token, |inner, stored| inner.update(&before, stored, now))
     }
 
     fn rewrite(&mut self, row: &Row, token: Token<'_>) -> Result<()> {
         let before = self.stored(row)?;
         self.scrub_clear_text(&before);
-        self.write_sealed(token.with(Field::Id, Some(row.id())), |inner, stored| inner.rewrite(&before, stored))
+        let token = token.with(Field::Id, Some(row.id()));
+        self.write_sealed(Some(&before), token, |inner, stored| inner.rewrite(&before, stored))
     }
 
     fn copy(&mut self, row: &Row) -> Result<()> {
@@ -225,7 +240,7 @@ impl Transaction for SealedTransaction<'_> {
             self.view.require_certain_miss(&*self.inner)?;
         }
         let (order, saved_at) = (row.saved_order, row.saved_at);
-        self.write_sealed(row.token(), |inner, stored| inner.copy(&Row::new(stored, order, saved_at)))
+        self.write_sealed(None, row.token(), |inner, stored| inner.copy(&Row::new(stored, order, saved_at)))
     }
 
     fn delete(&mut self, id: &str) -> Result<bool> {

@@ -82,11 +82,64 @@ fn a_source_is_asked_at_once_for_a_missing_key_and_not_again_soon() {
     let store = source.store(&backend);
     source.set("ba");
     assert_eq!((find(&store, "refresh_token=r-ada"), source.asked()), (hit("a-ada"), 2), "by a miss, too");
-    assert_eq!((save(&store, ADA), source.asked()), ("1".to_owned(), 2));
+    assert_eq!((save(&store, ADA), source.asked()), ("1".to_owned(), 3), "no row was under this key before");
     // The next key is missing within 30 s.
     save(&store_with("cba", &backend), BOB);
     source.set("cba");
-    assert_eq!((find(&store, "user_name=bob"), source.asked()), (Err(Code::UnknownKey), 2));
+    assert_eq!((find(&store, "user_name=bob"), source.asked()), (Err(Code::UnknownKey), 3));
+}
+
+#[test]
+fn a_program_with_both_keys_follows_a_rotation() {
+    for (before, after) in [("ab", "ba"), ("ab", "b"), ("pa", "ap"), ("pa", "a")] {
+        let (old, new) = (&before[..1], after.chars().next().unwrap());
+        let backend = backend_with(old, ADA);
+        let source = Source::new(before);
+        let store = source.store(&backend);
+        save(&store, ADA);
+        assert_eq!(source.asked(), 1, "{before}: its rows are under its key");
+        source.set(after);
+        let rotates = if after.len() == 1 { format!("{after}{old}") } else { after.to_owned() };
+        assert_eq!(rotation_of(&store_with(&rotates, &backend)), (1, 0));
+        save(&store, if old == "a" { ADA } else { BOB });
+        save(&store, BOB);
+        assert_eq!(source.asked(), 2, "{before}: it asks before the first save");
+        assert_eq!(store.key_usage().unwrap().into_keys().collect::<Vec<_>>(), [key_id(new)], "{before}");
+        save(&store, ADA);
+        assert_eq!(source.asked(), 2, "{before}: it has the keys");
+    }
+}
+
+#[test]
+fn a_source_that_fails_prevents_no_save() {
+    let backend = backend_with("a", ADA);
+    let source = Source::new("ab");
+    let store = source.store(&backend);
+    rotation_of(&store_with("ba", &backend));
+    for letters in ["", "ab"] {
+        source.set(letters);
+        assert_eq!(save(&store, BOB), "2", "{letters}");
+        assert_eq!(source.asked(), 2);
+    }
+    assert_eq!(rotation_of(&store_with("ba", &backend)), (1, 0));
+    save(&store, BOB);
+    assert_eq!(source.asked(), 3, "each rotation makes it ask again");
+}
+
+#[test]
+fn threads_that_save_after_a_rotation_ask_once() {
+    let backend = backend_with("a", ADA);
+    let source = Source::new("ab");
+    let store = source.store(&backend);
+    rotation_of(&store_with("ba", &backend));
+    source.set("ba");
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| save(&store, ADA));
+        }
+    });
+    assert_eq!(source.asked(), 2);
+    assert_eq!(store.key_usage().unwrap().into_keys().collect::<Vec<_>>(), [key_id('b')]);
 }
 
 #[test]

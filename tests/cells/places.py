@@ -92,11 +92,11 @@ def set_up_django(place):
         django.setup()
 
 
-def connect_mariadb(place):
+def connect_mariadb(place, **options):
     import pymysql
 
     return pymysql.connect(
-        unix_socket=place["unix_socket"], user="root", database="app", read_timeout=30, ssl_disabled=True
+        unix_socket=place["unix_socket"], user="root", database="app", read_timeout=30, ssl_disabled=True, **options
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +26,11 @@ class FileCell:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Name the file. A lock file with the ending `.lock` is made beside it."""
+        """Name the file. A lock with the ending `.lock` is made beside it, and `.tmp` for a moment.
+
+        The path may be a symbolic link: then the file that it leads to is replaced. Do not use hard links, because a
+        save leaves the old document under the other names.
+        """
         self.path = Path(path).absolute()
         self._warned = False
 
@@ -45,33 +48,43 @@ class FileCell:
 
     def swap(self, document: bytes, version: str) -> bool:
         """Replace the file under a lock, which no two programs hold."""
-        with self._locked():
-            if self.load()[1] != version:
+        with self._locked() as path:
+            if path != self._real_path() or self.load()[1] != version:
                 return False
-            handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f"{self.path.name}.")
+            # One name: a program that is killed before the replacement leaves one file, which the next save replaces.
+            temporary = Path(f"{path}.tmp")
+            temporary.unlink(missing_ok=True)
             try:
+                handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 with os.fdopen(handle, "wb") as file:
                     file.write(document)
                     file.flush()
                     os.fsync(file.fileno())
-                Path(temporary).replace(self.path)
+                temporary.replace(path)
             except BaseException:
-                Path(temporary).unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
                 raise
-            folder = os.open(self.path.parent, os.O_RDONLY)
+            folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)  # so that the new name survives a power failure
             finally:
                 os.close(folder)
         return True
 
+    def _real_path(self) -> Path:
+        return Path(os.path.realpath(self.path))
+
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[Path]:
+        """Hold the lock of the file that the path leads to now, also through symbolic links."""
         import fcntl  # noqa: PLC0415 - Windows has none
 
-        handle = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = self._real_path()
+        handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+            yield path
         finally:
+            # Closing is not enough: a child that was forked meanwhile has the descriptor, too.
+            fcntl.flock(handle, fcntl.LOCK_UN)
             os.close(handle)

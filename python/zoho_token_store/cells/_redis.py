@@ -37,8 +37,10 @@ class RedisCell:
     def load(self) -> tuple[bytes | None, str]:
         """Read both fields of the hash. The version is a random text."""
         document, version = self.client.hmget(self.key, ["document", "version"])
-        if document is None:
+        if document is None and version is None:
             return None, ""
+        if document is None or version is None:
+            raise ValueError(f"the key {self.key!r} holds something else: it needs the fields document and version")
         return _bytes(document), _bytes(version).decode("ascii")
 
     def swap(self, document: bytes, version: str) -> bool:
@@ -48,4 +50,4 @@ class RedisCell:
 
 def _bytes(value: bytes | str) -> bytes:
     """Return bytes. A client with `decode_responses=True` returns text."""
-    return value.encode("ascii") if isinstance(value, str) else value
+    return value.encode() if isinstance(value, str) else value

@@ -33,7 +33,9 @@ class SecretsManagerCell:
             answer = self.client.get_secret_value(SecretId=self.secret_id, VersionStage=_CURRENT)
         except self.client.exceptions.ResourceNotFoundException:
             return None, None
-        return answer["SecretString"].encode("ascii"), answer["VersionId"]
+        if "SecretString" not in answer:
+            raise ValueError(f"the secret {self.secret_id} holds something else: it has no SecretString")
+        return answer["SecretString"].encode(), answer["VersionId"]
 
     def swap(self, document: bytes, version: str | None) -> bool:
         """Add a version, and move the label of the current one to it. AWS refuses if another version has the label."""

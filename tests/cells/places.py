@@ -69,7 +69,7 @@ class DynamoDBCell:
 def sqlalchemy_engine(url):
     import sqlalchemy
 
-    made = sqlalchemy.create_engine(url)
+    made = sqlalchemy.create_engine(url, pool_pre_ping=True)
     os.register_at_fork(after_in_child=lambda: made.dispose(close=False))
     return made
 
@@ -79,8 +79,9 @@ def django_connection():
     from django.db import connections
 
     connection = connections.create_connection("default")
-    connection.ensure_connection()
-    return connection.connection
+    connection.make_debug_cursor = connection.make_cursor  # with DEBUG = True Django logs each document
+    connection.set_autocommit(False)
+    return connection
 
 
 def set_up_django(place):
@@ -119,7 +120,7 @@ def cell(place: dict[str, Any], name: str) -> Any:  # noqa: PLR0911 - one for ea
         return DBAPICell(lambda: sqlalchemy_engine(place["url"]).raw_connection(), name=name)
     if kind == "django":
         set_up_django(place)
-        return DBAPICell(django_connection, name=name)
+        return DBAPICell(django_connection, name=name, paramstyle="format")
     if kind == "redis":
         import redis
         from redis.backoff import NoBackoff

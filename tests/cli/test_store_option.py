@@ -26,6 +26,14 @@ def store():
 
 def other():
     return object()
+
+def with_argument(name):
+    return FileCell(name)
+
+def with_default(name="tokens.jsonl"):
+    return FileCell(name)
+
+number = 5
 """
 
 
@@ -55,7 +63,7 @@ def test_the_commands_work_on_a_cell(run, tmp_path):
     store = CustomStoreShared(FileCell("tokens.jsonl"))
     ids = [token.get_id() for token in store.get_tokens()]
     assert len(ids) == 41
-    for function in ("cell", "store"):
+    for function in ("cell", "store", "with_default"):
         assert len(run("list", function=function).stdout.splitlines()) == 42
     run("show", ids[0])
     assert "the cell FileCell" in run("check", status=1).output
@@ -74,6 +82,8 @@ def test_the_commands_work_on_a_cell(run, tmp_path):
     [
         ("missing", "program:missing cannot be used (AttributeError"),
         ("other", "program:other returns an object of type object"),
+        ("number", "program:number is no function, but an object of type int"),
+        ("with_argument", "program:with_argument needs arguments"),
     ],
 )
 def test_a_function_that_is_not_there_or_returns_something_else(run, function, message):
@@ -87,5 +97,8 @@ def test_a_module_that_is_not_there_and_two_places():
     """`--db` and `--store` exclude each other."""
     result = CliRunner().invoke(cli, ["--store", "no_such_module:cell", "list"])
     assert (result.exit_code, "ModuleNotFoundError" in result.stderr) == (1, True)
+    for store in ("../app:cell", ".app:cell", "app..x:cell", ":cell", "app", "app:"):
+        result = CliRunner().invoke(cli, ["--store", store, "list"])
+        assert (result.exit_code, f"{store} is not MODULE:FUNCTION" in result.stderr) == (1, True)
     result = CliRunner().invoke(cli, ["--db", "a.db", "--store", "a:b", "list"])
     assert (result.exit_code, "not both" in result.stderr) == (2, True)

@@ -357,22 +357,41 @@ def find_cell(store: str) -> "Cell[Any]":
 
     """
     module, _, function = store.partition(":")
+    if not function or "" in module.split("."):
+        raise _unusable(store, "is not MODULE:FUNCTION")
     if "" not in sys.path:
         sys.path.insert(0, "")  # as `python -m` does
     try:
-        found = getattr(importlib.import_module(module), function)()
+        make = getattr(importlib.import_module(module), function)
+        if not callable(make):
+            raise _unusable(store, f"is no function, but an object of type {type(make).__name__}")
+        if _needs_arguments(make):
+            raise _unusable(store, "needs arguments")
+        found = make()
     except (ImportError, AttributeError, ValueError) as error:
-        reason = _format.escape_unprintable(f"{type(error).__name__}: {error}")
-        message = f"{_format.escape_unprintable(store)} cannot be used ({reason}). Nothing was changed."
-        raise _terminal.Failure(message, _STORE_HINT) from error
+        raise _unusable(store, f"cannot be used ({type(error).__name__}: {error})") from error
     if isinstance(found, CustomStoreShared):
         found = found.cell
     if not hasattr(found, "load") or not hasattr(found, "swap"):
-        what = f"an object of type {type(found).__name__}"
-        message = f"{_format.escape_unprintable(store)} returns {what}. Nothing was changed."
-        raise _terminal.Failure(message, _STORE_HINT)
+        raise _unusable(store, f"returns an object of type {type(found).__name__}")
     cell: Cell[Any] = found
     return cell
+
+
+def _unusable(store: str, reason: str) -> _terminal.Failure:
+    return _terminal.Failure(f"{_format.escape_unprintable(f'{store} {reason}')}. Nothing was changed.", _STORE_HINT)
+
+
+def _needs_arguments(function: Callable[..., object]) -> bool:
+    import inspect  # noqa: PLC0415 - only this option needs it
+
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return True
+    except ValueError:  # a function of C that does not tell
+        return False
+    return False
 
 
 @contextmanager

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import signal
 import sys
 import threading
 import time
 import uuid
-import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zoho_token_store import CustomStoreShared
+
+from . import _cell_trials as trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
 
     from zoho_token_store.cells import Cell
 
-_WRITERS, _CHANGES = 3, 4
-_TIMEOUT = 90  # seconds: far more than any test needs
+_SIZES = (1_000, 20_000, 40_000, 70_000, 140_000, 300_000)  # bytes: a TEXT of MySQL and a secret of AWS have 64 KiB
+_LARGE = 50_000
+_REPLACEMENTS, _KILLS = 30, 8
+_LOCK_TIMEOUT = 30  # seconds; a lock of a program that was killed may last for some
 
 
 class CellContract:
@@ -42,37 +46,83 @@ class CellContract:
 
     def append(self, writer: int) -> None:
         """Append the lines of a writer with a cell of its own."""
-        _append(self.cell(), writer)
+        trials.append(self.cell(), writer)
+
+    def replace(self) -> None:
+        """Replace the document many times. Wait so that a reader sees each version more than once, or not at all."""
+        cell = self.cell()
+        for number in range(1, _REPLACEMENTS):
+            begun = time.monotonic()
+            trials.load(cell)
+            took = time.monotonic() - begun
+            trials.write(cell, trials.text(_LARGE, number))
+            time.sleep(min(random.uniform(0, 3) * took, 0.5))  # noqa: S311 - no secret
+
+    def replace_until_killed(self, progress: int) -> None:
+        """Replace the document again and again, and write a byte into the pipe `progress` each time."""
+        cell, swapped = self.cell(), time.monotonic()
+        while (waited := time.monotonic() - swapped) < 2 * _LOCK_TIMEOUT:
+            document, version = trials.load(cell)
+            number = 0 if document is None else trials.expect_whole(document)
+            try:
+                if not trials.swap(cell, trials.text(_LARGE, number + 1), version):
+                    continue
+            except Exception as error:
+                if waited > _LOCK_TIMEOUT / 2 or isinstance(error, AssertionError):
+                    raise
+                time.sleep(0.05)  # the lock of a program that was killed may last for some seconds
+                continue
+            swapped = time.monotonic()
+            os.write(progress, b".")
 
     def test_a_new_place_has_no_document(self) -> None:
         """`load` returns `None` before the first `swap`."""
-        assert _load(self.cell())[0] is None
+        assert trials.load(self.cell())[0] is None, "a place with a new name has a document: load must return None"
 
     def test_a_document_is_loaded_exactly_as_it_was_written(self) -> None:
         """It is ASCII text of several lines, with everything that JSON escapes."""
         for number in range(3):
             document = b'{"a":"\\u0000 \\\\ \' %s ? :x $1 \\"\\ud83e\\udd86"}\n' * (200 * number + 1)
-            assert _swap(self.cell(), document, _load(self.cell())[1]) is True
-            assert _load(self.cell())[0] == document
+            trials.write(self.cell(), document)
+            trials.expect(self.cell(), document)
+
+    def test_a_document_that_grows_is_loaded_whole_or_refused(self) -> None:
+        """Each `swap` writes the whole document, or raises and leaves the old one."""
+        cell, before = self.cell(), None
+        for size in _SIZES:
+            document, version = trials.text(size, size), trials.load(cell)[1]
+            try:
+                swapped = trials.swap(cell, document, version)
+            except AssertionError:
+                raise
+            except Exception as error:
+                if trials.load(self.cell())[0] not in (before, document):
+                    message = f"swap raised {type(error).__name__} for {size} bytes, and the old document is gone"
+                    raise AssertionError(message) from error
+                continue
+            assert swapped, f"swap returned False for {size} bytes and the version that load has just returned"
+            trials.expect(self.cell(), document)
+            before = document
 
     def test_a_change_needs_the_current_version(self) -> None:
         """`swap` with a version that the place had before returns `False`, and writes nothing."""
         one, other = self.cell(), self.cell()
-        first = _load(one)[1]
-        assert _swap(one, b"1", first) is True
-        second = _load(one)[1]
-        assert _swap(other, b"2", second) is True
-        for version in (first, second):
-            assert _swap(one, b"3", version) is False
-            assert _load(one)[0] == _load(other)[0] == b"2"
+        versions = []
+        for cell, document in ((one, b"1"), (other, b"2")):
+            versions.append(trials.load(one)[1])
+            assert trials.swap(cell, document, versions[-1]), "swap returned False for the version of the place"
+        for version in versions:
+            trials.expect_refusal(one, version)
+            for cell in (one, other):
+                trials.expect(cell, b"2")
 
     def test_one_of_two_programs_writes_the_first_document(self) -> None:
         """Both have found that there is none."""
         one, other = self.cell(), self.cell()
-        versions = _load(one)[1], _load(other)[1]
-        assert _swap(one, b"one", versions[0]) is True
-        assert _swap(other, b"other", versions[1]) is False
-        assert _load(other)[0] == b"one"
+        versions = trials.load(one)[1], trials.load(other)[1]
+        assert trials.swap(one, b"one", versions[0]), "swap returned False for a place without a document"
+        trials.expect_refusal(other, versions[1])
+        trials.expect(other, b"one")
 
     def test_threads_that_share_a_cell_lose_no_change(self) -> None:
         """Several threads call one cell at the same time."""
@@ -80,44 +130,86 @@ class CellContract:
 
         def work(number: int) -> None:
             try:
-                _append(cell, number)
+                trials.append(cell, number)
             except BaseException as error:  # noqa: BLE001 - the test reports it
                 failures.append(error)
 
-        threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(_WRITERS)]
+        threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(trials.WRITERS)]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(_TIMEOUT)
-        assert not failures, failures[0]
-        assert sorted(_load(cell)[0].split()) == _everything(range(_WRITERS))
+            thread.join(trials.TIMEOUT)
+        if failures:
+            raise failures[0]
+        trials.expect_all_changes(cell, trials.WRITERS)
 
     def test_two_processes_lose_no_change(self) -> None:
         """Each has a cell of its own."""
-        children = [_fork(partial(self.append, number)) for number in range(2)]
-        assert [_wait(child) for child in children] == [0, 0]
-        assert sorted(_load(self.cell())[0].split()) == _everything(range(2))
+        children = [trials.fork(partial(self.append, number)) for number in range(2)]
+        failed = [status for child in children if (status := trials.wait(child))]
+        assert not failed, "a process failed: its traceback is above"
+        trials.expect_all_changes(self.cell(), 2)
+
+    def test_a_reader_sees_whole_documents_with_their_own_versions(self) -> None:
+        """Another process replaces the document meanwhile."""
+        cell = self.cell()
+        trials.write(cell, trials.text(_LARGE))
+        child = trials.fork(self.replace)
+        seen: list[tuple[int, Any]] = []
+        try:
+            while (status := trials.has_ended(child)) is None:
+                document, version = trials.load(cell)
+                number = trials.expect_whole(document)
+                others = [other for other, its_version in seen[-20:] if its_version == version and other != number]
+                assert not others, "load returned two documents with one version: load both with one request"
+                if seen[-1:] != [(number, version)]:
+                    seen.append((number, version))
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            trials.wait(child)
+            raise
+        assert status == 0, "the process that writes failed: its traceback is above"
+        trials.expect(cell, trials.text(_LARGE, _REPLACEMENTS - 1))
 
     def test_a_program_that_is_killed_between_load_and_swap_leaves_no_lock(self) -> None:
         """Others go on, and its change is not made."""
 
         def load_and_die() -> None:
-            _load(self.cell())
+            trials.load(self.cell())
             os.kill(os.getpid(), signal.SIGKILL)
 
-        assert _swap(self.cell(), b"before", _load(self.cell())[1]) is True
-        assert _wait(_fork(load_and_die)) == -signal.SIGKILL
+        trials.write(self.cell(), b"before")
+        status = trials.wait(trials.fork(load_and_die))
+        assert status == -signal.SIGKILL, "load failed in another process: its traceback is above"
         begun = time.monotonic()
-        assert _swap(self.cell(), b"after", _load(self.cell())[1]) is True
-        assert time.monotonic() - begun < _TIMEOUT
-        assert _load(self.cell())[0] == b"after"
+        trials.write(self.cell(), b"after")
+        waited = time.monotonic() - begun
+        assert waited < trials.TIMEOUT, f"a swap took {waited:.0f} s after a program was killed: load leaves a lock"
+        trials.expect(self.cell(), b"after")
+
+    def test_a_program_that_is_killed_inside_swap_leaves_no_lock(self) -> None:
+        """Others go on after some seconds, and find a whole document."""
+        for kills in range(_KILLS + 1):
+            progress, end = os.pipe()
+            child = trials.fork(partial(self.replace_until_killed, end))
+            os.close(end)
+            try:
+                _await_swap(progress, kills)
+                begun = time.monotonic()
+                _await_swap(progress, kills)
+                time.sleep(random.uniform(0, time.monotonic() - begun))  # noqa: S311 - no secret
+            finally:
+                os.close(progress)
+                os.kill(child, signal.SIGKILL)
+                trials.wait(child)
 
     def test_a_store_saves_through_a_network_that_loses_answers(self) -> None:
         """The change is made, but its answer is lost. The store finds out, and does not save twice."""
         store = CustomStoreShared(_LosesAnswers(self.cell()))
         for number in range(3):
             store.save_token(_token(number))
-        assert [token.get_id() for token in CustomStoreShared(self.cell()).get_tokens()] == ["1", "2", "3"]
+        ids = [token.get_id() for token in CustomStoreShared(self.cell()).get_tokens()]
+        assert ids == ["1", "2", "3"], f"three saves, whose answers were lost, made the rows {ids}"
 
     def test_two_stores_see_the_changes_of_each_other(self) -> None:
         """A save, an update, a delete."""
@@ -126,20 +218,26 @@ class CellContract:
         one.save_token(token)
         token.set_access_token("made-up-new")
         other.save_token(token)
-        assert [token.get_access_token() for token in one.get_tokens()] == ["made-up-new"]
+        updated = [token.get_access_token() for token in one.get_tokens()] == ["made-up-new"]
+        assert updated, "a store does not see the update of another one: load must return the newest document"
         one.delete_token("1")
-        assert len(other) == 0
+        assert len(other) == 0, "a store does not see the delete of another one: load must return the newest document"
         other.save_token(_token(2))
-        assert [token.get_id() for token in one.get_tokens()] == ["2"]
+        ids = [token.get_id() for token in one.get_tokens()]
+        assert ids == ["2"], f"after a delete of the row 1 and a save there are the rows {ids}"
 
     if sys.platform == "win32":  # no fork, and no SIGKILL
-        del test_two_processes_lose_no_change, test_a_program_that_is_killed_between_load_and_swap_leaves_no_lock
+        del test_two_processes_lose_no_change, test_a_reader_sees_whole_documents_with_their_own_versions
+        del test_a_program_that_is_killed_between_load_and_swap_leaves_no_lock
+        del test_a_program_that_is_killed_inside_swap_leaves_no_lock
 
 
 def cell_contract(factory: Callable[[str], Cell[Any]]) -> type[CellContract]:
     """Return a class of tests for pytest, which checks that a cell can be used with `CustomStoreShared`.
 
-    Two writers lose no change, a lost answer is resolved, and a program that is killed leaves no lock.
+    Two writers lose no change, a reader sees whole documents, a lost answer is resolved, and a program that is killed
+    leaves no lock. The tests make some 150 changes. They do not delete the places that they make: delete those whose
+    name begins with `contract-`.
 
     Args:
         factory: A function that makes a cell on the place with a name. Two cells with one name are on the same place,
@@ -155,6 +253,14 @@ def cell_contract(factory: Callable[[str], Cell[Any]]) -> type[CellContract]:
     return type("TestCell", (CellContract,), {"factory": staticmethod(factory), "__test__": True})
 
 
+def _await_swap(progress: int, kills: int) -> None:
+    """Wait until a process has made a swap."""
+    before = f" after {kills} programs were killed inside swap" if kills else ""
+    readable, _, _ = select.select([progress], [], [], _LOCK_TIMEOUT)
+    assert readable, f"no swap succeeded in {_LOCK_TIMEOUT} s{before}{': swap leaves a lock' if kills else ''}"
+    assert os.read(progress, 1), f"a process failed{before}: its traceback is above"
+
+
 class _LosesAnswers:
     """A cell whose network loses the answer to each `swap`."""
 
@@ -167,68 +273,7 @@ class _LosesAnswers:
         return False
 
 
-def _load(cell: Cell[Any]) -> tuple[Any, Any]:
-    loaded = cell.load()
-    assert isinstance(loaded, tuple), "load returns a tuple"
-    assert len(loaded) == 2, "load returns the document and its version"  # noqa: PLR2004
-    assert loaded[0] is None or isinstance(loaded[0], bytes), "a document is bytes, or None"
-    return loaded
-
-
-def _swap(cell: Cell[Any], document: bytes, version: object) -> bool:
-    swapped = cell.swap(document, version)
-    assert isinstance(swapped, bool), "swap returns True or False"
-    return swapped
-
-
-def _append(cell: Cell[Any], writer: int) -> None:
-    """Append a line for each change of this writer. Start over when another one came first."""
-    deadline = time.monotonic() + _TIMEOUT
-    for change in range(_CHANGES):
-        while True:
-            assert time.monotonic() < deadline, "swap keeps returning False"
-            document, version = _load(cell)
-            if _swap(cell, (document or b"") + f"{writer}-{change}\n".encode(), version):
-                break
-            time.sleep(random.uniform(0, 0.02))  # noqa: S311 - no secret
-
-
-def _everything(writers: range) -> list[bytes]:
-    return sorted(f"{writer}-{change}".encode() for writer in writers for change in range(_CHANGES))
-
-
 def _token(number: int) -> OAuthToken:
     from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken  # noqa: PLC0415 - it takes 0.7 s
 
     return OAuthToken("1000.CLIENT", "made-up", refresh_token=f"made-up-{number}")
-
-
-def _fork(work: Callable[[], None]) -> int:
-    """Run `work` in a child, and return its process id."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, if the process has threads
-        child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        work()
-        status = 0
-    except BaseException:  # noqa: BLE001 - the child must not go on with the tests of its parent
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
-def _wait(child: int) -> int:
-    """Wait for a child, and return its exit status. A signal is negative. Kill it after the time limit."""
-    deadline = time.monotonic() + _TIMEOUT
-    while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-            deadline += _TIMEOUT
-        time.sleep(0.005)

@@ -369,7 +369,8 @@ def find_cell(store: str) -> "Cell[Any]":
             raise _unusable(store, "needs arguments")
         found = make()
     except (ImportError, AttributeError, ValueError) as error:
-        raise _unusable(store, f"cannot be used ({type(error).__name__}: {error})") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise _unusable(store, f"cannot be used ({reason})") from error
     if isinstance(found, CustomStoreShared):
         found = found.cell
     if not hasattr(found, "load") or not hasattr(found, "swap"):

@@ -50,6 +50,7 @@ class Cell(Protocol[Version]):
     def swap(self, document: bytes, version: Version, /) -> bool:
         """Write the document if the place still has this version, and return whether it did.
 
-        Comparing and writing are one step: no other writer comes in between.
+        Comparing and writing are one step: no other writer comes in between. An old version is no error: return
+        `False`. An exception means that it is not known whether the document was written.
         """
         ...

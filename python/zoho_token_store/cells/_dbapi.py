@@ -89,8 +89,8 @@ class DBAPICell:
                 return False  # another program has inserted the row
             stored, found = self._select(connection) if count == 1 else (None, None)
             if found == mark and stored != document:
-                took = f"{len(stored or b'')} of {len(document)} bytes"
-                raise DocumentTooLarge(f"the column document of {self.table} took {took}: give it a longer type")
+                took, size = len(stored or b""), len(document)
+                raise DocumentTooLarge(f"the column document of {self.table} took {took} of {size} bytes")
             connection.commit()
         return bool(count == 1)
 

@@ -12,8 +12,9 @@ import traceback
 
 import pytest
 import zoho_token_store
+from children import fork, join
 from own_process import in_own_process
-from support import PLANTED, login, values
+from support import PLANTED, login, run_program, values
 from zoho_token_store import (
     PLAINTEXT,
     CustomStoreInMemory,
@@ -288,9 +289,85 @@ def test_a_function_is_asked_again_when_a_key_is_missing(make):
         with pytest.raises(SDKException):  # a miss by token is not certain for this store either
             later.save_token(later_row)
         assert failure(later.find_token_by_id, "1").code == "unknown-key"
+        # No row is under this store's first key. So it asks whether another one comes first by now.
         store.save_token(later_row)
         assert store.key_usage() == {key_id(NEW): 1, key_id(OLD): 1}
+        assert supplier.calls == 3
+
+
+@LASTING
+def test_a_program_with_both_keys_follows_a_rotation(make):
+    """It lacks no key, and still asks: otherwise it would save under the old key for as long as it runs."""
+    supplier = Supplier([OLD, NEW], [NEW, OLD])
+    with make(keys=supplier) as store, make(keys=[NEW, OLD]) as rotated:
+        store.save_token(login(ADA, 1))
+        assert store.key_usage() == {key_id(OLD): 1}
+        assert (rotated.rekey().rewritten, supplier.calls) == (1, 1)
+        store.save_token(login(ADA, 2))
+        store.save_token(login("bob@example.com", 3))
+        assert store.key_usage() == {key_id(NEW): 2}
         assert supplier.calls == 2
+
+
+@LASTING
+def test_a_program_that_wrote_in_clear_text_follows_an_encryption(make):
+    """While programs begin to encrypt, some still write in clear text. They stop when all rows are sealed."""
+    supplier = Supplier([PLAINTEXT, NEW], [NEW])
+    with make(keys=supplier) as store, make(keys=[NEW, PLAINTEXT]) as sealing:
+        store.save_token(login(ADA, 1))
+        assert store.key_usage() == {"plaintext": 1}
+        assert sealing.rekey().rewritten == 1
+        store.save_token(login("bob@example.com", 2))
+        assert store.key_usage() == {key_id(NEW): 2}
+
+
+def test_greenlets_that_switch_inside_the_function(path):
+    """Under gevent a key service is waited for by running other greenlets of the thread. They need the keys, too."""
+    code = """
+from gevent import monkey; monkey.patch_all()
+import gevent, random
+from zoho_token_store import CustomStoreSQLite
+path, old, new = sys.argv[1:]
+with CustomStoreSQLite(path, keys=old) as store:
+    store.save_token(login("ada@example.com", 1))
+calls = []
+def ask():
+    calls.append(gevent.getcurrent())
+    gevent.sleep(random.random() / 20)
+    return [new, old] if len(calls) > 1 else new
+store = CustomStoreSQLite(path, keys=ask, busy_timeout=60)
+def work(number):
+    assert store.find_token(token("ada@example.com")) is not None
+    store.save_token(login(f"user{number}", number))
+    return store.rekey().left
+greenlets = [gevent.spawn(work, number) for number in range(2, 10)]
+gevent.joinall(greenlets, raise_error=True, timeout=60)
+print([greenlet.value for greenlet in greenlets], len(store), len(store.key_usage()))
+"""
+    assert run_program(code, path, OLD, NEW) == "[0, 0, 0, 0, 0, 0, 0, 0] 9 1\n"
+
+
+@in_own_process
+def test_a_function_that_forks_is_not_asked_by_its_child(path):
+    """The child goes on inside of the function. There it gets an error instead of asking itself."""
+    with CustomStoreSQLite(path, keys=OLD) as store:
+        store.save_token(login())
+    calls = []
+
+    def ask():
+        calls.append(os.getpid())
+        if len(calls) == 1:
+            return NEW
+        join([fork(find_in_child)])
+        return [NEW, OLD]
+
+    def find_in_child():
+        assert failure(store.find_token_by_id, "1").code == "unknown-key"
+        assert len(calls) == 2
+
+    with CustomStoreSQLite(path, keys=ask) as store:
+        assert store.find_token_by_id("1").get_user_signature().get_name() == ADA
+    assert calls == [os.getpid()] * 2
 
 
 def test_a_function_may_use_the_store_and_other_threads(path):

@@ -12,7 +12,20 @@ use crate::store::Store;
 /// `detach` restores the count that it has saved (PyO3 0.30, `internal/state.rs`). So two of them must not overlap. The
 /// thread itself does not wait: the function lets other greenlets run.
 pub(super) fn without_gil<T: Send>(py: Python<'_>, store: &Store, work: impl FnOnce() -> T + Send) -> T {
-    if store.runs_foreign_code() && yields(py).unwrap_or(false) { work() } else { py.detach(work) }
+    if store.runs_foreign_code() { calling_functions(py, work) } else { py.detach(work) }
+}
+
+/// Runs `work`, which may call a function of the program, without the GIL, unless that function may switch to another
+/// greenlet ([`without_gil`]).
+pub(super) fn calling_functions<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
+    if yields(py).unwrap_or(false) { work() } else { py.detach(work) }
+}
+
+/// Identifies the greenlet that is running. 0: the program has no greenlets.
+pub(super) fn current_greenlet(py: Python<'_>) -> PyResult<u64> {
+    let modules = py.import("sys")?.getattr("modules")?;
+    let greenlet = modules.call_method1("get", ("greenlet",))?;
+    if greenlet.is_none() { Ok(0) } else { Ok(greenlet.call_method0("getcurrent")?.as_ptr() as u64) }
 }
 
 /// Do other tasks of a thread run while one sleeps? gevent and others replace `time.sleep` for that.

@@ -12,7 +12,7 @@ use super::arguments::{Given, file_path};
 use super::caller_functions::{or_ended, pass_on};
 use super::convert::type_name;
 use super::error::{Failure, invalid_argument};
-use super::gil::without_gil;
+use super::gil::{calling_functions, current_greenlet, without_gil};
 use super::refresh_wait::sleep;
 use crate::domain::key_ring::Ring;
 use crate::domain::seal_key::resembles_key;
@@ -242,18 +242,15 @@ impl KeysArgument {
 
     /// Returns the keys for a store. A function is asked now. `None`: no keys were given.
     pub(super) fn for_store(&self, py: Python<'_>) -> Result<Option<StoreKeys>, Failure> {
-        Ok(py.detach(|| self.without_gil())?)
+        Ok(calling_functions(py, || self.without_gil())?)
     }
 
-    /// The same, for a thread that does not hold the GIL.
+    /// The same, for a thread that need not hold the GIL.
     pub(super) fn without_gil(&self) -> StoreResult<Option<StoreKeys>> {
         Ok(match self {
             Self::Absent => None,
             Self::Fixed(entries) => Some(StoreKeys::fixed(parse(entries)?)),
-            Self::Function(source) => {
-                let source = Arc::clone(source);
-                Some(StoreKeys::supplied(Box::new(move || source.keys()))?)
-            }
+            Self::Function(source) => Some(StoreKeys::supplied(Arc::clone(source))?),
         })
     }
 
@@ -262,7 +259,7 @@ impl KeysArgument {
         Ok(match self {
             Self::Absent => Ring::clear_text(),
             Self::Fixed(entries) => parse(entries)?,
-            Self::Function(source) => py.detach(|| source.keys())?,
+            Self::Function(source) => calling_functions(py, || source.keys())?,
         })
     }
 }
@@ -280,6 +277,14 @@ impl KeySource for CallableKeys {
             entries.map_err(|what| failed(&format!("has returned keys that cannot be used: the value {what}")))
         });
         parse(&called.unwrap_or_else(|| Err(failed("cannot be called, because the interpreter has ended")))?)
+    }
+
+    fn runs_foreign_code(&self) -> bool {
+        true
+    }
+
+    fn task(&self) -> u64 {
+        Python::try_attach(|py| current_greenlet(py).unwrap_or_default()).unwrap_or_default()
     }
 }
 

@@ -16,7 +16,7 @@ use pyo3::types::PyCFunction;
 use super::convert::{Sdk, exception_name};
 use super::error::Failure;
 use super::exit;
-use super::gil::{without_gil, yields};
+use super::gil::{current_greenlet, without_gil, yields};
 use super::lease_guard::{
     LeaseGuard, log_for, log_pending_lines, or_no_lease, release_at_exit, released_text, tie_to_frame,
 };
@@ -359,13 +359,10 @@ pub(super) struct Caller {
 }
 
 pub(super) fn caller(py: Python<'_>) -> PyResult<Option<Caller>> {
-    let modules = py.import("sys")?.getattr("modules")?;
-    let greenlet = modules.call_method1("get", ("greenlet",))?;
-    let has_greenlets = !greenlet.is_none();
-    let task = if has_greenlets { greenlet.call_method0("getcurrent")?.as_ptr() as u64 } else { 0 };
+    let task = current_greenlet(py)?;
     let yields = yields(py)?;
     // Without the GIL: it waits while another thread forks, and that thread needs the GIL.
-    Ok(py.detach(|| requester(task, yields)).map(|requester| Caller { requester, has_greenlets }))
+    Ok(py.detach(|| requester(task, yields)).map(|requester| Caller { requester, has_greenlets: task != 0 }))
 }
 
 /// Returns the owner whose leases a save releases. If the SDK's `get_token` saves, also returns the identity of that

@@ -54,6 +54,16 @@ pub fn new_key() -> Result<Zeroizing<String>> {
 pub trait KeySource: Send + Sync {
     /// Returns all keys, in their order.
     fn keys(&self) -> Result<Ring>;
+
+    /// Does it run functions of the program? See [`super::backend::Backend::runs_foreign_code`].
+    fn runs_foreign_code(&self) -> bool {
+        false
+    }
+
+    /// Identifies the task of this thread that is running now, such as a greenlet. 0: the thread has one task.
+    fn task(&self) -> u64 {
+        0
+    }
 }
 
 impl<F: Fn() -> Result<Ring> + Send + Sync> KeySource for F {
@@ -70,7 +80,7 @@ enum Kind {
     None(Arc<Ring>),
     Fixed(Arc<Ring>),
     Supplied {
-        source: Box<dyn KeySource>,
+        source: Arc<dyn KeySource>,
         state: Ordered<Supply>,
     },
 }
@@ -83,10 +93,44 @@ struct Supply {
     asked_at: Option<Instant>,
     /// When it was last asked for any reason.
     last_asked: Instant,
-    /// When it was last asked because of a write, if no write has made use of that.
+    /// When it was last asked because of a write, unless rows under the first key are recorded since.
     confirmed_at: Option<Instant>,
-    /// The process and the thread that is asking it now.
-    asking: Option<(u32, ThreadId)>,
+    /// Which task is asking it now.
+    asking: Option<Asker>,
+}
+
+/// A task that asks a source.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Asker {
+    process: u32,
+    thread: ThreadId,
+    task: u64,
+}
+
+/// How an asker relates to the task that is running.
+enum Other {
+    /// It is this task: the source uses the store itself, and would wait for its own answer.
+    Itself,
+    /// Another thread of this process will have the answer.
+    Waits,
+    /// There is no use in waiting. The asker is another task of this thread, which cannot go on meanwhile. Or it was a
+    /// thread of the parent process, which does not exist here.
+    Blocked,
+}
+
+impl Asker {
+    fn current(source: &dyn KeySource) -> Self {
+        Self { process: process::id(), thread: thread::current().id(), task: source.task() }
+    }
+
+    /// How `other` relates to this task. After a fork, the thread that has forked goes on in the child: a source may fork.
+    fn relation(self, other: Self) -> Other {
+        match (self.thread == other.thread, self.task == other.task, self.process == other.process) {
+            (true, true, _) => Other::Itself,
+            (false, _, true) => Other::Waits,
+            (true, false, _) | (false, _, false) => Other::Blocked,
+        }
+    }
 }
 
 /// The shortest time between two questions to a source, after the first one.
@@ -129,7 +173,7 @@ impl StoreKeys {
     }
 
     /// Keys that `source` supplies. It is asked now.
-    pub fn supplied(source: Box<dyn KeySource>) -> Result<Self> {
+    pub fn supplied(source: Arc<dyn KeySource>) -> Result<Self> {
         let supply = Supply {
             ring: Arc::new(source.keys()?),
             generation: 0,
@@ -139,6 +183,11 @@ impl StoreKeys {
             asking: None,
         };
         Ok(Self(Kind::Supplied { source, state: Ordered::new(Rank::Keys, supply) }))
+    }
+
+    /// Does a question for keys run functions of the program?
+    pub(super) fn run_foreign_code(&self) -> bool {
+        matches!(&self.0, Kind::Supplied { source, .. } if source.runs_foreign_code())
     }
 
     /// The keys now. `None`: they cannot be read before the deadline.
@@ -165,14 +214,13 @@ impl StoreKeys {
     /// Precondition: the caller holds no lock and runs no operation.
     pub(super) fn renew(&self, seen: u64, deadline: Deadline) -> Renewal {
         let Kind::Supplied { source, state } = &self.0 else { return Renewal::Unchanged };
-        let me = (process::id(), thread::current().id());
+        let me = Asker::current(&**source);
         loop {
             let Some(mut supply) = state.lock(Deadline::after(LOCK_TIMEOUT)) else { return Renewal::Unchanged };
             if supply.generation != seen {
                 return Renewal::Renewed;
             }
-            // A thread of the parent process does not exist after a fork.
-            let asking = supply.asking.filter(|(process, _)| *process == me.0);
+            let asking = supply.asking.map(|other| me.relation(other)).filter(|other| !matches!(other, Other::Blocked));
             if asking.is_none() && supply.asked_at.is_some_and(|asked_at| asked_at.elapsed() < ASK_PAUSE) {
                 return Renewal::Unchanged;
             }
@@ -184,25 +232,29 @@ impl StoreKeys {
                 break;
             }
             drop(supply);
-            // A source that uses the store itself would wait for its own answer.
-            if asking == Some(me) || !deadline.sleep(ASK_POLL) {
+            if matches!(asking, Some(Other::Itself)) || !deadline.sleep(ASK_POLL) {
                 return Renewal::Unchanged;
             }
         }
         // The error of the operation says which key is missing.
-        Question { state, asking: me, reason: Reason::MissingKey }.put(&**source).unwrap_or(Renewal::Unchanged)
+        let _ = Question { state, asking: me, reason: Reason::MissingKey }.put(&**source);
+        // Another task of this thread may have had the answer first.
+        if self.generation() == seen { Renewal::Unchanged } else { Renewal::Renewed }
     }
 
     /// Was the source asked, as a write needs it?
     pub(super) fn has_answered(&self, asks: AskFirst) -> bool {
         let Kind::Supplied { state, .. } = &self.0 else { return true };
-        if asks == AskFirst::No {
-            return true;
-        }
         let Some(mut supply) = state.lock(Deadline::after(LOCK_TIMEOUT)) else { return true };
         match asks {
-            AskFirst::Yes => supply.confirmed_at.take().is_some_and(|at| at.elapsed() < ASK_PAUSE),
-            AskFirst::UnlessAskedLately | AskFirst::No => supply.last_asked.elapsed() < ASK_PAUSE,
+            AskFirst::No => {
+                // The answer was made use of. When the key is not recorded any more, there is another question.
+                supply.confirmed_at = None;
+                true
+            }
+            AskFirst::UnlessAskedLately => supply.last_asked.elapsed() < ASK_PAUSE,
+            // It holds for several attempts.
+            AskFirst::Yes => supply.confirmed_at.is_some_and(|at| at.elapsed() < ASK_PAUSE),
         }
     }
 
@@ -224,7 +276,7 @@ impl StoreKeys {
 
     fn ask_for(&self, reason: Reason, location: &Location, deadline: Deadline) -> Result<()> {
         let Kind::Supplied { source, state } = &self.0 else { return Ok(()) };
-        let me = (process::id(), thread::current().id());
+        let me = Asker::current(&**source);
         loop {
             let busy = || deadline.busy(location);
             let mut supply = state.lock(Deadline::after(LOCK_TIMEOUT)).ok_or_else(busy)?;
@@ -232,22 +284,21 @@ impl StoreKeys {
                 supply.confirmed_at = Some(supply.last_asked);
                 return Ok(());
             }
-            match supply.asking.filter(|(process, _)| *process == me.0) {
-                None => {
+            match supply.asking.map(|other| me.relation(other)) {
+                None | Some(Other::Blocked) => {
                     supply.asking = Some(me);
                     break;
                 }
-                // The source itself uses the store.
-                Some(asking) if asking == me => {
+                Some(Other::Itself) => {
                     supply.confirmed_at = Some(Instant::now());
                     return Ok(());
                 }
-                Some(_) => drop(supply),
+                Some(Other::Waits) => drop(supply),
             }
             let left = deadline.left().ok_or_else(busy)?;
             thread::sleep(left.min(Duration::from_micros(fastrand::u64(ASK_POLL))));
         }
-        let answer = Question { state, asking: me, reason }.put(&**source).map(drop);
+        let answer = Question { state, asking: me, reason }.put(&**source);
         if matches!(reason, Reason::Write { .. }) { Ok(()) } else { answer }
     }
 }
@@ -266,25 +317,25 @@ enum Reason {
 /// A question to the source. It ends even if the source panics.
 struct Question<'a> {
     state: &'a Ordered<Supply>,
-    asking: (u32, ThreadId),
+    asking: Asker,
     reason: Reason,
 }
 
 impl Question<'_> {
     /// Asks `source`, and takes its keys.
-    fn put(self, source: &dyn KeySource) -> Result<Renewal> {
+    fn put(self, source: &dyn KeySource) -> Result<()> {
         let answer = source.keys();
-        let Some(mut supply) = self.state.lock(Deadline::after(LOCK_TIMEOUT)) else { return Ok(Renewal::Unchanged) };
+        let Some(mut supply) = self.state.lock(Deadline::after(LOCK_TIMEOUT)) else { return Ok(()) };
         // In one step with the answer: other threads wait for it until then.
         self.end(&mut supply);
         let ring = answer?;
         if ring.names().eq(supply.ring.names()) {
-            return Ok(Renewal::Unchanged);
+            return Ok(());
         }
         supply.ring = Arc::new(ring);
         supply.generation += 1;
         supply.confirmed_at = None;
-        Ok(Renewal::Renewed)
+        Ok(())
     }
 
     fn end(&self, supply: &mut Supply) {
@@ -317,18 +368,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_because_of_a_write_is_valid_once_and_for_a_while() {
+    fn a_task_waits_only_for_other_threads_of_its_process() {
+        let (here, elsewhere) = (thread::current().id(), thread::spawn(|| {}).thread().id());
+        let me = Asker { process: 1, thread: here, task: 7 };
+        let table = [
+            // process, thread, task, relation
+            (1, here, 7, "itself"),
+            (2, here, 7, "itself"),
+            (1, here, 8, "blocked"),
+            (2, here, 8, "blocked"),
+            (1, elsewhere, 7, "waits"),
+            (1, elsewhere, 8, "waits"),
+            (2, elsewhere, 7, "blocked"),
+        ];
+        for (process, thread, task, expected) in table {
+            let relation = match me.relation(Asker { process, thread, task }) {
+                Other::Itself => "itself",
+                Other::Waits => "waits",
+                Other::Blocked => "blocked",
+            };
+            assert_eq!(relation, expected, "{process} {thread:?} {task}");
+        }
+    }
+
+    #[test]
+    fn a_question_because_of_a_write_is_valid_until_its_key_is_recorded() {
         let old = ASK_PAUSE + Duration::from_secs(1);
         let ring = || Ring::new(vec![RingEntry::ClearText]).unwrap();
         let table = [
-            // how long ago it was asked, and confirmed; the answers for the kinds of writes
-            (Duration::ZERO, None, [true, true, false]),
-            (old, None, [true, false, false]),
-            (Duration::ZERO, Some(Duration::ZERO), [true, true, true]),
-            (old, Some(old), [true, false, false]),
+            // how long ago it was asked, and because of a write; the answers for two kinds of writes
+            (Duration::ZERO, None, [true, false]),
+            (old, None, [false, false]),
+            (Duration::ZERO, Some(Duration::ZERO), [true, true]),
+            (old, Some(old), [false, false]),
         ];
         for (asked, confirmed, expected) in table {
-            let keys = StoreKeys::supplied(Box::new(move || Ok(ring()))).unwrap();
+            let keys = StoreKeys::supplied(Arc::new(move || Ok(ring()))).unwrap();
             let Kind::Supplied { state, .. } = &keys.0 else { unreachable!("it has a source") };
             let ago = |duration| Instant::now().checked_sub(duration).unwrap();
             {
@@ -336,9 +411,12 @@ mod tests {
                 supply.last_asked = ago(asked);
                 supply.confirmed_at = confirmed.map(ago);
             }
-            let kinds = [AskFirst::No, AskFirst::UnlessAskedLately, AskFirst::Yes];
-            assert_eq!(kinds.map(|asks| keys.has_answered(asks)), expected, "{asked:?} {confirmed:?}");
-            assert!(!keys.has_answered(AskFirst::Yes), "each write needs a question of its own");
+            let kinds = [AskFirst::UnlessAskedLately, AskFirst::Yes];
+            for _ in 0..2 {
+                assert_eq!(kinds.map(|asks| keys.has_answered(asks)), expected, "{asked:?} {confirmed:?}");
+            }
+            assert!(keys.has_answered(AskFirst::No));
+            assert!(!keys.has_answered(AskFirst::Yes), "the key was recorded in between");
         }
         assert!(StoreKeys::fixed(ring()).has_answered(AskFirst::Yes), "fixed keys stay as they are");
     }

@@ -78,7 +78,7 @@ impl Backend for Sealed {
     }
 
     fn runs_foreign_code(&self) -> bool {
-        self.inner.runs_foreign_code()
+        self.inner.runs_foreign_code() || self.keys.run_foreign_code()
     }
 
     fn look_cost(&self) -> LookCost {

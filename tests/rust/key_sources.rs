@@ -48,7 +48,7 @@ impl Source {
 
     fn store(&self, backend: &Arc<dyn Backend>) -> Store {
         let source = self.clone();
-        Store::new(shared(backend), TIMEOUT).with_keys(StoreKeys::supplied(Box::new(move || source.ask())).unwrap())
+        Store::new(shared(backend), TIMEOUT).with_keys(StoreKeys::supplied(Arc::new(move || source.ask())).unwrap())
     }
 }
 
@@ -62,7 +62,7 @@ fn backend_with(keys: &str, values: &str) -> Arc<dyn Backend> {
 fn a_source_is_asked_when_a_store_is_made() {
     let source = Source::new("");
     let asked = source.clone();
-    assert_eq!(StoreKeys::supplied(Box::new(move || asked.ask())).err().unwrap().code(), Code::InvalidKey);
+    assert_eq!(StoreKeys::supplied(Arc::new(move || asked.ask())).err().unwrap().code(), Code::InvalidKey);
     source.set("a");
     let store = source.store(&backend_with("a", ADA));
     assert_eq!((find(&store, "refresh_token=r-ada"), source.asked()), (hit("a-ada"), 2));
@@ -202,7 +202,7 @@ fn a_rotation_waits_for_the_answer_of_another_thread_and_asks_again() {
         }
         Ok(keys)
     };
-    let store = Store::new(shared(&backend), TIMEOUT).with_keys(StoreKeys::supplied(Box::new(source)).unwrap());
+    let store = Store::new(shared(&backend), TIMEOUT).with_keys(StoreKeys::supplied(Arc::new(source)).unwrap());
     *letters.lock().unwrap() = "ba";
     thread::scope(|scope| {
         scope.spawn(|| assert_eq!(find(&store, "user_name=ada"), hit("a-ada")));
@@ -248,7 +248,7 @@ fn threads_that_miss_the_same_key_wait_for_one_answer() {
         thread::sleep(Duration::from_millis(100));
         Ok(ring("ba"))
     };
-    let store = Store::new(shared(&backend), TIMEOUT).with_keys(StoreKeys::supplied(Box::new(source)).unwrap());
+    let store = Store::new(shared(&backend), TIMEOUT).with_keys(StoreKeys::supplied(Arc::new(source)).unwrap());
     thread::scope(|scope| {
         for _ in 0..6 {
             scope.spawn(|| assert_eq!(find(&store, "user_name=ada"), hit("a-ada")));
@@ -270,7 +270,7 @@ fn a_source_may_use_the_store_itself() {
         assert_eq!(rotation_of(store), (0, 1), "not even before a rotation");
         Ok(ring("ba"))
     };
-    let keys = StoreKeys::supplied(Box::new(source)).unwrap();
+    let keys = StoreKeys::supplied(Arc::new(source)).unwrap();
     assert!(store.set(Store::new(shared(&backend), TIMEOUT).with_keys(keys)).is_ok());
     let start = Instant::now();
     assert_eq!(find(store.get().unwrap(), "user_name=ada"), hit("a-ada"));

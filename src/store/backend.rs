@@ -133,6 +133,11 @@ pub trait Transaction: Snapshot {
 
     /// Requires that the values which this transaction replaces do not stay readable anywhere. Deleted values never do.
     fn scrub_replaced(&mut self) {}
+
+    /// The same, but without a wait for readers: the caller calls [`Backend::scrub`] in the end.
+    fn scrub_replaced_later(&mut self) {
+        self.scrub_replaced();
+    }
 }
 
 /// What a backend lacks that cannot store sealed rows.
@@ -234,8 +239,7 @@ pub trait Backend: Send + Sync {
     }
 
     /// Makes everything unreadable that was deleted or replaced, however long that takes. A backend on a server leaves that
-    /// to the server. Fails with `Busy` if that was
-    /// not possible before the deadline.
+    /// to the server. Fails with `Busy` if that was not possible before the deadline. Saves go on meanwhile.
     fn scrub(&self, _deadline: Deadline) -> Result<()> {
         Ok(())
     }

@@ -169,11 +169,9 @@ impl<'a> SealedTransaction<'a> {
         Ok(true)
     }
 
-    /// If the row has secrets in clear text that are going to be sealed, they must not stay readable.
-    fn scrub_clear_text(&mut self, before: &Row) {
-        if self.view.ring.seals().is_some() && key_ring::name_of(before.token()).as_deref() == Some(PLAINTEXT) {
-            self.inner.scrub_replaced();
-        }
+    /// Has the row secrets in clear text that are going to be sealed? They must not stay readable.
+    fn seals_clear_text(&self, before: &Row) -> bool {
+        self.view.ring.seals().is_some() && key_ring::name_of(before.token()).as_deref() == Some(PLAINTEXT)
     }
 }
 
@@ -222,14 +220,19 @@ impl Transaction for SealedTransaction<'_> {
 
     fn update(&mut self, row: &Row, token: Token<'_>, now: i64) -> Result<()> {
         let before = self.stored(row)?;
-        self.scrub_clear_text(&before);
+        if self.seals_clear_text(&before) {
+            self.inner.scrub_replaced();
+        }
         let token = token.with(Field::Id, Some(row.id()));
         self.write_sealed(Some(&before), token, |inner, stored| inner.update(&before, stored, now))
     }
 
     fn rewrite(&mut self, row: &Row, token: Token<'_>) -> Result<()> {
         let before = self.stored(row)?;
-        self.scrub_clear_text(&before);
+        if self.seals_clear_text(&before) {
+            // Only a rotation rewrites rows, and it scrubs in the end.
+            self.inner.scrub_replaced_later();
+        }
         let token = token.with(Field::Id, Some(row.id()));
         self.write_sealed(Some(&before), token, |inner, stored| inner.rewrite(&before, stored))
     }
@@ -275,6 +278,10 @@ impl Transaction for SealedTransaction<'_> {
 
     fn scrub_replaced(&mut self) {
         self.inner.scrub_replaced();
+    }
+
+    fn scrub_replaced_later(&mut self) {
+        self.inner.scrub_replaced_later();
     }
 }
 

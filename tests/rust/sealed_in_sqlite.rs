@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use rusqlite::Connection;
 use zoho_token_store::backends::sqlite::Sqlite;
 use zoho_token_store::domain::Field;
+use zoho_token_store::domain::key_ring::PLAINTEXT;
 use zoho_token_store::store::backend::{Backend, Durability};
 use zoho_token_store::store::error::Code;
 use zoho_token_store::store::{Error, Store};
@@ -291,6 +293,35 @@ fn sealing_a_file_leaves_nothing_of_its_clear_text() {
             assert_eq!(wal.len(), 0);
         }
     }
+}
+
+#[test]
+fn saves_go_on_while_a_rotation_waits_for_a_reader() {
+    let folder = Folder::new();
+    let path = folder.path("tokens.db");
+    let before = open(&path);
+    for number in 0..120 {
+        save(&before, &format!("user_name=v{number} refresh_token=made-up-refresh-token-of-{number}"));
+    }
+    drop(before);
+    // Another program with a long read. The WAL cannot be emptied before it ends.
+    let reader = Connection::open(&path).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM oauthtoken").unwrap();
+    let store = open(&path).with_keys(fixed("ap"));
+    thread::scope(|scope| {
+        let rotation = scope.spawn(|| rotation_of(&store));
+        while store.key_usage().unwrap().contains_key(PLAINTEXT) {
+            thread::yield_now();
+        }
+        // With the same connection. If it were in use until the reader ends, these would fail, and so would the rotation.
+        for number in 0..3 {
+            save(&store, &format!("user_name=u access_token=made-up-{number}"));
+        }
+        assert!(contains(&folder, "made-up-refresh-token-of-7"), "in the WAL, because of the reader");
+        drop(reader);
+        assert_eq!(rotation.join().unwrap(), (120, 0));
+    });
+    assert!(!contains(&folder, "made-up-refresh-token-of-"));
 }
 
 #[test]

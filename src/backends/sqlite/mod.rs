@@ -35,6 +35,8 @@ mod wal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::TransactionBehavior;
 
@@ -44,7 +46,7 @@ use self::database::{Database, Role};
 use self::error::from_sqlite;
 use self::read_only::Access;
 use self::sql::Sql;
-use self::waiting::{SCRUB_TIMEOUT, with_deadline};
+use self::waiting::{SCRUB_POLL, with_deadline};
 use crate::domain::check::Finding;
 use crate::domain::{Key, Row};
 use crate::store::atomic_write;
@@ -187,13 +189,13 @@ impl Sqlite {
         Ok(AttemptOutcome::Done((rows, is_clear && open.locks.database_version() == Some(version))))
     }
 
-    /// Makes one attempt at a change. Returns whether it leaves residue.
+    /// Makes one attempt at a change. If it leaves residue, returns how long to wait for readers before it is scrubbed.
     fn change(
         &self,
         database: &Database,
         open: &OpenConnection,
         work: &mut Change<'_>,
-    ) -> Result<AttemptOutcome<bool>> {
+    ) -> Result<AttemptOutcome<Option<Duration>>> {
         let failed = |error| from_sqlite(&self.location, &error);
         // Immediate: SQLite refuses a transaction that reads before it writes, instead of waiting
         // (https://www.sqlite.org/lang_transaction.html, section 2.1).
@@ -212,7 +214,7 @@ impl Sqlite {
         if !self.reaches_the_file(database, open) {
             return Ok(AttemptOutcome::Reopen);
         }
-        Ok(AttemptOutcome::Done(sql.leaves_residue.get()))
+        Ok(AttemptOutcome::Done(sql.scrub_timeout.get()))
     }
 
     /// Is what a transaction on `open` wrote, or will write, in the file that the path names?
@@ -281,11 +283,11 @@ impl Backend for Sqlite {
             let done = done.ok_or_else(|| deadline.busy(&self.location))??;
             if durability == Durability::Full {
                 match done {
-                    AttemptOutcome::Done(true) => {
-                        database.residue.scrub(&database.path, open, Deadline::after(SCRUB_TIMEOUT));
+                    AttemptOutcome::Done(Some(timeout)) => {
+                        database.residue.scrub(&database.path, open, Deadline::after(timeout));
                     }
                     // A reader has prevented an earlier scrub. Try again, but do not wait: no save waits for a reader.
-                    AttemptOutcome::Done(false) if database.residue.is_left() => {
+                    AttemptOutcome::Done(None) if database.residue.is_left() => {
                         database.residue.scrub_left(open, Deadline::now());
                     }
                     _ => {}
@@ -321,10 +323,19 @@ impl Backend for Sqlite {
     }
 
     fn scrub(&self, deadline: Deadline) -> Result<()> {
-        self.run(Role::Writer, deadline, |database, open| {
-            let is_scrubbed = database.residue.scrub_all(open, deadline);
-            if is_scrubbed { Ok(AttemptOutcome::Done(())) } else { Err(deadline.busy(&self.location)) }
-        })
+        // Between the attempts, other threads can save.
+        let mut is_rewritten = false;
+        loop {
+            let begun = Instant::now();
+            let is_scrubbed = self.run(Role::Writer, deadline, |database, open| {
+                Ok(AttemptOutcome::Done(database.residue.scrub_all(open, &mut is_rewritten, deadline)))
+            })?;
+            if is_scrubbed {
+                return Ok(());
+            }
+            let left = deadline.left().ok_or_else(|| deadline.busy(&self.location))?;
+            thread::sleep(begun.elapsed().max(SCRUB_POLL).min(left));
+        }
     }
 
     fn before_fork(&self, deadline: Deadline) {

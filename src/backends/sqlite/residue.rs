@@ -33,16 +33,27 @@ impl Residue {
     /// Scrubs what earlier attempts have left.
     pub(super) fn scrub_left(&self, open: &OpenConnection, deadline: Deadline) {
         if self.in_file.load(Ordering::Relaxed) {
-            let rewritten = with_deadline(deadline, || open.write(deadline, || open.vacuum()));
-            self.in_file.store(rewritten != Some(true), Ordering::Relaxed);
+            self.rewrite_file(open, deadline);
         }
         self.empty_wal(open, deadline);
     }
 
-    /// Rewrites the file whatever its length, and empties the WAL. Returns false if a reader has prevented that.
-    pub(super) fn scrub_all(&self, open: &OpenConnection, deadline: Deadline) -> bool {
-        self.in_file.store(true, Ordering::Relaxed);
-        self.scrub_left(open, deadline);
+    fn rewrite_file(&self, open: &OpenConnection, deadline: Deadline) {
+        let rewritten = with_deadline(deadline, || open.write(deadline, || open.vacuum()));
+        self.in_file.store(rewritten != Some(true), Ordering::Relaxed);
+    }
+
+    /// Rewrites the file whatever its length, unless that was done, and empties the WAL. Returns false if a reader is in the
+    /// way now.
+    pub(super) fn scrub_all(&self, open: &OpenConnection, is_rewritten: &mut bool, deadline: Deadline) -> bool {
+        if !*is_rewritten {
+            self.in_file.store(true, Ordering::Relaxed);
+        }
+        if self.in_file.load(Ordering::Relaxed) {
+            self.rewrite_file(open, deadline);
+            *is_rewritten |= !self.in_file.load(Ordering::Relaxed);
+        }
+        self.empty_wal(open, Deadline::now());
         !self.is_left()
     }
 

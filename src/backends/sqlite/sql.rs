@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params_from_iter};
 
 use super::error::{damaged, from_sqlite};
 use super::schema::{self, Contents};
+use super::waiting::SCRUB_TIMEOUT;
 use crate::domain::backoff::RefreshFailures;
 use crate::domain::lease::Lease;
 use crate::domain::{Field, Key, Row, Token};
@@ -126,15 +128,15 @@ pub(super) const STATEMENT_CACHE_SIZE: usize = 34;
 pub(super) struct Sql<'c> {
     connection: &'c Connection,
     location: &'c Location,
-    /// The change leaves residue that has to be scrubbed.
-    pub(super) leaves_residue: Cell<bool>,
+    /// If the change leaves residue that has to be scrubbed: how long it waits for readers after the commit.
+    pub(super) scrub_timeout: Cell<Option<Duration>>,
     /// The `saved_order` of this change's last save, if there was one.
     last_order: Cell<Option<i64>>,
 }
 
 impl<'c> Sql<'c> {
     pub(super) const fn new(connection: &'c Connection, location: &'c Location) -> Self {
-        Self { connection, location, leaves_residue: Cell::new(false), last_order: Cell::new(None) }
+        Self { connection, location, scrub_timeout: Cell::new(None), last_order: Cell::new(None) }
     }
 
     /// Returns the `saved_order` of the next save. [`Self::end`] writes the last one, once for the whole change.
@@ -213,7 +215,7 @@ impl<'c> Sql<'c> {
         let mut statement = self.prepare(sql)?;
         let deleted = statement.execute(params_from_iter(id)).map_err(|error| from_sqlite(self.location, &error))?;
         if deleted > 0 {
-            self.leaves_residue.set(true);
+            self.scrub_timeout.set(Some(SCRUB_TIMEOUT));
         }
         Ok(deleted > 0)
     }
@@ -454,6 +456,10 @@ impl Transaction for Sql<'_> {
     }
 
     fn scrub_replaced(&mut self) {
-        self.leaves_residue.set(true);
+        self.scrub_timeout.set(Some(SCRUB_TIMEOUT));
+    }
+
+    fn scrub_replaced_later(&mut self) {
+        self.scrub_timeout.set(self.scrub_timeout.get().or(Some(Duration::ZERO)));
     }
 }

@@ -23,6 +23,9 @@ pub(super) const TICKET_HOLDER_POLL: Range<u64> = 10..50;
 /// How long a finished change waits for readers before it scrubs the residue in the WAL.
 pub(super) const SCRUB_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How often a scrub of everything looks whether the readers have gone.
+pub(super) const SCRUB_POLL: Duration = Duration::from_millis(20);
+
 /// Runs `work`. Every wait of SQLite in it ends at `deadline`.
 pub(super) fn with_deadline<T>(deadline: Deadline, work: impl FnOnce() -> T) -> T {
     let before = DEADLINE.replace(deadline);

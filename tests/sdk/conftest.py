@@ -12,6 +12,7 @@ STORES = {
     "sqlite-encrypted-new-process": ("CustomStoreSQLite", True),
     "postgresql": ("CustomStorePostgreSQL", False),
     "postgresql-new-process": ("CustomStorePostgreSQL", True),
+    "postgresql-encrypted-new-process": ("CustomStorePostgreSQL", True),
     "memory": ("CustomStoreInMemory", False),
     "list": ("CustomStoreList", False),
 }
@@ -56,10 +57,10 @@ def program(request, zoho, tmp_path):
     place = {}
     if store == "CustomStoreSQLite":
         place = {"path": str(tmp_path / "tokens.db")}
-        if "encrypted" in request.param:
-            place["keys"] = [new_key(), new_key()]
     elif store == "CustomStorePostgreSQL":
         place = {"dsn": request.getfixturevalue("dsn"), "schema": request.getfixturevalue("schema")}
+    if "encrypted" in request.param:
+        place["keys"] = [new_key(), new_key()]
     program = Program(store, place, zoho.environment(), str(resources), new_process=new_process)
     try:
         yield program

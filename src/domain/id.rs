@@ -15,11 +15,13 @@ pub fn number(id: &str) -> Option<i64> {
 
 /// Returns the first number above `last` that is no row's id. `last` is the highest number that any id ever had.
 ///
-/// A row can have a higher number than `last` only if its id has too many digits to count.
+/// A row can have a higher number than `last` only if its id has too many digits to count. Only a forged `last` is near the
+/// end of 64 bits. After that end, the search begins again at 1, so that it ends.
 pub fn next<E>(last: i64, mut taken: impl FnMut(&str) -> Result<bool, E>) -> Result<i64, E> {
-    let mut number = last.saturating_add(1);
+    let after = |number: i64| number.checked_add(1).unwrap_or(1);
+    let mut number = after(last);
     while taken(&number.to_string())? {
-        number = number.saturating_add(1);
+        number = after(number);
     }
     Ok(number)
 }
@@ -54,6 +56,9 @@ mod tests {
         assert_eq!(next(0, &[]), 1);
         assert_eq!(next(9, &["9"]), 10);
         assert_eq!(next(10, &["2"]), 11);
+        assert_eq!(next(i64::MAX - 1, &[]), i64::MAX);
+        assert_eq!(next(i64::MAX, &["1"]), 2);
+        assert_eq!(next(i64::MAX - 1, &["9223372036854775807", "1"]), 2);
         assert_eq!(next(999_999_999_999_999_999, &["1000000000000000000"]), 1_000_000_000_000_000_001);
     }
 }

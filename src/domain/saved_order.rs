@@ -1,9 +1,9 @@
-//! The orders of rows that are restored (docs/contract.md, section 10).
+//! The orders of rows that come from elsewhere (docs/contract.md, section 10).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The highest order that a restore keeps. Every later save needs a higher one that fits into 64 bits.
-const MAX_RESTORED: i64 = i64::MAX / 2;
+/// The highest order or number that is taken from elsewhere. Every later save needs a higher one that fits into 64 bits.
+pub const MAX_RESTORED: i64 = i64::MAX / 2;
 
 /// Returns the orders with which a restore writes rows: those that they have. If one of them leaves too few higher
 /// ones, all rows get low orders that sort them in the same way. Only a damaged or forged backup has such an order.

@@ -99,18 +99,25 @@ impl PyCell {
 /// hold the document, and a program that reports errors may send the variables of each frame.
 fn without_tracebacks(py: Python<'_>, error: PyErr) -> PyErr {
     let raised = error.into_value(py).into_bound(py).into_any();
-    let mut next = Some(raised.clone());
-    for _ in 0..MAX_CHAIN {
-        let Some(exception) = next.filter(PyAnyMethods::is_instance_of::<PyException>) else { break };
+    let mut next = vec![raised.clone()];
+    for _ in 0..MAX_EXCEPTIONS {
+        let Some(exception) = next.pop() else { break };
+        if !exception.is_instance_of::<PyException>() {
+            continue;
+        }
         let _ = exception.setattr("__traceback__", py.None());
         let linked = |name: &str| exception.getattr(name).ok().filter(|linked| !linked.is_none());
-        next = linked("__cause__").or_else(|| linked("__context__"));
+        next.extend(["__cause__", "__context__"].into_iter().filter_map(linked));
+        // Those of an `ExceptionGroup`.
+        next.extend(
+            linked("exceptions").and_then(|group| group.extract::<Vec<Bound<'_, PyAny>>>().ok()).unwrap_or_default(),
+        );
     }
     PyErr::from_value(raised)
 }
 
-/// The longest chain of exceptions whose tracebacks are removed.
-const MAX_CHAIN: usize = 50;
+/// From how many exceptions, at most, the traceback is removed.
+const MAX_EXCEPTIONS: usize = 200;
 
 impl Cell for PyCell {
     type Version = Py<PyAny>;

@@ -73,6 +73,15 @@ def raises(error):
     return method
 
 
+def caught(error):
+    """Return an exception that was raised."""
+    try:
+        raises(error)()
+    except type(error):
+        assert error.__traceback__ is not None
+    return error
+
+
 @pytest.mark.parametrize(
     "case",
     [
@@ -108,6 +117,20 @@ def test_the_tracebacks_of_earlier_exceptions_are_left_out_too(cell, store):
     cell.swap = swap
     error = failure(store.save_token, login()).__cause__
     assert (error.__traceback__, error.__cause__.__traceback__) == (None, None)
+
+    def swap_beside_others(document, _version):
+        group = [caught(OSError(document)), caught(ValueError(document))]
+        try:
+            raises(OSError(document))()
+        except OSError:
+            failed = ConnectionError("planted-text")
+            failed.exceptions = tuple(group)  # like an `ExceptionGroup`, which Python 3.10 does not have
+            raise failed from caught(KeyError(document))
+
+    cell.swap = swap_beside_others
+    error = failure(store.save_token, login()).__cause__
+    others = [error.__cause__, error.__context__, *error.exceptions]
+    assert [other.__traceback__ for other in (error, *others)] == [None] * 5
 
 
 def test_a_lost_answer_is_resolved(cell, store):

@@ -342,3 +342,14 @@ fn a_document_of_a_newer_version_is_left_untouched() {
         assert_eq!((cell.place.document().as_str(), cell.place.version()), (document, version));
     }
 }
+
+#[test]
+fn a_place_that_was_emptied_gives_no_id_of_this_process_to_another_user() {
+    let cell = TestCell::default();
+    let store = cell.store(Duration::ZERO);
+    store.save(token("user_name=ada refresh_token=r"), NOW).unwrap();
+    cell.place.empty();
+    assert_eq!(store.save(token("user_name=bob refresh_token=s"), NOW).unwrap(), "2");
+    assert!(store.find_by_id(Some("1"), Wait::Yes).unwrap().is_none(), "a program may have kept Ada's id");
+    assert_eq!(cell.other().save(token("user_name=eve refresh_token=t"), NOW).unwrap(), "3", "the document has it now");
+}

@@ -16,12 +16,16 @@ use super::lease_clock::{LeaseClock, Moment};
 use super::marks::Marks;
 use crate::domain::backoff::RefreshFailures;
 use crate::domain::lease::Lease;
+use crate::domain::saved_order;
 use crate::store::backend::Location;
 use crate::store::error::{Code, Error, Result};
 use crate::store::transfer::{Exposed, parse_row};
 
 /// The version of the format that this library writes, and the highest one that it reads.
 pub const VERSION: i32 = 1;
+
+/// What to do about a damaged document.
+const RESTORE: &str = "Restore the document from an older version or a backup of the place that holds it.";
 
 /// What the first line says it is.
 const FORMAT: &str = "zoho-token-store";
@@ -104,7 +108,7 @@ impl Document {
     /// Reads a document.
     pub(super) fn parse(text: &[u8], clock: &LeaseClock, location: &Location) -> Result<Self> {
         let other = |reason: &str| Error::new(Code::NotADocument, location).with(reason);
-        let damaged = |reason: String| Error::new(Code::Damaged, location).with(reason);
+        let damaged = |reason: String| Error::new(Code::Damaged, location).with(reason).with_hint(RESTORE);
         let text = str::from_utf8(text).map_err(|_| other("it is no text"))?;
         let mut lines = (1..).zip(text.lines());
         let (_, first) = lines.next().ok_or_else(|| other("it is empty"))?;
@@ -119,6 +123,9 @@ impl Document {
         }
         let header: DocumentHeader =
             serde_json::from_str(first).map_err(|_| damaged("its first line cannot be read".to_owned()))?;
+        if header.version < 1 {
+            return Err(damaged(format!("there is no format {}", header.version)));
+        }
         let mut document = Self::at(clock.moment());
         document.marks = header.marks;
         for (number, line) in lines {
@@ -149,6 +156,10 @@ impl Document {
         records.key_names = header.key_names;
         records.last_id = records.last_id.max(header.last_id);
         records.last_order = records.last_order.max(header.last_order);
+        if records.last_id.max(records.last_order) > saved_order::MAX_RESTORED {
+            // Another save would need a higher number.
+            return Err(damaged("its ids or orders are too high".to_owned()));
+        }
         clock.forget_old(&document.leases.values().map(|(lease, _)| lease.mark.as_str()).collect(), document.moment);
         Ok(document)
     }
@@ -304,6 +315,10 @@ mod tests {
         let unknown = written.replacen("\"saved_at\"", "\"later\"", 1);
         let unknown_in_header = written.replacen("\"marks\"", "\"later\":1,\"marks\"", 1);
         let other = written.replacen("zoho-token-store", "other", 1);
+        let version = |number| written.replacen("\"version\":1", &format!("\"version\":{number}"), 1);
+        let (version_0, below_0) = (version(0), version(-1));
+        let highest_id = written.replacen("\"last_id\":9", "\"last_id\":9223372036854775807", 1);
+        let highest_order = written.replacen("\"saved_order\":4", "\"saved_order\":9223372036854775807", 1);
         lines.push(lines[1]);
         let twice = lines.join("\n");
         let table = [
@@ -317,6 +332,10 @@ mod tests {
             ("an unknown field of a row", &unknown, Code::Damaged),
             ("an unknown field of the header", &unknown_in_header, Code::Damaged),
             ("an id twice", &twice, Code::Damaged),
+            ("version 0", &version_0, Code::Damaged),
+            ("a version below 0", &below_0, Code::Damaged),
+            ("no higher id", &highest_id, Code::Damaged),
+            ("no higher order", &highest_order, Code::Damaged),
         ];
         for (case, text, code) in table {
             let error = Document::parse(text.as_bytes(), &clock, &LOCATION).err().unwrap();

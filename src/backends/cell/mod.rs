@@ -11,6 +11,7 @@ mod lease_clock;
 mod marks;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 use std::{io, mem, thread};
 
@@ -60,6 +61,8 @@ pub struct CellBackend<C> {
     cache_for: Duration,
     cache: Ordered<Option<Cached>>,
     clock: LeaseClock,
+    /// The highest id that this process has seen. If the place was emptied, its ids must not be given to others.
+    last_id: AtomicI64,
 }
 
 /// A document that answers finds.
@@ -97,7 +100,7 @@ impl<C: Cell> CellBackend<C> {
     /// The rows in a cell. A document answers finds of fresh tokens for `cache_for` after it was loaded.
     pub fn new(cell: C, location: Location, cache_for: Duration) -> Self {
         let cache = Ordered::new(Rank::StoreState, None);
-        Self { cell, location, cache_for, cache, clock: LeaseClock::of_system() }
+        Self { cell, location, cache_for, cache, clock: LeaseClock::of_system(), last_id: AtomicI64::new(0) }
     }
 
     /// The same backend with other clocks.
@@ -113,10 +116,12 @@ impl<C: Cell> CellBackend<C> {
 
     fn load(&self) -> Result<Loaded<C::Version>> {
         let (text, version) = self.cell.load()?;
-        let document = match text {
+        let mut document = match text {
             Some(text) => Document::parse(&text, &self.clock, &self.location)?,
             None => Document::empty(&self.clock),
         };
+        let found = document.records.last_id;
+        document.records.last_id = found.max(self.last_id.fetch_max(found, Ordering::Relaxed));
         Ok(Loaded { document, version })
     }
 
@@ -200,6 +205,7 @@ impl<C: Cell> CellBackend<C> {
         let since = Instant::now();
         match self.cell.swap(&text, &version) {
             Ok(true) => {
+                self.last_id.fetch_max(document.records.last_id, Ordering::Relaxed);
                 self.keep(&Arc::new(document.records), since, Instant::now(), deadline);
                 Ok(ChangeOutcome::Done)
             }

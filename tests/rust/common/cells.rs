@@ -26,6 +26,12 @@ impl MemoryCell {
         *place = (Some(document.as_bytes().to_vec()), place.1 + 1);
     }
 
+    /// Removes the document, as a cache does that evicts it.
+    pub(crate) fn empty(&self) {
+        let mut place = self.0.lock();
+        *place = (None, place.1 + 1);
+    }
+
     /// How often the document was changed.
     pub(crate) fn version(&self) -> u64 {
         self.0.lock().1

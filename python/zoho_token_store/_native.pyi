@@ -1536,11 +1536,8 @@ class Administration:
         """Return a copy in memory, for a trial: what is done to it changes no file. Without a source it is empty.
 
         Args:
-            source: The rows, as `read_source` returns them for a database.
-            keys: As for `CustomStoreSQLite`. They open the sealed rows of the source.
-
-        Raises:
-            StoreError: `"duplicate-ids"`: several rows have the same id.
+            source: The rows, as `read_source` returns them for a database. Sealed rows stay sealed.
+            keys: As for `CustomStoreSQLite`.
         """
 
     def __len__(self) -> int:

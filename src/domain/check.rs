@@ -152,6 +152,12 @@ fn not_first(ring: &Ring, name: &str, ids: Vec<String>) -> Finding {
             "Seal them: zoho-token-store rekey, with PLAINTEXT at the end of keys. If all rows were sealed before, find \
              out who wrote these, and delete them.",
         ),
+        (false, true) if ring.writes() == PLAINTEXT => (
+            OLD_KEY,
+            Severity::Warning,
+            format!("{rows}: sealed under the key {name}, although rows are written in clear text"),
+            "Open them: zoho-token-store rekey. A key without rows can be dropped.",
+        ),
         (false, true) => (
             OLD_KEY,
             Severity::Warning,

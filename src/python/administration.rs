@@ -343,7 +343,7 @@ impl Administration {
                 let store = Store::open(DEFAULT_BUSY_TIMEOUT, |_| Ok(Box::new(List::new())))?;
                 let store = with_keys(store, of_store);
                 if let Some(PySource(transfer::Source { rows, last_id, .. })) = source {
-                    store.restore(rows, *last_id)?;
+                    store.copy_stored(rows, *last_id)?;
                 }
                 Ok(Self {
                     address: StoreAddress::File(PathBuf::new()),

@@ -13,6 +13,7 @@ use super::sealed_rows::SealedTransaction;
 use super::sealed_view::{SealedView, names_in_use, without_lone_clear_text};
 use super::{Attempts, Store, Wait};
 use crate::domain::key_ring::{self, PLAINTEXT, Ring};
+use crate::domain::{Row, saved_order};
 
 /// How many rows one transaction seals. Saves of other threads wait for it.
 const BATCH: usize = 50;
@@ -157,6 +158,21 @@ impl Store {
             scrubbed.map_err(Error::after_rewriting)?;
         }
         Ok(left)
+    }
+
+    /// Adds rows as they are stored elsewhere, sealed or not. What is tried on this store then ends as it would there.
+    pub fn copy_stored(&self, rows: &[Row], last_id: i64) -> Result<()> {
+        let orders = saved_order::restored(&rows.iter().map(|row| row.saved_order).collect::<Vec<_>>());
+        self.write_stored(|stored, _, (): &mut ()| {
+            stored.raise_last_id(last_id)?;
+            for (row, &saved_order) in rows.iter().zip(&orders) {
+                let mut row = row.clone();
+                row.saved_order = saved_order;
+                stored.copy(&row)?;
+            }
+            let names = without_lone_clear_text(names_in_use(&*stored)?);
+            if names.is_empty() { Ok(()) } else { stored.set_key_names(&names) }
+        })
     }
 
     /// Runs `work` on one snapshot of the rows as they are stored.

@@ -305,6 +305,51 @@ def test_a_backup_needs_no_keys_and_a_restore_seals_again(run, sealed, use_keys,
         assert store.key_usage() == {key_id(NEW): 3}
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [None, OLD, NEW, f"{NEW} {OLD}", f"{NEW} PLAINTEXT"],
+    ids=["no keys", "old", "new", "new old", "new plaintext"],
+)
+@pytest.mark.parametrize("case", ["import plain", "import sealed", "restore plain", "restore sealed"])
+def test_a_dry_run_ends_as_the_command_does(run, database, use_keys, case, keys):
+    """It works on a copy of the rows as they are stored, so it fails for the same reason, and counts the same rows."""
+    command, kind = case.split()
+    other = database.with_name("other.db")
+    with CustomStoreSQLite(database) as store:
+        store.backup(other)
+    if kind == "sealed":
+        with CustomStoreSQLite(database, keys=[OLD, PLAINTEXT]) as store:
+            store.rekey()
+    if keys is not None:
+        use_keys(keys)
+    before = database.read_bytes()
+    tried = run(command, other, "--dry-run", "--json", status=None)
+    assert database.read_bytes() == before
+    done = run(command, other, "--json", *(["--yes"] if command == "restore" else []), status=None)
+    assert (tried.exit_code, tried.stderr.replace("the store in memory", str(database))) == (
+        done.exit_code,
+        done.stderr,
+    )
+    assert tried.stdout.replace('"dry_run": true', '"dry_run": false') == done.stdout
+
+
+def test_a_key_given_as_an_argument_is_not_repeated(run):
+    """An argument too many is an error, whose message must not put a key into a log."""
+    for arguments in (["rekey", OLD], ["key", "new", OLD], ["key", "id", "file", OLD], ["--db", "x", OLD]):
+        refused = run(*arguments, status=None)
+        assert refused.exit_code != 0
+        assert OLD not in refused.output
+
+
+@pytest.mark.usefixtures("sealed")
+def test_forget_key_refuses_a_key_that_is_there(run, use_keys):
+    """Rows under a key that the command has are not lost."""
+    use_keys(NEW, OLD)
+    refused = run("forget-key", key_id(OLD), "--yes", status=1)
+    assert "You have this key" in refused.stderr
+    assert len(json.loads(run("list", "--json").stdout)) == 3
+
+
 def test_an_import_names_the_rows_that_it_cannot_read(run, sealed, use_keys, tmp_path):
     """Rows under a missing key are skipped, with a remark. With the key they are imported, and sealed again."""
     use_keys(NEW)

@@ -244,6 +244,11 @@ def _store_failure(ctx: click.Context, error: StoreError) -> _terminal.Failure:
         hint = _PASSWORD_HINT
     elif error.code in {"unknown-key", "plaintext-row", "keys-unavailable"}:
         hint = for_command_line(hint)
+    elif error.code == "cell-failed":
+        hint = (
+            "Check the client of the cell, its rights and its network. The text of the exception may hold a secret, so "
+            "it is not shown: call load() of the cell in Python to see it."
+        )
     elif error.code == "busy":
         hint = hint.replace("raise busy_timeout", "wait longer (--timeout SECONDS, before the command)")
     elif error.code == "not-a-regular-file" and ctx.invoked_subcommand in _STREAM_PATHS:
@@ -270,7 +275,13 @@ def _usage_message(error: click.UsageError, ctx: click.Context) -> str:
     if isinstance(error, click.NoSuchOption) and error.option_name in before:
         option = error.option_name
         return f'{option} goes before the command: "{PROGRAM} {option} {before[option]} {ctx.invoked_subcommand}".'
-    return error.format_message()
+    message = error.format_message()
+    if "ztsk1_" not in message:
+        return message
+    import re  # noqa: PLC0415 - only such a mistake needs it
+
+    # click repeats an argument that is not expected. A key must not get into a log.
+    return re.sub(r"ztsk1_\w*", "ztsk1_...", message)
 
 
 def _parse_timeout(_ctx: click.Context, _parameter: click.Parameter, seconds: float) -> float:

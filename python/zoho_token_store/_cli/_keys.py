@@ -148,7 +148,12 @@ def rekey(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
     database: Database = ctx.obj
     names = key_names(_required_source())
     with administration(database) as opened:
-        result = opened.rekey_preview() if dry_run else opened.rekey()
+        try:
+            result = opened.rekey_preview() if dry_run else opened.rekey()
+        except KeyboardInterrupt:
+            if not dry_run:
+                _terminal.note("Interrupted. What was rewritten stays. Run the command again for the other rows.")
+            raise
     rewritten, left = result.rewritten, result.left
     if as_json:
         report = {"rewritten": rewritten, "left": left, "key": names[0], "dry_run": dry_run}
@@ -187,6 +192,10 @@ def forget_key(database: Database, *, key_id: str, as_json: bool, assume_yes: bo
     if not _KEY_ID.fullmatch(key_id):
         # It may be a key, so it is not repeated.
         raise _terminal.Failure("This is not the id of a key. Nothing was changed.", 'Run "check" to see the ids.')
+    source = key_source()
+    if source is not None and key_id in key_names(source):
+        message = "You have this key, so its rows are not lost. Nothing was changed."
+        raise _terminal.Failure(message, "Delete rows with delete or purge. Or run the command without this key.")
     with administration(database) as opened:
         rows = opened.key_usage().get(key_id, 0)
         if rows:

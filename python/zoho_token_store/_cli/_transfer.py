@@ -281,8 +281,9 @@ def restore(database: Database, *, file: str, dry_run: bool, as_json: bool, assu
     before = _count_rows(database)
     restored = len(source)
     if dry_run:
-        # Fails where the restore would: at a row that the keys do not open.
-        Administration.rehearsal(source, **key_arguments()).close()
+        # Fails where the restore would, such as at a row that the keys do not open.
+        with _rehearsal(database, given) as opened:
+            opened.restore(source)
     else:
         if before:
             question = f"Replace {_replacement(before, restored, database.name, file)}?"

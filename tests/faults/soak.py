@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
+CELLS = HERE.parent / "cells" / "test_processes.py"  # many processes on each service of this system
 ROUND_TIMEOUT = 1800  # seconds
 
 
@@ -31,7 +32,8 @@ def main() -> int:
     sys.stdout.write(f"repeat with: make soak SEED={given.seed}\n")
     while rounds == 0 or time.monotonic() - began < given.minutes * 60:
         seed = given.seed + rounds
-        command = [sys.executable, "-m", "pytest", HERE, "--long", f"--seed={seed}", "--timeout=600", *given.options]
+        options = ["--long", f"--seed={seed}", "--timeout=600", *given.options]
+        command = [sys.executable, "-m", "pytest", HERE, CELLS, *options]
         sys.stdout.write(f"round {rounds + 1}: {' '.join(map(str, command[1:]))}\n")
         sys.stdout.flush()
         done = subprocess.run(command, check=False, timeout=ROUND_TIMEOUT)

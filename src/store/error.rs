@@ -367,6 +367,7 @@ const ELOOP: i32 = if cfg!(target_os = "linux") { 40 } else { 62 };
 /// that this is not known.
 ///
 /// The message reads `<subject> <text>. <state of the data>. <hint>.` Before the hint it may say [`PAIR_KEPT`].
+#[expect(clippy::struct_excessive_bools, reason = "each is about another part of what was done")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     code: Code,

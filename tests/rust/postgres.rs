@@ -138,7 +138,7 @@ mod round_trips {
         let few = [
             proxy.round_trips(|| drop(store.check(NOW).unwrap())),
             proxy.round_trips(|| {
-                store.all_with_refresh_states(NOW).unwrap();
+                store.list_with_refresh_states(NOW).unwrap();
             }),
         ];
         let rows: Vec<String> =
@@ -147,7 +147,7 @@ mod round_trips {
         let many = [
             proxy.round_trips(|| drop(store.check(NOW).unwrap())),
             proxy.round_trips(|| {
-                store.all_with_refresh_states(NOW).unwrap();
+                store.list_with_refresh_states(NOW).unwrap();
             }),
         ];
         assert_eq!(few, many);

@@ -797,10 +797,9 @@ class TokenStoreBase:
             How many rows were sealed, and how many are left: they are not under the first key, or were altered.
 
         Raises:
-            SDKException: as described at the class. The batches before stay sealed, and
-                the message says so if there may be some. `"keys-unavailable"`,
-                `"invalid-key"`: `keys` is a function, which is asked first, and it failed. An altered row raises
-                nothing: it stays as it is, and `check` names it.
+            SDKException: as described at the class. The batches before stay sealed, and the message says so if there
+                may be some. `"keys-unavailable"`, `"invalid-key"`: `keys` is a function, which is asked first, and it
+                failed. An altered row raises nothing: it stays as it is, and `check` names it.
 
         Example:
             >>> old, new = new_key(), new_key()
@@ -908,9 +907,9 @@ class CustomStoreSQLite(TokenStoreBase):
             keys: Encrypts the secrets of the rows: the text of a key (`str` or `bytes`), a sequence of keys, or a
                 function without arguments that returns one of the two. Rows are sealed under the first key, and read
                 under each. `PLAINTEXT` in the sequence stands for rows in clear text. A function is called here, and
-                again when a row needs another key: at once the first time, and then at most every 30 s. No lock and no
-                transaction is held meanwhile. If it is not given, nothing is encrypted. `None` and an empty sequence
-                are errors, so that a missing variable cannot turn encryption off (contract, section 13).
+                again when a row needs another key, before some saves, and before `rekey` (contract, section 13). No
+                lock and no transaction is held meanwhile. Without `keys`, nothing is encrypted. `None` and an empty
+                sequence are errors, so that a missing variable cannot turn encryption off.
             refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
                 requester refreshes a token, the others wait. If the refresh takes longer than the lease, the others
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off. All programs
@@ -1009,9 +1008,9 @@ class CustomStorePostgreSQL(TokenStoreBase):
             keys: Encrypts the secrets of the rows: the text of a key (`str` or `bytes`), a sequence of keys, or a
                 function without arguments that returns one of the two. Rows are sealed under the first key, and read
                 under each. `PLAINTEXT` in the sequence stands for rows in clear text. A function is called here, and
-                again when a row needs another key: at once the first time, and then at most every 30 s. No lock and no
-                transaction is held meanwhile. If it is not given, nothing is encrypted. `None` and an empty sequence
-                are errors, so that a missing variable cannot turn encryption off (contract, section 13).
+                again when a row needs another key, before some saves, and before `rekey` (contract, section 13). No
+                lock and no transaction is held meanwhile. Without `keys`, nothing is encrypted. `None` and an empty
+                sequence are errors, so that a missing variable cannot turn encryption off.
             refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
                 requester refreshes a token, the others wait, on all machines. If the refresh takes longer than the
                 lease, the others refresh the token themselves. Zoho answers in well under a second. `0` turns leases
@@ -1081,9 +1080,9 @@ class CustomStoreInMemory(TokenStoreBase):
             keys: Encrypts the secrets of the rows: the text of a key (`str` or `bytes`), a sequence of keys, or a
                 function without arguments that returns one of the two. Rows are sealed under the first key, and read
                 under each. `PLAINTEXT` in the sequence stands for rows in clear text. A function is called here, and
-                again when a row needs another key: at once the first time, and then at most every 30 s. No lock and no
-                transaction is held meanwhile. If it is not given, nothing is encrypted. `None` and an empty sequence
-                are errors, so that a missing variable cannot turn encryption off (contract, section 13).
+                again when a row needs another key, before some saves, and before `rekey` (contract, section 13). No
+                lock and no transaction is held meanwhile. Without `keys`, nothing is encrypted. `None` and an empty
+                sequence are errors, so that a missing variable cannot turn encryption off.
             refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
                 thread refreshes a token, the others wait. If the refresh takes longer than the lease, the others
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off.
@@ -1133,9 +1132,9 @@ class CustomStoreList(TokenStoreBase):
             keys: Encrypts the secrets of the rows: the text of a key (`str` or `bytes`), a sequence of keys, or a
                 function without arguments that returns one of the two. Rows are sealed under the first key, and read
                 under each. `PLAINTEXT` in the sequence stands for rows in clear text. A function is called here, and
-                again when a row needs another key: at once the first time, and then at most every 30 s. No lock and no
-                transaction is held meanwhile. If it is not given, nothing is encrypted. `None` and an empty sequence
-                are errors, so that a missing variable cannot turn encryption off (contract, section 13).
+                again when a row needs another key, before some saves, and before `rekey` (contract, section 13). No
+                lock and no transaction is held meanwhile. Without `keys`, nothing is encrypted. `None` and an empty
+                sequence are errors, so that a missing variable cannot turn encryption off.
             refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
                 thread refreshes a token, the others wait. If the refresh takes longer than the lease, the others
                 refresh the token themselves. Zoho answers in well under a second. `0` turns leases off.
@@ -1203,9 +1202,9 @@ class CustomStoreShared(TokenStoreBase):
             keys: Encrypts the secrets of the rows: the text of a key (`str` or `bytes`), a sequence of keys, or a
                 function without arguments that returns one of the two. Rows are sealed under the first key, and read
                 under each. `PLAINTEXT` in the sequence stands for rows in clear text. A function is called here, and
-                again when a row needs another key: at once the first time, and then at most every 30 s. No lock and no
-                transaction is held meanwhile. If it is not given, nothing is encrypted. `None` and an empty sequence
-                are errors, so that a missing variable cannot turn encryption off (contract, section 13).
+                again when a row needs another key, before some saves, and before `rekey` (contract, section 13). No
+                lock and no transaction is held meanwhile. Without `keys`, nothing is encrypted. `None` and an empty
+                sequence are errors, so that a missing variable cannot turn encryption off.
             refresh_lease: How long a refresh lease lasts: a `timedelta` or a number of seconds, not negative. While one
                 requester refreshes a token, the others wait, and look every 250 ms. If the refresh takes longer than
                 the lease, the others refresh the token themselves. Zoho answers in well under a second. `0` turns
@@ -1299,7 +1298,7 @@ class Record:
     def unreadable(self) -> Literal["unknown-key", "altered", "plaintext"] | None:
         """Why the row cannot be read: `"unknown-key"`, `"altered"` or `"plaintext"`. `None` if it can be read.
 
-        The other values are as they are stored, and no key vouches for them.
+        The other values are as they are stored. They may have been altered.
         """
 
 @final

@@ -43,7 +43,7 @@ pub enum RowFlaw {
 /// A row as far as it can be read.
 #[derive(Clone)]
 pub struct ListedRow {
-    /// The opened row. With a flaw: the row as it is stored, whose values no one vouches for.
+    /// The opened row. With a flaw: the row as it is stored. Its values may have been altered.
     pub row: Row,
     /// Why it cannot be opened.
     pub flaw: Option<RowFlaw>,
@@ -182,9 +182,9 @@ pub enum AskFirst {
 
 /// Decides whether the source of keys must be asked before a row is written under `writes`.
 ///
-/// A program that can read rows under a new key lacks no key. So without this rule it would write under the old key for as
-/// long as it runs, and a rotation would never end. `recorded` has the names under which there may be rows: a rotation
-/// that is complete leaves only its own. `before` is the name under which the row is stored now.
+/// A program that can read rows under a new key lacks no key. So without this rule it would write under the old key for
+/// as long as it runs, and a rotation would never end. `recorded` has the names under which there may be rows: a
+/// complete rotation leaves only the name of its key. `before` is the name under which the row is stored now.
 #[must_use]
 pub fn ask_first(writes: &str, recorded: &BTreeSet<String>, before: Option<&str>) -> AskFirst {
     if recorded.is_empty() {

@@ -1,9 +1,9 @@
 //! The keys of an open store, and where new ones come from.
 //!
 //! A source of keys, such as a file or a key service, is asked when the store is made, again when a row needs a key
-//! that is not there, before a write under a key that it has not used before, and before a rotation. So keys are rotated
-//! without a restart. The source is never asked inside of
-//! an operation: it may take seconds, run any code, and use the store itself.
+//! that is not there, before some writes ([`crate::domain::key_ring::ask_first`]), and before a rotation. So keys are
+//! rotated without a restart. The source is never asked inside of an operation: it may take seconds, run any code, and
+//! use the store itself.
 
 use std::ops::Range;
 use std::process;
@@ -123,7 +123,8 @@ impl Asker {
         Self { process: process::id(), thread: thread::current().id(), task: source.task() }
     }
 
-    /// How `other` relates to this task. After a fork, the thread that has forked goes on in the child: a source may fork.
+    /// How `other` relates to this task. After a fork, the thread that has forked goes on in the child, and a source
+    /// may fork.
     fn relation(self, other: Self) -> Other {
         match (self.thread == other.thread, self.task == other.task, self.process == other.process) {
             (true, true, _) => Other::Itself,
@@ -308,7 +309,7 @@ impl StoreKeys {
 enum Reason {
     /// A row needs a key that is not here.
     MissingKey,
-    /// A write would use a key that it has not used before. `since`: when the operation began.
+    /// A write needs it ([`AskFirst`]). `since`: when the operation began.
     Write { since: Instant },
     /// A rotation begins.
     Rotation,

@@ -26,7 +26,7 @@ class FileCell:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Name the file. A lock with the ending `.lock` is made beside it, and `.tmp` for a moment.
+        """Name the file. A lock (`.lock`) is made beside it, and during a save the new document (`.tmp`).
 
         The path may be a symbolic link: then the file that it leads to is replaced. Do not use hard links, because a
         save leaves the old document under the other names.

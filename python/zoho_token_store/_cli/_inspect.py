@@ -35,7 +35,7 @@ def list_(database: Database, *, user: str | None, expired: bool, as_json: bool)
 
     EXPIRES is the expiry of the access token. An expired access token is normal: the SDK gets a new one with the
     refresh token. On a terminal, long values are cut to fit its width ("…"). In a file or pipe they are complete.
-    PROBLEM says which rows cannot be read: their key is missing, or they were altered. See "check".
+    PROBLEM says why a row cannot be read: its key is missing, it was altered, or it is in clear text. See "check".
 
     With --json, print an array with one object per row. Its keys are id, user_name, client_id, data_centre, api_domain,
     redirect_url, expires_at and last_saved (ISO 8601, UTC), expiry_time (as stored: milliseconds, as a string),

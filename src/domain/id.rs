@@ -15,8 +15,8 @@ pub fn number(id: &str) -> Option<i64> {
 
 /// Returns the first number above `last` that is no row's id. `last` is the highest number that any id ever had.
 ///
-/// A row can have a higher number than `last` only if its id has too many digits to count. Only a forged `last` is near the
-/// end of 64 bits. After that end, the search begins again at 1, so that it ends.
+/// A row can have a higher number than `last` only if its id has too many digits to count. Only a forged `last` is near
+/// the highest number of 64 bits. After that number the search goes on at 1, so it always ends.
 pub fn next<E>(last: i64, mut taken: impl FnMut(&str) -> Result<bool, E>) -> Result<i64, E> {
     let after = |number: i64| number.checked_add(1).unwrap_or(1);
     let mut number = after(last);

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The highest order or number that is taken from elsewhere. Every later save needs a higher one that fits into 64 bits.
+/// The highest order or number that is taken from elsewhere. Every later save needs a higher one, which must fit into
+/// 64 bits.
 pub const MAX_RESTORED: i64 = i64::MAX / 2;
 
 /// Returns the orders with which a restore writes rows: those that they have. If one of them leaves too few higher

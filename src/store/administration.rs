@@ -43,8 +43,8 @@ pub struct ImportReport {
 }
 
 impl Store {
-    /// Returns all rows, the oldest first, also those that cannot be read. The store may lack their key, and one such row
-    /// must not hide the others.
+    /// Returns all rows, the oldest first, also those that cannot be read: one row whose key is missing must not hide
+    /// the others.
     pub fn list(&self) -> Result<Vec<ListedRow>> {
         self.listed(|_, row| row)
     }

@@ -46,7 +46,7 @@ def test_a_change_in_a_connection_of_django_is_a_transaction(place_of):
 
 
 def test_django_does_not_log_the_document(place_of, caplog):
-    """Neither with `DEBUG`, nor to who asks for it."""
+    """With `DEBUG = True`, Django logs the statements of other connections, and none of the recipe."""
     places.set_up_django(place_of("django"))
     from django.db import connections
     from django.test import override_settings

@@ -313,7 +313,7 @@ fn saves_go_on_while_a_rotation_waits_for_a_reader() {
         while store.key_usage().unwrap().contains_key(PLAINTEXT) {
             thread::yield_now();
         }
-        // With the same connection. If it were in use until the reader ends, these would fail, and so would the rotation.
+        // With the same connection. If it were in use until the reader ends, these saves and the rotation would fail.
         for number in 0..3 {
             save(&store, &format!("user_name=u access_token=made-up-{number}"));
         }

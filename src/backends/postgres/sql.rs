@@ -1,7 +1,7 @@
 //! The SQL statements that read rows, leases and the store's own row, and that begin transactions. Nothing is decided
 //! here. [`super::writes`] has the statements that change rows, and [`super::parts`] those on tables and rights.
 //!
-//! Beyond plain SQL all of these use: `WITH … INSERT/UPDATE/DELETE`, `FOR UPDATE`, `ON CONFLICT`, `set_config(…, true)`,
+//! Beyond plain SQL they use: `WITH … INSERT/UPDATE/DELETE`, `FOR UPDATE`, `ON CONFLICT`, `set_config(…, true)`,
 //! sequences, and arrays with `unnest … WITH ORDINALITY`. The documentation of `CockroachDB` and of `YugabyteDB` has
 //! all of these.
 

@@ -41,8 +41,8 @@ pub(super) enum Write {
     Fail { key: String, failures: RefreshFailures },
 }
 
-/// What differs after a change of a row: a save changes its order, and a rotation of keys the key. If only the nonce of a
-/// seal has changed, all values are the same.
+/// What differs after a change of a row: a save changes its order, and a rotation of keys the key. If only the nonce of
+/// a seal has changed, all values are the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RowVersion {
     order: i64,
@@ -59,8 +59,8 @@ impl RowVersion {
     }
 }
 
-/// The fields that a refresh changes. A sealed row has its seal in `client_secret`, and each save makes a new seal. No index
-/// has this column.
+/// The fields that a refresh changes. A sealed row has its seal in `client_secret`, and each save makes a new seal. No
+/// index has this column.
 const REFRESHED: [Field; 3] = [Field::ClientSecret, Field::AccessToken, Field::ExpiryTime];
 
 /// Do the two differ at most in what a refresh changes?

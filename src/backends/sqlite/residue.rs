@@ -43,8 +43,8 @@ impl Residue {
         self.in_file.store(rewritten != Some(true), Ordering::Relaxed);
     }
 
-    /// Rewrites the file whatever its length, unless that was done, and empties the WAL. Returns false if a reader is in the
-    /// way now.
+    /// Rewrites the file whatever its length, unless `is_rewritten` says that this was done, and empties the WAL.
+    /// Returns false if a reader prevents that now.
     pub(super) fn scrub_all(&self, open: &OpenConnection, is_rewritten: &mut bool, deadline: Deadline) -> bool {
         if !*is_rewritten {
             self.in_file.store(true, Ordering::Relaxed);

@@ -18,7 +18,7 @@ enum Exceptions {
     Awaited,
     /// One that ends a program, such as `KeyboardInterrupt`. The method raises it.
     Fatal(PyErr),
-    /// Another one, which may be shown. It is the cause of the method's error.
+    /// Another one, which may be shown. It is the cause if the method fails because of a missing key.
     Cause(PyErr),
 }
 
@@ -35,7 +35,10 @@ pub(super) fn or_ended<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T
     drop(method);
     match (exceptions, result) {
         (Exceptions::Fatal(error), _) => Err(Failure::Python(error)),
-        (Exceptions::Cause(cause), Err(Failure::Store(error))) => Err(Failure::Caused(Box::new((error, cause)))),
+        // A save goes on with the keys that it has. If it fails for another reason, this is not the cause.
+        (Exceptions::Cause(cause), Err(Failure::Store(error))) if error.is_about_missing_keys() => {
+            Err(Failure::Caused(Box::new((error, cause))))
+        }
         (_, result) => result,
     }
 }

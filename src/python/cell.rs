@@ -3,6 +3,7 @@
 //! They run while an operation of a store runs, but no lock of the library is held at that time. An exception that they
 //! raise becomes the cause of the `StoreError`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,10 +100,10 @@ impl PyCell {
 /// hold the document, and a program that reports errors may send the variables of each frame.
 fn without_tracebacks(py: Python<'_>, error: PyErr) -> PyErr {
     let raised = error.into_value(py).into_bound(py).into_any();
-    let mut next = vec![raised.clone()];
-    for _ in 0..MAX_EXCEPTIONS {
-        let Some(exception) = next.pop() else { break };
-        if !exception.is_instance_of::<PyException>() {
+    let (mut next, mut seen) = (vec![raised.clone()], BTreeSet::new());
+    while let Some(exception) = next.pop() {
+        // `raise … from …` links the same exception twice.
+        if !exception.is_instance_of::<PyException>() || !seen.insert(exception.as_ptr() as usize) {
             continue;
         }
         let _ = exception.setattr("__traceback__", py.None());
@@ -115,9 +116,6 @@ fn without_tracebacks(py: Python<'_>, error: PyErr) -> PyErr {
     }
     PyErr::from_value(raised)
 }
-
-/// From how many exceptions, at most, the traceback is removed.
-const MAX_EXCEPTIONS: usize = 200;
 
 impl Cell for PyCell {
     type Version = Py<PyAny>;

@@ -134,7 +134,7 @@ pub trait Transaction: Snapshot {
     /// Requires that the values which this transaction replaces do not stay readable anywhere. Deleted values never do.
     fn scrub_replaced(&mut self) {}
 
-    /// The same, but without a wait for readers: the caller calls [`Backend::scrub`] in the end.
+    /// The same, but without a wait for readers: when all rows are sealed, [`Backend::scrub`] follows.
     fn scrub_replaced_later(&mut self) {
         self.scrub_replaced();
     }

@@ -633,6 +633,12 @@ impl Error {
         self.code == Code::Busy
     }
 
+    /// Are keys missing that the source of keys may have?
+    #[must_use]
+    pub const fn is_about_missing_keys(&self) -> bool {
+        matches!(self.code, Code::KeysUnavailable | Code::UnknownKey)
+    }
+
     /// Is a row of the store unreadable, because of a missing key, a change, or clear text?
     #[must_use]
     pub const fn is_about_sealed_row(&self) -> bool {

@@ -93,8 +93,6 @@ struct Supply {
     asked_at: Option<Instant>,
     /// When it was last asked for any reason.
     last_asked: Instant,
-    /// When it was last asked because of a write, unless rows under the first key are recorded since.
-    confirmed_at: Option<Instant>,
     /// Which task is asking it now.
     asking: Option<Asker>,
 }
@@ -180,7 +178,6 @@ impl StoreKeys {
             generation: 0,
             asked_at: None,
             last_asked: Instant::now(),
-            confirmed_at: None,
             asking: None,
         };
         Ok(Self(Kind::Supplied { source, state: Ordered::new(Rank::Keys, supply) }))
@@ -243,24 +240,22 @@ impl StoreKeys {
         if self.generation() == seen { Renewal::Unchanged } else { Renewal::Renewed }
     }
 
-    /// Was the source asked, as a write needs it?
+    /// Need the source not be asked before a write? An operation that has asked it does not call this.
     pub(super) fn has_answered(&self, asks: AskFirst) -> bool {
         let Kind::Supplied { state, .. } = &self.0 else { return true };
-        let Some(mut supply) = state.lock(Deadline::after(LOCK_TIMEOUT)) else { return true };
         match asks {
-            AskFirst::No => {
-                // The answer was made use of. When the key is not recorded any more, there is another question.
-                supply.confirmed_at = None;
-                true
+            AskFirst::No => true,
+            AskFirst::UnlessAskedLately => {
+                let supply = state.lock(Deadline::after(LOCK_TIMEOUT));
+                supply.is_none_or(|supply| supply.last_asked.elapsed() < ASK_PAUSE)
             }
-            AskFirst::UnlessAskedLately => supply.last_asked.elapsed() < ASK_PAUSE,
-            // It holds for several attempts.
-            AskFirst::Yes => supply.confirmed_at.is_some_and(|at| at.elapsed() < ASK_PAUSE),
+            AskFirst::Yes => false,
         }
     }
 
-    /// Asks the source because a write needs it, unless it was asked after `since`. If it fails, the keys stay as they
-    /// are: a save must not fail because a source that was there before is away.
+    /// Asks the source because a write needs it, unless it was asked after `since`. If it fails, or if another thread has
+    /// no answer before the deadline, the keys stay as they are: a save must not fail because a source that was there
+    /// before is away.
     ///
     /// Precondition: the caller holds no lock and runs no operation.
     pub(super) fn confirm(&self, since: Instant, location: &Location, deadline: Deadline) -> Result<()> {
@@ -282,7 +277,6 @@ impl StoreKeys {
             let busy = || deadline.busy(location);
             let mut supply = state.lock(Deadline::after(LOCK_TIMEOUT)).ok_or_else(busy)?;
             if matches!(reason, Reason::Write { since } if supply.last_asked > since) {
-                supply.confirmed_at = Some(supply.last_asked);
                 return Ok(());
             }
             match supply.asking.map(|other| me.relation(other)) {
@@ -290,13 +284,12 @@ impl StoreKeys {
                     supply.asking = Some(me);
                     break;
                 }
-                Some(Other::Itself) => {
-                    supply.confirmed_at = Some(Instant::now());
-                    return Ok(());
-                }
+                Some(Other::Itself) => return Ok(()),
                 Some(Other::Waits) => drop(supply),
             }
-            let left = deadline.left().ok_or_else(busy)?;
+            let Some(left) = deadline.left() else {
+                return if matches!(reason, Reason::Write { .. }) { Ok(()) } else { Err(busy()) };
+            };
             thread::sleep(left.min(Duration::from_micros(fastrand::u64(ASK_POLL))));
         }
         let answer = Question { state, asking: me, reason }.put(&**source);
@@ -335,20 +328,16 @@ impl Question<'_> {
         }
         supply.ring = Arc::new(ring);
         supply.generation += 1;
-        supply.confirmed_at = None;
         Ok(())
     }
 
     fn end(&self, supply: &mut Supply) {
         if supply.asking == Some(self.asking) {
             supply.asking = None;
-            let now = Instant::now();
-            supply.last_asked = now;
-            match self.reason {
+            supply.last_asked = Instant::now();
+            if matches!(self.reason, Reason::MissingKey) {
                 // The pause until the next such question begins.
-                Reason::MissingKey => supply.asked_at = Some(now),
-                Reason::Write { .. } => supply.confirmed_at = Some(now),
-                Reason::Rotation => {}
+                supply.asked_at = Some(supply.last_asked);
             }
         }
     }
@@ -393,32 +382,20 @@ mod tests {
     }
 
     #[test]
-    fn a_question_because_of_a_write_is_valid_until_its_key_is_recorded() {
-        let old = ASK_PAUSE + Duration::from_secs(1);
+    fn a_write_asks_first_unless_it_needs_not() {
         let ring = || Ring::new(vec![RingEntry::ClearText]).unwrap();
+        let kinds = [AskFirst::No, AskFirst::UnlessAskedLately, AskFirst::Yes];
         let table = [
-            // how long ago it was asked, and because of a write; the answers for two kinds of writes
-            (Duration::ZERO, None, [true, false]),
-            (old, None, [false, false]),
-            (Duration::ZERO, Some(Duration::ZERO), [true, true]),
-            (old, Some(old), [false, false]),
+            // how long ago it was asked, the answers
+            (Duration::ZERO, [true, true, false]),
+            (ASK_PAUSE + Duration::from_secs(1), [true, false, false]),
         ];
-        for (asked, confirmed, expected) in table {
+        for (asked, expected) in table {
             let keys = StoreKeys::supplied(Arc::new(move || Ok(ring()))).unwrap();
             let Kind::Supplied { state, .. } = &keys.0 else { unreachable!("it has a source") };
-            let ago = |duration| Instant::now().checked_sub(duration).unwrap();
-            {
-                let mut supply = state.lock(Deadline::after(LOCK_TIMEOUT)).unwrap();
-                supply.last_asked = ago(asked);
-                supply.confirmed_at = confirmed.map(ago);
-            }
-            let kinds = [AskFirst::UnlessAskedLately, AskFirst::Yes];
-            for _ in 0..2 {
-                assert_eq!(kinds.map(|asks| keys.has_answered(asks)), expected, "{asked:?} {confirmed:?}");
-            }
-            assert!(keys.has_answered(AskFirst::No));
-            assert!(!keys.has_answered(AskFirst::Yes), "the key was recorded in between");
+            state.lock(Deadline::after(LOCK_TIMEOUT)).unwrap().last_asked = Instant::now().checked_sub(asked).unwrap();
+            assert_eq!(kinds.map(|asks| keys.has_answered(asks)), expected, "{asked:?}");
         }
-        assert!(StoreKeys::fixed(ring()).has_answered(AskFirst::Yes), "fixed keys stay as they are");
+        assert_eq!(kinds.map(|asks| StoreKeys::fixed(ring()).has_answered(asks)), [true; 3], "they stay as they are");
     }
 }

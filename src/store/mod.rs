@@ -346,7 +346,8 @@ impl Store {
 
     /// Runs an operation on the backend. It starts again after a fork that it gave way to, if a key that it needs has
     /// become known, and after a question for keys that a write has needed.
-    fn run<T>(&self, deadline: Deadline, mut work: impl FnMut(&dyn Backend, Deadline) -> Result<T>) -> Result<T> {
+    /// The time of a question does not count.
+    fn run<T>(&self, mut deadline: Deadline, mut work: impl FnMut(&dyn Backend, Deadline) -> Result<T>) -> Result<T> {
         let begun = Instant::now();
         loop {
             let Some(pass) = fork::enter(deadline) else { return Err(deadline.busy(self.location())) };
@@ -358,9 +359,13 @@ impl Store {
             let gave_way = fork_state::is_fork_awaited();
             // The source of keys may take long, and may fork.
             drop(pass);
+            let ended = Instant::now();
             match result {
-                Err(error) if error.is_busy() && gave_way && deadline.left().is_some() => {}
-                Err(error) if error.asks_for_keys() => self.backend.keys.confirm(begun, self.location(), deadline)?,
+                Err(error) if error.is_busy() && gave_way && deadline.left().is_some() => continue,
+                Err(error) if error.asks_for_keys() => {
+                    self.backend.keys.confirm(begun, self.location(), deadline)?;
+                    deadline = deadline.after_question();
+                }
                 Err(error) if error.code() == Code::UnknownKey => match self.backend.keys.renew(seen, deadline) {
                     Renewal::Renewed => {}
                     Renewal::Unchanged => return Err(error),
@@ -368,6 +373,7 @@ impl Store {
                 },
                 result => return result,
             }
+            deadline = deadline.without(ended.elapsed());
         }
     }
 }

@@ -135,7 +135,8 @@ impl Backend for Sealed {
         let ring = self.ring(deadline)?;
         self.inner.write(deadline, durability, &mut |transaction| {
             let view = SealedView::new(&ring, self.location());
-            work(&mut SealedTransaction::new(transaction, view, Some(&self.keys)))
+            let keys = (!deadline.is_after_question()).then_some(&self.keys);
+            work(&mut SealedTransaction::new(transaction, view, keys))
         })
     }
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from support import in_threads, login, token, values
-from zoho_token_store import CustomStoreList, CustomStoreShared, StoreError
+from zoho_token_store import CustomStoreList, CustomStoreShared, StoreError, new_key
 from zoho_token_store.cells import DocumentTooLarge
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
@@ -285,3 +285,22 @@ gevent.joinall(greenlets, raise_error=True, timeout=60)
 print(len(store), len({row.get_id() for row in store.get_tokens()}))
 """
     assert run_program(code) == "24 24\n"
+
+
+def test_a_source_of_keys_that_fails_is_not_the_cause_of_another_failure(cell):
+    """A save goes on with the keys that it has. If it fails then, the cause is that of the failure."""
+    old, new = new_key(), new_key()
+    answers = [[old, new], OSError("planted-text")]
+
+    def ask():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with CustomStoreShared(cell, keys=ask) as store, CustomStoreShared(cell, keys=[new, old]) as other:
+        other.save_token(login())
+        cell.swap = raises(ConnectionError("planted-text"))
+        cause = failure(store.save_token, login("bob@example.com", 2))
+    assert (cause.code, answers) == ("cell-failed", [])
+    assert isinstance(cause.__cause__, ConnectionError)

@@ -1,6 +1,7 @@
 //! Where keys come from, and when a source of keys is asked.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -124,6 +125,38 @@ fn a_source_that_fails_prevents_no_save() {
     assert_eq!(rotation_of(&store_with("ba", &backend)), (1, 0));
     save(&store, BOB);
     assert_eq!(source.asked(), 3, "each rotation makes it ask again");
+}
+
+#[test]
+fn a_slow_source_makes_no_save_fail() {
+    let backend = backend_with("a", ADA);
+    let (asked, has_answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (counter, answers) = (Arc::clone(&asked), Arc::clone(&has_answered));
+    let source = move || {
+        if counter.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Ok(ring("ab"));
+        }
+        let begun = Instant::now();
+        while !answers.load(Ordering::SeqCst) && begun.elapsed() < TIMEOUT {
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(ring("ba"))
+    };
+    // It is much shorter than the answer takes.
+    let timeout = Duration::from_millis(200);
+    let store = Store::new(shared(&backend), timeout).with_keys(StoreKeys::supplied(Arc::new(source)).unwrap());
+    rotation_of(&store_with("ba", &backend));
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| save(&store, ADA));
+        while asked.load(Ordering::SeqCst) < 2 {
+            thread::yield_now();
+        }
+        assert_eq!(save(&store, BOB), "2", "it waits for a while, and goes on with the keys that are there");
+        has_answered.store(true, Ordering::SeqCst);
+        assert_eq!(asking.join().unwrap(), "1", "the time of the answer does not count");
+    });
+    assert_eq!(store.key_usage().unwrap(), BTreeMap::from([(key_id('a'), 1), (key_id('b'), 1)]));
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
 
 #[test]

@@ -63,8 +63,10 @@ def test_both_names_of_a_file_have_one_lock(tmp_path):
     assert one.load()[0] == b"other"
 
 
-def test_a_link_that_is_changed_while_a_change_waits_is_followed(tmp_path):
+def test_a_link_that_is_changed_while_a_change_waits_is_followed(tmp_path, monkeypatch):
     """The file that it has left is not written."""
+    import fcntl
+
     old, new, link = (tmp_path / name for name in ("old", "new", "link"))
     for path in (old, new):
         path.write_bytes(b"copied")
@@ -72,11 +74,17 @@ def test_a_link_that_is_changed_while_a_change_waits_is_followed(tmp_path):
     link.symlink_to(old)
     cell = FileCell(link)
     before = cell.load()[1]
-    swapped = []
+    swapped, waits, flock = [], threading.Event(), fcntl.flock
+
+    def wait_for_lock(handle, operation):
+        waits.set()
+        flock(handle, operation)
+
     waiting = threading.Thread(target=lambda: swapped.append(cell.swap(b"changed", before)))
     with FileCell(old)._locked():
+        monkeypatch.setattr(fcntl, "flock", wait_for_lock)
         waiting.start()
-        waiting.join(0.2)
+        assert waits.wait(30)
         link.unlink()
         link.symlink_to(new)
     waiting.join(30)

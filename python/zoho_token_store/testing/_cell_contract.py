@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import select
+import selectors
 import signal
 import sys
 import threading
@@ -58,8 +58,10 @@ class CellContract:
             trials.write(cell, trials.text(_LARGE, number))
             time.sleep(min(random.uniform(0, 3) * took, 0.5))  # noqa: S311 - no secret
 
-    def replace_until_killed(self, progress: int) -> None:
+    def replace_until_killed(self, reading_end: int, progress: int) -> None:
         """Replace the document again and again, and write a byte into the pipe `progress` each time."""
+        # If the test ends without killing this program, nothing reads the pipe, and the next write fails.
+        os.close(reading_end)
         cell, swapped = self.cell(), time.monotonic()
         while (waited := time.monotonic() - swapped) < 2 * _LOCK_TIMEOUT:
             document, version = trials.load(cell)
@@ -191,7 +193,7 @@ class CellContract:
         """Others go on after some seconds, and find a whole document."""
         for kills in range(_KILLS + 1):
             progress, end = os.pipe()
-            child = trials.fork(partial(self.replace_until_killed, end))
+            child = trials.fork(partial(self.replace_until_killed, progress, end))
             os.close(end)
             try:
                 _await_swap(progress, kills)
@@ -256,7 +258,9 @@ def cell_contract(factory: Callable[[str], Cell[Any]]) -> type[CellContract]:
 def _await_swap(progress: int, kills: int) -> None:
     """Wait until a process has made a swap."""
     before = f" after {kills} programs were killed inside swap" if kills else ""
-    readable, _, _ = select.select([progress], [], [], _LOCK_TIMEOUT)
+    with selectors.DefaultSelector() as selector:
+        selector.register(progress, selectors.EVENT_READ)
+        readable = selector.select(_LOCK_TIMEOUT)
     assert readable, f"no swap succeeded in {_LOCK_TIMEOUT} s{before}{': swap leaves a lock' if kills else ''}"
     assert os.read(progress, 1), f"a process failed{before}: its traceback is above"
 

@@ -321,10 +321,11 @@ def test_a_program_that_wrote_in_clear_text_follows_an_encryption(make):
         assert store.key_usage() == {key_id(NEW): 2}
 
 
-def test_greenlets_that_switch_inside_the_function(path):
+@pytest.mark.parametrize("patches", ["", "time=False"])
+def test_greenlets_that_switch_inside_the_function(path, patches):
     """Under gevent a key service is waited for by running other greenlets of the thread. They need the keys, too."""
     code = """
-from gevent import monkey; monkey.patch_all()
+from gevent import monkey; monkey.patch_all(PATCHES)
 import gevent, random
 from zoho_token_store import CustomStoreSQLite
 path, old, new = sys.argv[1:]
@@ -344,7 +345,37 @@ greenlets = [gevent.spawn(work, number) for number in range(2, 10)]
 gevent.joinall(greenlets, raise_error=True, timeout=60)
 print([greenlet.value for greenlet in greenlets], len(store), len(store.key_usage()))
 """
-    assert run_program(code, path, OLD, NEW) == "[0, 0, 0, 0, 0, 0, 0, 0] 9 1\n"
+    assert run_program(code.replace("PATCHES", patches), path, OLD, NEW) == "[0, 0, 0, 0, 0, 0, 0, 0] 9 1\n"
+
+
+def test_a_thread_that_waits_for_the_answer_lets_the_function_run(path):
+    """Where `time.sleep` is replaced, a thread keeps the GIL, but not while another one asks."""
+    code = """
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(seconds)
+from zoho_token_store import CustomStoreSQLite
+path, old, new = sys.argv[1:]
+with CustomStoreSQLite(path, keys=old) as store:
+    store.save_token(login("ada@example.com", 1))
+calls, asked, found = [], threading.Event(), []
+def ask():
+    calls.append(1)
+    if len(calls) == 1:
+        return new
+    asked.set()
+    sleep(0.3)
+    return [new, old]
+store = CustomStoreSQLite(path, keys=ask, busy_timeout=30)
+def find():
+    found.append(store.find_token(token("ada@example.com")) is not None)
+thread = threading.Thread(target=find)
+thread.start()
+assert asked.wait(30)
+find()
+thread.join(30)
+print(found, len(calls))
+"""
+    assert run_program(code, path, OLD, NEW) == "[True, True] 2\n"
 
 
 @in_own_process

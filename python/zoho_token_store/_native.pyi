@@ -410,7 +410,7 @@ class Finding:
           `"no-synchronous-commit"`, `"older-schema"`, `"missing-rights"`, `"other-owner"`.
         - A problem of this process, with severity `"warning"`: `"failed-saves"`.
         - Problems of sealed rows, with severity `"error"`: `"unknown-key"`, `"altered"`. With severity `"warning"`:
-          `"old-key"`, `"plaintext"` (an error if rows in clear text cannot be read).
+          `"old-key"`, `"unfinished-rekey"`, `"plaintext"` (an error if rows in clear text cannot be read).
         - Problems of rows, with severity `"warning"`: `"duplicate"`, `"no-expiry"`, `"unreadable-expiry"`,
           `"far-expiry"`, `"no-refresh-token"`, `"refresh-failing"`, `"unusable"`, `"empty"`.
         """

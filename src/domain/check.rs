@@ -44,6 +44,8 @@ pub struct RowChecker {
     altered: Vec<String>,
     /// The rows that are not under the first key, by the name of their entry.
     under: BTreeMap<String, Vec<String>>,
+    /// May there be rows in clear text, as far as the store has recorded it?
+    records_clear_text: bool,
 }
 
 impl RowChecker {
@@ -74,6 +76,11 @@ impl RowChecker {
         Some(row)
     }
 
+    /// Takes note of the names under which there may be rows, if they are recorded.
+    pub fn add_record(&mut self, names: Option<&BTreeSet<String>>) {
+        self.records_clear_text = names.is_some_and(|names| names.contains(PLAINTEXT));
+    }
+
     /// Checks one more row.
     pub fn add(&mut self, row: &Row) {
         for code in codes(row, self.now) {
@@ -96,8 +103,10 @@ impl RowChecker {
     pub fn all_findings(mut self, ring: &Ring) -> Vec<Finding> {
         let altered_ids = mem::take(&mut self.altered);
         let altered = (!altered_ids.is_empty()).then(|| altered(altered_ids));
+        let is_unfinished = self.records_clear_text && ring.seals().is_some() && !self.under.contains_key(PLAINTEXT);
+        let unfinished = is_unfinished.then(unfinished_encryption);
         let under = mem::take(&mut self.under).into_iter().map(|(name, ids)| not_first(ring, &name, ids));
-        altered.into_iter().chain(under).chain(self.findings()).collect()
+        altered.into_iter().chain(unfinished).chain(under).chain(self.findings()).collect()
     }
 
     /// Returns the findings about values, one for each kind of problem and group of rows.
@@ -119,6 +128,7 @@ pub const ALTERED: &str = "altered";
 /// The finding about rows in clear text, in a store with keys.
 pub const PLAINTEXT_ROW: &str = "plaintext";
 const OLD_KEY: &str = "old-key";
+const UNFINISHED_REKEY: &str = "unfinished-rekey";
 
 /// Returns the code of the finding about rows with this flaw.
 #[must_use]
@@ -138,6 +148,18 @@ fn altered(ids: Vec<String>) -> Finding {
         ids,
         hint: "Find out who can write there. Restore the rows from a backup, or delete them and have their users log in \
                again.",
+    }
+}
+
+/// All rows are sealed, but what they were before was not removed: the rotation was killed, or has not run.
+fn unfinished_encryption() -> Finding {
+    Finding {
+        code: UNFINISHED_REKEY,
+        severity: Severity::Warning,
+        ids: Vec::new(),
+        message: "no row is in clear text any more, but what rows were before may still be readable in the file"
+            .to_owned(),
+        hint: "Finish the encryption: zoho-token-store rekey.",
     }
 }
 

@@ -188,7 +188,8 @@ pub enum AskFirst {
 #[must_use]
 pub fn ask_first(writes: &str, recorded: &BTreeSet<String>, before: Option<&str>) -> AskFirst {
     if recorded.is_empty() {
-        AskFirst::No
+        // No row was ever sealed, or a lost key was forgotten.
+        if writes == PLAINTEXT { AskFirst::No } else { AskFirst::UnlessAskedLately }
     } else if !recorded.contains(writes) {
         AskFirst::Yes
     } else if before.is_some_and(|before| before != writes) {
@@ -293,8 +294,8 @@ mod tests {
     fn a_write_under_a_key_that_was_not_used_before_asks_first() {
         let table = [
             // recorded, the row before, the answer for a write under "1"
-            (vec![], None, AskFirst::No),
-            (vec![], Some(PLAINTEXT), AskFirst::No),
+            (vec![], None, AskFirst::UnlessAskedLately),
+            (vec![], Some(PLAINTEXT), AskFirst::UnlessAskedLately),
             (vec!["1"], None, AskFirst::No),
             (vec!["1"], Some("1"), AskFirst::No),
             (vec!["1", "2"], Some("1"), AskFirst::No),
@@ -309,6 +310,8 @@ mod tests {
             let names = recorded.iter().map(ToString::to_string).collect();
             assert_eq!(ask_first("1", &names, before), expected, "{recorded:?} {before:?}");
         }
+        assert_eq!(ask_first(PLAINTEXT, &BTreeSet::new(), Some(PLAINTEXT)), AskFirst::No);
+        assert_eq!(ask_first(PLAINTEXT, &BTreeSet::from(["1".to_owned()]), None), AskFirst::Yes);
     }
 
     #[test]

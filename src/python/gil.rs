@@ -18,7 +18,20 @@ pub(super) fn without_gil<T: Send>(py: Python<'_>, store: &Store, work: impl FnO
 /// Runs `work`, which may call a function of the program, without the GIL, unless that function may switch to another
 /// greenlet ([`without_gil`]).
 pub(super) fn calling_functions<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
-    if yields(py).unwrap_or(false) { work() } else { py.detach(work) }
+    if may_switch(py).unwrap_or(false) { work() } else { py.detach(work) }
+}
+
+/// May a function of the program switch to another greenlet of this thread? A program that only imports `greenlet`, as
+/// `SQLAlchemy` does, has none.
+fn may_switch(py: Python<'_>) -> PyResult<bool> {
+    let modules = py.import("sys")?.getattr("modules")?;
+    let module = |name: &str| modules.call_method1("get", (name,));
+    let greenlet = module("greenlet")?;
+    if greenlet.is_none() {
+        return yields(py);
+    }
+    let has_hub = !module("gevent")?.is_none() || !module("eventlet")?.is_none();
+    Ok(has_hub || !greenlet.call_method0("getcurrent")?.getattr("parent")?.is_none() || yields(py)?)
 }
 
 /// Identifies the greenlet that is running. 0: the program has no greenlets.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -12,6 +13,7 @@ use super::arguments::{Given, file_path};
 use super::caller_functions::{or_ended, pass_on};
 use super::convert::type_name;
 use super::error::{Failure, invalid_argument};
+use super::exit;
 use super::gil::{calling_functions, current_greenlet, without_gil};
 use super::refresh_wait::sleep;
 use crate::domain::key_ring::Ring;
@@ -281,6 +283,11 @@ impl KeySource for CallableKeys {
 
     fn runs_foreign_code(&self) -> bool {
         true
+    }
+
+    fn wait(&self, time: Duration) {
+        // The thread that asks needs the GIL, and this one may hold it.
+        Python::try_attach(|py| exit::away(py, || thread::sleep(time)));
     }
 
     fn task(&self) -> u64 {

@@ -272,6 +272,7 @@ impl Store {
                 Ok(())
             })?;
             failing = failing_refreshes(rows, &due, now);
+            checker.add_record(rows.key_names()?.as_ref());
             of_rows = checker.all_findings(ring);
             Ok(())
         });

@@ -60,6 +60,11 @@ pub trait KeySource: Send + Sync {
         false
     }
 
+    /// Waits while another thread asks it.
+    fn wait(&self, time: Duration) {
+        thread::sleep(time);
+    }
+
     /// Identifies the task of this thread that is running now, such as a greenlet. 0: the thread has one task.
     fn task(&self) -> u64 {
         0
@@ -91,7 +96,7 @@ struct Supply {
     generation: u64,
     /// When the source was last asked because of a missing key.
     asked_at: Option<Instant>,
-    /// When it was last asked for any reason.
+    /// When the last question for any reason was put.
     last_asked: Instant,
     /// Which task is asking it now.
     asking: Option<Asker>,
@@ -137,6 +142,10 @@ const ASK_PAUSE: Duration = Duration::from_secs(30);
 
 /// How often a thread looks whether another one has got an answer, in microseconds.
 const ASK_POLL: Range<u64> = 5_000..20_000;
+
+fn ask_poll() -> Duration {
+    Duration::from_micros(fastrand::u64(ASK_POLL))
+}
 
 /// How long a thread waits for the lock. It is held for a few instructions. So only a fork in C code, which inherits a
 /// locked mutex, makes a thread wait for so long.
@@ -230,12 +239,14 @@ impl StoreKeys {
                 break;
             }
             drop(supply);
-            if matches!(asking, Some(Other::Itself)) || !deadline.sleep(ASK_POLL) {
+            if matches!(asking, Some(Other::Itself)) {
                 return Renewal::Unchanged;
             }
+            let Some(left) = deadline.left() else { return Renewal::WouldWait };
+            source.wait(left.min(ask_poll()));
         }
         // The error of the operation says which key is missing.
-        let _ = Question { state, asking: me, reason: Reason::MissingKey }.put(&**source);
+        let _ = Question::new(state, me, Reason::MissingKey).put(&**source);
         // Another task of this thread may have had the answer first.
         if self.generation() == seen { Renewal::Unchanged } else { Renewal::Renewed }
     }
@@ -253,13 +264,14 @@ impl StoreKeys {
         }
     }
 
-    /// Asks the source because a write needs it, unless it was asked after `since`. If it fails, or if another thread has
+    /// Asks the source because a write needs it, unless it was asked after `since`, or has returned other keys than those of
+    /// the generation `seen`. If it fails, or if another thread has
     /// no answer before the deadline, the keys stay as they are: a save must not fail because a source that was there
     /// before is away.
     ///
     /// Precondition: the caller holds no lock and runs no operation.
-    pub(super) fn confirm(&self, since: Instant, location: &Location, deadline: Deadline) -> Result<()> {
-        self.ask_for(Reason::Write { since }, location, deadline)
+    pub(super) fn confirm(&self, since: Instant, seen: u64, location: &Location, deadline: Deadline) -> Result<()> {
+        self.ask_for(Reason::Write { since, seen }, location, deadline)
     }
 
     /// Asks the source now, however short a time ago it was asked. If another thread is asking, this one waits, and then
@@ -276,7 +288,8 @@ impl StoreKeys {
         loop {
             let busy = || deadline.busy(location);
             let mut supply = state.lock(Deadline::after(LOCK_TIMEOUT)).ok_or_else(busy)?;
-            if matches!(reason, Reason::Write { since } if supply.last_asked > since) {
+            if matches!(reason, Reason::Write { since, seen } if supply.generation != seen || supply.last_asked > since)
+            {
                 return Ok(());
             }
             match supply.asking.map(|other| me.relation(other)) {
@@ -290,9 +303,9 @@ impl StoreKeys {
             let Some(left) = deadline.left() else {
                 return if matches!(reason, Reason::Write { .. }) { Ok(()) } else { Err(busy()) };
             };
-            thread::sleep(left.min(Duration::from_micros(fastrand::u64(ASK_POLL))));
+            source.wait(left.min(ask_poll()));
         }
-        let answer = Question { state, asking: me, reason }.put(&**source);
+        let answer = Question::new(state, me, reason).put(&**source);
         if matches!(reason, Reason::Write { .. }) { Ok(()) } else { answer }
     }
 }
@@ -302,8 +315,8 @@ impl StoreKeys {
 enum Reason {
     /// A row needs a key that is not here.
     MissingKey,
-    /// A write needs it ([`AskFirst`]). `since`: when the operation began.
-    Write { since: Instant },
+    /// A write needs it ([`AskFirst`]). `since`: when the operation began. `seen`: the generation of its keys.
+    Write { since: Instant, seen: u64 },
     /// A rotation begins.
     Rotation,
 }
@@ -313,9 +326,14 @@ struct Question<'a> {
     state: &'a Ordered<Supply>,
     asking: Asker,
     reason: Reason,
+    begun: Instant,
 }
 
-impl Question<'_> {
+impl<'a> Question<'a> {
+    fn new(state: &'a Ordered<Supply>, asking: Asker, reason: Reason) -> Self {
+        Self { state, asking, reason, begun: Instant::now() }
+    }
+
     /// Asks `source`, and takes its keys.
     fn put(self, source: &dyn KeySource) -> Result<()> {
         let answer = source.keys();
@@ -334,10 +352,11 @@ impl Question<'_> {
     fn end(&self, supply: &mut Supply) {
         if supply.asking == Some(self.asking) {
             supply.asking = None;
-            supply.last_asked = Instant::now();
+            // An answer may be as old as the question.
+            supply.last_asked = self.begun;
             if matches!(self.reason, Reason::MissingKey) {
                 // The pause until the next such question begins.
-                supply.asked_at = Some(supply.last_asked);
+                supply.asked_at = Some(Instant::now());
             }
         }
     }

@@ -363,7 +363,7 @@ impl Store {
             match result {
                 Err(error) if error.is_busy() && gave_way && deadline.left().is_some() => continue,
                 Err(error) if error.asks_for_keys() => {
-                    self.backend.keys.confirm(begun, self.location(), deadline)?;
+                    self.backend.keys.confirm(begun, seen, self.location(), deadline)?;
                     deadline = deadline.after_question();
                 }
                 Err(error) if error.code() == Code::UnknownKey => match self.backend.keys.renew(seen, deadline) {

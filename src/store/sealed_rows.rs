@@ -252,6 +252,10 @@ impl Transaction for SealedTransaction<'_> {
     }
 
     fn delete_all(&mut self) -> Result<()> {
+        if self.has_keys() {
+            // It records the first key.
+            self.require_answer(None)?;
+        }
         self.looked_up.borrow_mut().clear();
         self.inner.delete_all()?;
         // No row needs an old key any more.

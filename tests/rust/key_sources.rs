@@ -112,6 +112,36 @@ fn a_program_with_both_keys_follows_a_rotation() {
 }
 
 #[test]
+fn a_source_that_saves_into_its_own_store_ends() {
+    let backend = backend_with("a", ADA);
+    let store: Arc<OnceLock<Store>> = Arc::default();
+    let itself = Arc::clone(&store);
+    let source = move || {
+        let Some(store) = itself.get() else { return Ok(ring("ab")) };
+        assert_eq!(save(store, BOB), "2", "it does not ask itself");
+        Ok(ring("ba"))
+    };
+    let keys = StoreKeys::supplied(Arc::new(source)).unwrap();
+    assert!(store.set(Store::new(shared(&backend), TIMEOUT).with_keys(keys)).is_ok());
+    rotation_of(&store_with("ba", &backend));
+    assert_eq!(save(store.get().unwrap(), ADA), "1");
+    assert_eq!(store.get().unwrap().key_usage().unwrap(), BTreeMap::from([(key_id('a'), 1), (key_id('b'), 1)]));
+}
+
+#[test]
+fn a_deletion_of_all_rows_asks_first_too() {
+    let backend = backend_with("a", ADA);
+    let source = Source::new("ab");
+    let store = source.store(&backend);
+    source.set("b");
+    rotation_of(&store_with("ba", &backend));
+    store.delete_all().unwrap();
+    save(&store, ADA);
+    assert_eq!(store.key_usage().unwrap().into_keys().collect::<Vec<_>>(), [key_id('b')]);
+    assert_eq!(source.asked(), 2);
+}
+
+#[test]
 fn a_source_that_fails_prevents_no_save() {
     let backend = backend_with("a", ADA);
     let source = Source::new("ab");
@@ -193,7 +223,8 @@ fn every_operation_asks_for_a_missing_key() {
         let store = source.store(&backend_with("a", ADA));
         source.set("ba");
         assert!(operation(&store), "{name}");
-        assert_eq!(source.asked(), 2, "{name}");
+        // A restore is two operations, and the second one writes under a key that is not recorded.
+        assert_eq!(source.asked(), if name == "restore" { 3 } else { 2 }, "{name}");
     }
 }
 

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::thread;
 
 use rusqlite::Connection;
-use zoho_token_store::backends::sqlite::Sqlite;
+use zoho_token_store::backends::sqlite::{Sqlite, check};
 use zoho_token_store::domain::Field;
+use zoho_token_store::domain::check::Finding;
 use zoho_token_store::domain::key_ring::PLAINTEXT;
 use zoho_token_store::store::backend::{Backend, Durability};
 use zoho_token_store::store::error::Code;
 use zoho_token_store::store::{Error, Store};
 
-use super::common::keyed::{fixed, key_id, store_with};
+use super::common::keyed::{fixed, key_id, ring, store_with};
 use super::common::sqlite::open;
 use super::common::{Folder, Miniature, NOW, Setup, back_up, deadline, token};
 use super::{ADA, BOB, LOOKUPS, find, hit, rotation_of, save};
@@ -339,8 +340,6 @@ fn a_copy_of_sealed_rows_has_the_version_and_the_triggers() {
 
 #[test]
 fn a_check_without_a_store_opens_sealed_rows_with_the_keys() {
-    use zoho_token_store::backends::sqlite::check;
-
     let folder = Folder::new();
     let path = folder.path("tokens.db");
     let store: Store = open(&path).with_keys(fixed("a"));
@@ -354,4 +353,28 @@ fn a_check_without_a_store_opens_sealed_rows_with_the_keys() {
     assert_eq!(found("a"), [""; 0]);
     assert_eq!(found("p"), ["unknown-key"]);
     assert_eq!(found("ba"), ["old-key"]);
+}
+
+#[test]
+fn a_check_notices_an_encryption_that_has_not_ended() {
+    let folder = Folder::new();
+    let path = folder.path("tokens.db");
+    save(&open(&path), ADA);
+    // A save seals its row. If a rotation was killed before its end, the rows are as they are now.
+    save(&open(&path).with_keys(fixed("ap")), ADA);
+    let codes = |keys: &str| {
+        let store = open(&path).with_keys(fixed(keys));
+        let (open, closed) = (store.check(NOW).unwrap(), check(&path, NOW, &ring(keys)).unwrap());
+        let codes = |found: Vec<Finding>| -> Vec<_> {
+            found.into_iter().filter(|finding| finding.ids.is_empty()).map(|finding| finding.code).collect()
+        };
+        let (open, closed) = (codes(open), codes(closed));
+        assert_eq!(open, closed, "{keys}");
+        open
+    };
+    assert_eq!(codes("ap"), ["unfinished-rekey"]);
+    assert_eq!(codes("a"), ["unfinished-rekey"]);
+    assert_eq!(codes("pa"), [""; 0], "this store does not seal");
+    assert_eq!(rotation_of(&open(&path).with_keys(fixed("ap"))), (0, 0));
+    assert_eq!(codes("ap"), [""; 0]);
 }

@@ -213,16 +213,17 @@ def for_command_line(hint: str) -> str:
 def with_database(ctx: click.Context, hint: str) -> str:
     """Return a hint whose commands name the database, if the user has named it in an argument."""
     ctx = ctx.find_root()
-    if PROGRAM not in hint or not _is_argument(ctx) or not isinstance(ctx.obj, Database):
-        return hint
-    try:
-        given = ctx.obj.argument
-    except (StoreError, _terminal.Failure):  # it is no address, or it contains a password
+    store = ctx.params.get("store")
+    if PROGRAM not in hint or not (_is_argument(ctx) or store) or not isinstance(ctx.obj, Database):
         return hint
     import re  # noqa: PLC0415 - only a failure or a finding needs them
     import shlex  # noqa: PLC0415
 
-    begin = f"{PROGRAM} --db {shlex.quote(given)} "
+    try:
+        option = f"--store {shlex.quote(store)}" if store else f"--db {shlex.quote(ctx.obj.argument)}"
+    except (StoreError, _terminal.Failure):  # it is no address, or it contains a password
+        return hint
+    begin = f"{PROGRAM} {option} "
     return re.sub(rf"\b{PROGRAM} (?=(?:{'|'.join(cli.commands)})\b)", lambda _: begin, hint)
 
 

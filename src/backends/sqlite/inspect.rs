@@ -129,6 +129,9 @@ pub fn check(path: &Path, now: i64, ring: &Ring) -> Result<Vec<Finding>> {
             due.extend(row.filter(|row| contents == Contents::Current && is_due(row)));
             Ok(())
         })?;
+        if contents == Contents::Current {
+            checker.add_record(sql.key_names()?.as_ref());
+        }
         let failing = failing_refreshes(&sql, &due, now);
         read_only::require_unchanged(path, frozen)?;
         let failing = check::refresh_failing(&failing, now);

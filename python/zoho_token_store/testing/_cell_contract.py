@@ -238,8 +238,8 @@ def cell_contract(factory: Callable[[str], Cell[Any]]) -> type[CellContract]:
     """Return a class of tests for pytest, which checks that a cell can be used with `CustomStoreShared`.
 
     Two writers lose no change, a reader sees whole documents, a lost answer is resolved, and a program that is killed
-    leaves no lock. The tests expect that `load` and `swap` do not fail, and make some 150 changes. They do not delete the
-    places that they make: delete those whose name begins with `contract-`.
+    leaves no lock. The tests expect that `load` and `swap` do not fail, and make some 150 changes. They do not delete
+    the places that they make: delete those whose name begins with `contract-`.
 
     Args:
         factory: A function that makes a cell on the place with a name. Two cells with one name are on the same place,

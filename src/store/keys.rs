@@ -83,11 +83,10 @@ pub struct StoreKeys(Kind);
 enum Kind {
     /// The ring of a store without keys.
     None(Arc<Ring>),
+    /// Keys that stay as they are.
     Fixed(Arc<Ring>),
-    Supplied {
-        source: Arc<dyn KeySource>,
-        state: Ordered<Supply>,
-    },
+    /// Keys that a source supplies.
+    Supplied { source: Arc<dyn KeySource>, state: Ordered<Supply> },
 }
 
 struct Supply {
@@ -264,10 +263,9 @@ impl StoreKeys {
         }
     }
 
-    /// Asks the source because a write needs it, unless it was asked after `since`, or has returned other keys than those of
-    /// the generation `seen`. If it fails, or if another thread has
-    /// no answer before the deadline, the keys stay as they are: a save must not fail because a source that was there
-    /// before is away.
+    /// Asks the source because a write needs it, unless it was asked after `since`, or has returned other keys than
+    /// those of the generation `seen`. If it fails, or if another thread has no answer before the deadline, the keys stay
+    /// as they are: a save must not fail because a source that was there before is away.
     ///
     /// Precondition: the caller holds no lock and runs no operation.
     pub(super) fn confirm(&self, since: Instant, seen: u64, location: &Location, deadline: Deadline) -> Result<()> {

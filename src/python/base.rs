@@ -11,7 +11,6 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use super::administration::PyFinding;
 use super::arguments::{Given, RefreshArguments, file_path, flag, idle_for as parse_idle_for};
 use super::caller_functions::or_ended;
 use super::clock::now;
@@ -21,6 +20,7 @@ use super::exit::Call;
 use super::gil::without_gil;
 use super::keys::{self, KeysArgument, PyRekeyed};
 use super::lease_guard::{log_for, log_pending_lines, log_release_with_save};
+use super::records::PyFinding;
 use super::refresh_wait::{LeaseInfo, refresh_in_background, saver, wait_for_row};
 use crate::backends::BACKUP_FORMAT;
 use crate::domain::lease::DUE_SOON_MS;

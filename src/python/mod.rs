@@ -28,6 +28,7 @@ mod keys;
 mod lease_guard;
 #[cfg(feature = "postgres")]
 mod password;
+mod records;
 mod refresh_ahead;
 mod refresh_wait;
 mod stores;
@@ -41,10 +42,7 @@ mod _native {
     #[pymodule_export]
     use super::address::PyStoreAddress;
     #[pymodule_export]
-    use super::administration::{
-        Administration, Imported, PyFinding, PyRefreshState, PySource, Record, check, init_sql, read_source,
-        read_stdin, schema_version,
-    };
+    use super::administration::{Administration, PySource, check, init_sql, read_source, read_stdin, schema_version};
     #[pymodule_export]
     use super::base::TokenStoreBase;
     #[pymodule_export]
@@ -55,6 +53,8 @@ mod _native {
     use super::keys::{
         PyKeySource, PyPlaintext, PyRekeyed, key_environment, key_file, key_id, key_names, new_key, write_new_key,
     };
+    #[pymodule_export]
+    use super::records::{Imported, PyFinding, PyRefreshState, Record};
     #[pymodule_export]
     use super::refresh_ahead::{
         Refreshed, RowRefresh, find_to_refresh, is_refresh_wanted, log_refresh_ahead, report_refresh, save_refreshed,

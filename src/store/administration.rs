@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::backend::{Location, Snapshot, Transaction};
 use super::error::{Code, describe_id};
-use super::keys::Renewal;
 use super::rekey::Rekeyed;
 use super::{Error, Result, Store, Wait, present, save};
 use crate::domain::backoff::{self, RefreshFailures};
 use crate::domain::check::{self, FailingRefresh, Finding, RowChecker, Severity};
 use crate::domain::identity::{self, Key};
 use crate::domain::import::Remark;
-use crate::domain::key_ring::{self, ListedRow, Ring, RowFlaw};
+use crate::domain::key_ring::{self, Ring, RowFlaw};
 use crate::domain::lease::{self, Lease};
 use crate::domain::{Field, Row, expiry, import, merge, purge, saved_order};
 
@@ -43,52 +42,6 @@ pub struct ImportReport {
 }
 
 impl Store {
-    /// Returns all rows, the oldest first, also those that cannot be read: one row whose key is missing must not hide
-    /// the others.
-    pub fn list(&self) -> Result<Vec<ListedRow>> {
-        self.listed(|_, row| row)
-    }
-
-    /// Returns the row with this id, also if it cannot be read. It is an error if there is none.
-    pub fn list_row(&self, id: &str) -> Result<ListedRow> {
-        match self.row(id) {
-            Ok(row) => Ok(ListedRow { row, flaw: None }),
-            Err(error) if error.is_about_sealed_row() => {
-                let mut rows = self.list()?.into_iter();
-                rows.find(|listed| listed.row.id() == id).ok_or_else(|| Error::missing_id(self.location(), id))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Returns what `of_row` makes of each row in one snapshot.
-    fn listed<T>(&self, mut of_row: impl FnMut(&dyn Snapshot, ListedRow) -> T) -> Result<Vec<T>> {
-        self.with_all_keys(|| {
-            let (mut listed, mut lacks_key) = (Vec::new(), false);
-            self.read_stored(|rows, ring| {
-                (listed, lacks_key) = (Vec::new(), false);
-                for stored in super::all_rows(rows)? {
-                    let row = ring.list(stored);
-                    lacks_key |= matches!(row.flaw, Some(RowFlaw::UnknownKey(_)));
-                    listed.push(of_row(rows, row));
-                }
-                Ok(())
-            })?;
-            Ok((listed, lacks_key))
-        })
-    }
-
-    /// Runs `work`, which returns whether it lacked a key. If the source of keys has another one by now, runs it again.
-    pub(super) fn with_all_keys<T>(&self, mut work: impl FnMut() -> Result<(T, bool)>) -> Result<T> {
-        loop {
-            let seen = self.backend.keys.generation();
-            let (found, lacks_key) = work()?;
-            if !lacks_key || self.backend.keys.renew(seen, self.deadline(Wait::Yes)) != Renewal::Renewed {
-                return Ok(found);
-            }
-        }
-    }
-
     /// Returns the row with this id. It is an error if there is none.
     pub fn row(&self, id: &str) -> Result<Row> {
         let found = self.find_by_id(Some(id), Wait::Yes)?;
@@ -244,14 +197,6 @@ impl Store {
         })
     }
 
-    /// [`Store::list`], each row with who refreshes it at `now` (milliseconds since the epoch).
-    pub fn list_with_refresh_states(&self, now: i64) -> Result<Vec<(ListedRow, RefreshState)>> {
-        self.listed(|rows, listed| {
-            let state = refresh_state(rows, &listed.row, now);
-            (listed, state)
-        })
-    }
-
     /// Returns what is wrong with the store at `now` (milliseconds since the epoch). Changes nothing.
     pub fn check(&self, now: i64) -> Result<Vec<Finding>> {
         self.check_with(now, None)
@@ -311,7 +256,7 @@ pub fn failing_refreshes(rows: &dyn Snapshot, due: &[Row], now: i64) -> Vec<Fail
 }
 
 /// A problem with the tables of leases and failures is no problem of the row.
-fn refresh_state(rows: &dyn Snapshot, row: &Row, now: i64) -> RefreshState {
+pub(super) fn refresh_state(rows: &dyn Snapshot, row: &Row, now: i64) -> RefreshState {
     let token = expiry::readable(row.token());
     let Some(key) = lease::lease_key(token, Some(row.id())) else { return RefreshState::default() };
     let Ok(seen) = rows.lease(key.as_str()) else { return RefreshState::default() };

@@ -24,6 +24,7 @@ mod save;
 pub mod sealed;
 mod sealed_rows;
 mod sealed_view;
+mod stored;
 pub mod transfer;
 mod unsaved;
 

@@ -7,13 +7,11 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::backend::{Durability, Snapshot, Transaction};
 use super::error::{Error, Result};
 use super::sealed_rows::SealedTransaction;
 use super::sealed_view::{SealedView, names_in_use, without_lone_clear_text};
-use super::{Attempts, Store, Wait};
-use crate::domain::key_ring::{self, PLAINTEXT, Ring};
-use crate::domain::{Row, saved_order};
+use super::{Store, Wait};
+use crate::domain::key_ring::{self, PLAINTEXT};
 
 /// How many rows one transaction seals. Saves of other threads wait for it.
 const BATCH: usize = 50;
@@ -137,67 +135,54 @@ impl Store {
     /// Records under which names there are rows now. If all are sealed, scrubs what they were before. Returns how many
     /// rows are not under the first key, or cannot be read.
     fn finish_rekey(&self) -> Result<usize> {
-        let (left, is_sealed) = self.write_stored(|rows, ring, (left, is_sealed): &mut (usize, bool)| {
-            *left = 0;
+        let found = self.record_names(false)?;
+        if !found.is_sealed {
+            return Ok(found.left);
+        }
+        let scrubbed = self.run(self.deadline(Wait::Yes), |backend, deadline| backend.scrub(deadline));
+        // The names are committed, and so are the rows of this rotation or of one before.
+        scrubbed.map_err(Error::after_rewriting)?;
+        // Only now. So a rotation that was killed before it had scrubbed the file is known to be unfinished.
+        Ok(if found.records_clear_text { self.record_names(true)? } else { found }.left)
+    }
+
+    /// Records under which names there are rows now. Clear text stays recorded until what rows were before `is_scrubbed`.
+    fn record_names(&self, is_scrubbed: bool) -> Result<AfterRekey> {
+        self.write_stored(|rows, ring, after: &mut AfterRekey| {
+            *after = AfterRekey::default();
             let mut names: BTreeSet<String> = ring.seals().iter().map(|key| key.id().to_string()).collect();
             rows.each(&mut |row| {
                 let name = key_ring::name_of(row.token()).map(Cow::into_owned);
                 // A row that was altered cannot be read, though it names the first key.
                 let is_done = name.as_deref() == Some(ring.writes()) && ring.open(&row).is_ok();
-                *left += usize::from(!is_done);
+                after.left += usize::from(!is_done);
                 names.extend(name);
                 Ok(())
             })?;
-            let names = without_lone_clear_text(names);
-            *is_sealed = !names.is_empty() && !names.contains(PLAINTEXT);
-            if rows.key_names()?.as_ref() == Some(&names) { Ok(()) } else { rows.set_key_names(&names) }
-        })?;
-        if is_sealed {
-            let scrubbed = self.run(self.deadline(Wait::Yes), |backend, deadline| backend.scrub(deadline));
-            // The names are committed, and so are the rows of this rotation or of one before.
-            scrubbed.map_err(Error::after_rewriting)?;
-        }
-        Ok(left)
-    }
-
-    /// Adds rows as they are stored elsewhere, sealed or not. What is tried on this store then ends as it would there.
-    pub fn copy_stored(&self, rows: &[Row], last_id: i64) -> Result<()> {
-        let orders = saved_order::restored(&rows.iter().map(|row| row.saved_order).collect::<Vec<_>>());
-        self.write_stored(|stored, _, (): &mut ()| {
-            stored.raise_last_id(last_id)?;
-            for (row, &saved_order) in rows.iter().zip(&orders) {
-                let mut row = row.clone();
-                row.saved_order = saved_order;
-                stored.copy(&row)?;
+            let recorded = rows.key_names()?;
+            let mut names = without_lone_clear_text(names);
+            after.is_sealed = !names.is_empty() && !names.contains(PLAINTEXT);
+            if after.is_sealed && recorded.as_ref().is_some_and(|names| names.contains(PLAINTEXT)) {
+                after.records_clear_text = true;
+                if is_scrubbed {
+                    // The WAL is empty again afterwards.
+                    rows.scrub_replaced_later();
+                } else {
+                    names.insert(PLAINTEXT.to_owned());
+                }
             }
-            let names = without_lone_clear_text(names_in_use(&*stored)?);
-            if names.is_empty() { Ok(()) } else { stored.set_key_names(&names) }
+            if recorded.as_ref() == Some(&names) { Ok(()) } else { rows.set_key_names(&names) }
         })
     }
+}
 
-    /// Runs `work` on one snapshot of the rows as they are stored.
-    pub(super) fn read_stored(&self, mut work: impl FnMut(&dyn Snapshot, &Ring) -> Result<()>) -> Result<()> {
-        self.run(self.deadline(Wait::Yes), |_, deadline| {
-            let ring = self.backend.ring(deadline)?;
-            self.backend.inner().read(deadline, &mut |rows| work(rows, &ring))
-        })
-    }
-
-    /// [`Store::write`] on the rows as they are stored.
-    fn write_stored<T: Clone + Default>(
-        &self,
-        mut work: impl FnMut(&mut dyn Transaction, &Ring, &mut T) -> Result<()>,
-    ) -> Result<T> {
-        let mut attempts = Attempts::default();
-        self.run(self.deadline(Wait::Yes), |_, deadline| {
-            attempts.start_again();
-            let ring = self.backend.ring(deadline)?;
-            let mut change = |rows: &mut dyn Transaction| {
-                let found = attempts.begin(rows);
-                work(rows, &ring, found)
-            };
-            self.backend.inner().write(deadline, Durability::Full, &mut change)
-        })?;
-        Ok(attempts.found)
-    }
+/// The rows after a rotation.
+#[derive(Clone, Copy, Default)]
+struct AfterRekey {
+    /// How many are not under the first key, or cannot be read.
+    left: usize,
+    /// None is in clear text, and there is a key.
+    is_sealed: bool,
+    /// It was recorded before that there may be rows in clear text.
+    records_clear_text: bool,
 }

@@ -15,6 +15,7 @@ use zoho_token_store::store::error::Code;
 use zoho_token_store::store::rekey::Rekeyed;
 use zoho_token_store::store::{Error, Result, Store};
 
+use super::common::cells::UNRELIABLE;
 use super::common::keyed::{key_id, store_with};
 use super::common::{NOW, lines, token};
 use super::{ADA, BOB, change, find, hit, names, rounds_of_a_rollout, save, sorted, stored};
@@ -113,7 +114,8 @@ fn a_rotation_that_fails_at_its_end_does_not_say_that_nothing_was_changed() {
         let error = store_with("ap", &backend).rekey(|_| Ok(())).unwrap_err();
         assert!(error.code() == Code::DiskFull && error.to_string().contains(PARTIAL), "{error}");
         assert!(!error.to_string().contains("Nothing"), "{error}");
-        assert_eq!(names(&backend), [key_id('a')]);
+        // It is not known any more what the rows were, but that the file has to be scrubbed.
+        assert_eq!(names(&backend), sorted(vec![key_id('a'), PLAINTEXT.to_owned()]));
     }
 }
 
@@ -255,10 +257,10 @@ pub(super) fn a_rotation_goes_on_while_other_programs_work(backend: &Arc<dyn Bac
         let two_at_once: Vec<_> = (0..2).map(|_| scope.spawn(|| store_with("ba", backend).rekey(|_| Ok(())))).collect();
         let results: Vec<_> = two_at_once.into_iter().map(thread::ScopedJoinHandle::join).collect();
         is_over.store(true, Ordering::SeqCst);
-        // How many rows each has rewritten is not known for sure on a network that loses answers.
-        for result in results {
-            assert!(result.unwrap().unwrap().rewritten <= ROWS + 10);
-        }
+        let rewritten: usize = results.into_iter().map(|result| result.unwrap().unwrap().rewritten).sum();
+        // Who has rewritten a row is not known for sure on a network that loses answers.
+        let is_unreliable = backend.location().to_string() == UNRELIABLE.to_string();
+        assert!(is_unreliable || rewritten >= ROWS - 1, "{rewritten}");
     });
     let store = store_with("ba", backend);
     assert_eq!(rekey(&store).left, 0);

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use zoho_token_store::backends::sqlite::{Sqlite, check};
@@ -314,9 +315,11 @@ fn saves_go_on_while_a_rotation_waits_for_a_reader() {
         while store.key_usage().unwrap().contains_key(PLAINTEXT) {
             thread::yield_now();
         }
-        // With the same connection. If it were in use until the reader ends, these saves and the rotation would fail.
-        for number in 0..3 {
+        // With the same connection, before and after the last step of the rotation begins. If that step had it until the
+        // reader ends, a save and the rotation would fail.
+        for number in 0..30 {
             save(&store, &format!("user_name=u access_token=made-up-{number}"));
+            thread::sleep(Duration::from_millis(10));
         }
         assert!(contains(&folder, "made-up-refresh-token-of-7"), "in the WAL, because of the reader");
         drop(reader);
@@ -377,4 +380,27 @@ fn a_check_notices_an_encryption_that_has_not_ended() {
     assert_eq!(codes("pa"), [""; 0], "this store does not seal");
     assert_eq!(rotation_of(&open(&path).with_keys(fixed("ap"))), (0, 0));
     assert_eq!(codes("ap"), [""; 0]);
+}
+
+#[test]
+fn a_check_notices_a_rotation_that_could_not_scrub_the_file() {
+    let folder = Folder::new();
+    let path = folder.path("tokens.db");
+    save(&open(&path), ADA);
+    let reader = Connection::open(&path).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM oauthtoken").unwrap();
+    let codes = |store: &Store| -> Vec<_> {
+        let found = store.check(NOW).unwrap();
+        found.into_iter().filter(|finding| finding.ids.is_empty()).map(|finding| finding.code).collect()
+    };
+    let impatient = Store::new(Box::new(Sqlite::open(&path, deadline()).unwrap()), Duration::from_millis(200));
+    let impatient = impatient.with_keys(fixed("ap"));
+    assert_eq!(impatient.rekey(|_| Ok(())).unwrap_err().code(), Code::Busy);
+    assert_eq!(impatient.key_usage().unwrap().into_keys().collect::<Vec<_>>(), [key_id('a')], "all rows are sealed");
+    assert_eq!(codes(&impatient), ["unfinished-rekey"]);
+    drop(reader);
+    let store = open(&path).with_keys(fixed("ap"));
+    assert_eq!(rotation_of(&store), (0, 0));
+    assert_eq!(codes(&store), [""; 0]);
+    assert!(!contains(&folder, "r-ada"));
 }

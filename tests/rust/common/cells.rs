@@ -5,12 +5,16 @@ use zoho_token_store::backends::cell::{Cell, CellBackend, Moment};
 use zoho_token_store::store::backend::Location;
 use zoho_token_store::store::error::{Code, Error, Result};
 
+use std::any::type_name;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Clock;
 
 pub(crate) static LOCATION: Location = Location::named("the cell of a test");
+
+/// Where an [`UnreliableCell`] is.
+pub(crate) static UNRELIABLE: Location = Location::named("the unreliable cell of a test");
 
 /// A place in memory. Clones are the same place.
 #[derive(Clone, Default)]
@@ -88,5 +92,7 @@ impl Cell for UnreliableCell {
 pub(crate) fn backend<C: Cell>(cell: C, cache_for: Duration, clock: &Clock) -> CellBackend<C> {
     let clock = clock.clone();
     let read = Box::new(move || Moment { now: clock.now(), wall: clock.now() });
-    CellBackend::new(cell, LOCATION.clone(), cache_for).with_clocks(read)
+    let is_unreliable = type_name::<C>() == type_name::<UnreliableCell>();
+    let location = if is_unreliable { &UNRELIABLE } else { &LOCATION };
+    CellBackend::new(cell, location.clone(), cache_for).with_clocks(read)
 }

@@ -45,6 +45,7 @@ START_TIMEOUT = 60.0  # seconds; a start takes one or two
 STOP_TIMEOUT = 20.0  # seconds for an orderly stop; then the server is killed
 COMMAND_TIMEOUT = 10.0  # seconds for a command to end after a signal
 POLL = 0.02
+STILL_IN_USE = "pre-existing shared memory block"  # in the log of a server that cannot start yet
 SETTINGS = {
     "listen_addresses": "",
     "shared_buffers": "32MB",
@@ -274,7 +275,27 @@ class Keeper:
 
     def start(self) -> int:
         assert self.process is None, "the server runs already"
+        deadline = time.monotonic() + START_TIMEOUT
+        process, logged = self._begin()
+        while not self._is_ready():
+            has_ended = process.poll() is not None
+            if has_ended and STILL_IN_USE in self._log()[logged:] and time.monotonic() < deadline:
+                # A process that a killed server had just started ends as soon as it notices.
+                time.sleep(POLL)
+                process, logged = self._begin()
+            elif has_ended or time.monotonic() > deadline:
+                self.stop("kill")
+                raise ServerError(f"the server did not start:\n{self._log()[-2000:]}")
+            time.sleep(POLL)
+        return process.pid
+
+    def _log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def _begin(self) -> tuple[subprocess.Popen[bytes], int]:
+        """Start the first process of the server. Return it, and how much was logged before."""
         with (self.folder / "log").open("ab") as log:
+            logged = len(self._log())
             command = [str(self.binaries / "postgres"), "-D", str(self.data)]
             where: dict[str, Any] = {
                 "stdin": subprocess.DEVNULL,
@@ -284,13 +305,7 @@ class Keeper:
                 "umask": 0o077,
             }
             self.process = process = subprocess.Popen(command, **where, **self.user)
-        deadline = time.monotonic() + START_TIMEOUT
-        while not self._is_ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                self.stop("kill")
-                raise ServerError(f"the server did not start:\n{(self.folder / 'log').read_text()[-2000:]}")
-            time.sleep(POLL)
-        return process.pid
+        return process, logged
 
     def _is_ready(self) -> bool:
         """Look into the file that the server writes at its start (its format: src/include/utils/pidfile.h)."""

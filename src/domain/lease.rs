@@ -263,7 +263,8 @@ impl WaitProgress {
         self.current = Some((lease.clone(), waited));
     }
 
-    /// Records that after `waited` there is no valid lease, but the store is too busy to acquire one.
+    /// Records that after `waited` there is no valid lease, but none can be acquired: the store is too busy, or its server
+    /// has not answered in time.
     ///
     /// When many requesters come at once, one of them is about to acquire it. Seeing that lease resets this.
     pub fn see_busy_store(&mut self, waited: Duration) {

@@ -283,7 +283,7 @@ impl RefreshWait<'_, '_> {
         self.sleep(attempted_at)
     }
 
-    /// The store is too busy to acquire the lease. Returns whether to try again.
+    /// The store is too busy to acquire the lease, or its server does not answer. Returns whether to try again.
     fn see_busy_store(&mut self, attempted_at: Instant) -> Result<bool, Failure> {
         if self.begun.is_none() {
             log_for(self.py, self.store, "debug", "the store is too busy to acquire a lease: waiting")?;

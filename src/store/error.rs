@@ -633,6 +633,12 @@ impl Error {
         self.code == Code::Busy
     }
 
+    /// Can another attempt succeed a moment later? The store is busy, or its server or cell has not answered.
+    #[must_use]
+    pub const fn can_pass(&self) -> bool {
+        matches!(self.code, Code::Busy | Code::Unreachable | Code::OutcomeUnknown)
+    }
+
     /// Are keys missing that the source of keys may have?
     #[must_use]
     pub const fn is_about_missing_keys(&self) -> bool {

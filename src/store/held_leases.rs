@@ -193,15 +193,14 @@ impl HeldLeases {
         })
     }
 
-    /// Assigns a lease to another call of its owner.
-    pub(super) fn reassign(&self, key: LeaseKey, call: usize) -> Acquired {
+    /// Assigns a lease to another call of its owner. `None` if the list has no lease under this key.
+    pub(super) fn reassign(&self, key: &LeaseKey, call: usize) -> Option<Acquired> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         self.with(|leases| {
-            if let Some(held) = leases.iter_mut().find(|held| held.key == key) {
-                (held.call, held.number) = (call, number);
-            }
-        });
-        Acquired { key, is_new: false, problem: None, number }
+            let held = leases.iter_mut().find(|held| held.key == *key)?;
+            (held.call, held.number) = (call, number);
+            Some(Acquired { key: key.clone(), is_new: false, problem: None, number })
+        })
     }
 
     /// Counts a find that fails because of back-off.

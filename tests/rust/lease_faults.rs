@@ -18,7 +18,7 @@ use zoho_token_store::store::lease::Lookup;
 use zoho_token_store::store::{Error, Result, Store};
 
 use super::common::{NOW, TIMEOUT, token};
-use super::{EXPIRED, FRESH, LENGTH, acquired, another_process, describe, me};
+use super::{EXPIRED, FRESH, LENGTH, acquired, another_process, describe, me, task};
 
 /// A list whose operations on leases fail with the given errors.
 #[derive(Default)]
@@ -27,6 +27,8 @@ struct Faulty {
     on_read: Option<Code>,
     on_read_in_transaction: Option<Code>,
     on_acquire: Option<Code>,
+    /// The lease is stored, and then the transaction seems to fail.
+    after_acquire: Option<Code>,
     on_release: Option<Code>,
     on_record: Option<Code>,
     /// How often a lease was read.
@@ -52,6 +54,7 @@ struct FaultyRows<'a> {
 struct FaultyTransaction<'a> {
     transaction: &'a mut dyn Transaction,
     faulty: &'a Faulty,
+    acquires: bool,
 }
 
 impl Snapshot for FaultyRows<'_> {
@@ -129,6 +132,7 @@ impl Transaction for FaultyTransaction<'_> {
 
     fn acquire_lease(&mut self, key: &str, lease: &Lease) -> Result<()> {
         self.faulty.fail(self.faulty.on_acquire)?;
+        self.acquires = true;
         self.transaction.acquire_lease(key, lease)
     }
 
@@ -165,8 +169,14 @@ impl Backend for Faulty {
     }
 
     fn write(&self, deadline: Deadline, durability: Durability, work: &mut Change<'_>) -> Result<()> {
-        self.list
-            .write(deadline, durability, &mut |transaction| work(&mut FaultyTransaction { transaction, faulty: self }))
+        let mut acquires = false;
+        self.list.write(deadline, durability, &mut |transaction| {
+            let mut faulty = FaultyTransaction { transaction, faulty: self, acquires: false };
+            work(&mut faulty)?;
+            acquires = faulty.acquires;
+            Ok(())
+        })?;
+        if acquires { self.fail(self.after_acquire) } else { Ok(()) }
     }
 
     fn close(&self, deadline: Deadline) {
@@ -211,6 +221,22 @@ fn a_failed_release_is_tried_again() {
 }
 
 #[test]
+fn a_lease_whose_answer_was_lost_belongs_to_its_owner() {
+    let faulty = Faulty { after_acquire: Some(Code::Unreachable), ..Faulty::default() };
+    let works = Arc::clone(&faulty.works);
+    let store = store_over(faulty);
+    let attempt = |requester: &Requester| {
+        store.try_acquire(Lookup::Id(Some("1")), requester, 1, &|| NOW, TIMEOUT).unwrap().outcome
+    };
+    assert_eq!(describe(&attempt(&me())), "busy");
+    works.store(true, Ordering::SeqCst);
+    assert_eq!(describe(&attempt(&task(1))), "wait id:1");
+    let held = acquired(attempt(&me()));
+    assert!(held.is_new && store.release_lease(&held), "it is released if the refresh fails");
+    assert_eq!(describe(&attempt(&another_process(1))), "refresh id:1");
+}
+
+#[test]
 fn a_failure_of_a_lease_fails_no_find_and_no_save() {
     let works = || Faulty::default();
     for (faulty, outcome) in [
@@ -218,6 +244,8 @@ fn a_failure_of_a_lease_fails_no_find_and_no_save() {
         (Faulty { on_read_in_transaction: Some(Code::DatabaseError), ..works() }, "no lease"),
         (Faulty { on_acquire: Some(Code::DatabaseError), ..works() }, "no lease"),
         (Faulty { on_acquire: Some(Code::Busy), ..works() }, "busy"),
+        (Faulty { on_acquire: Some(Code::Unreachable), ..works() }, "busy"),
+        (Faulty { on_acquire: Some(Code::OutcomeUnknown), ..works() }, "busy"),
         (Faulty { on_release: Some(Code::DatabaseError), ..works() }, "refresh id:1"),
         (Faulty { on_release: Some(Code::Busy), ..works() }, "refresh id:1"),
         (works(), "refresh id:1"),

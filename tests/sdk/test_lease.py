@@ -60,7 +60,7 @@ def start(zoho, tmp_path, shared):
     def start_one(method, store=None, options=(), refresh_lease=None, **arguments):
         options = {**dict(options), **({} if refresh_lease is None else {"refresh_lease": refresh_lease})}
         if store not in IN_MEMORY:
-            options |= shared[1]
+            options = shared[1] | options
         setting = {
             "kind": store or shared[0],
             "arguments": options,
@@ -200,6 +200,20 @@ def test_a_store_that_is_busy_when_all_processes_ask(start, zoho, row, tmp_path)
         crowd = start("processes", tokens=[row["id"]] * 8)
         crowd.until("waiting", 8)
     outcome = crowd.ends()
+    assert zoho.token_calls == 1
+    assert_all_served(outcome, 8)
+
+
+@pytest.mark.parametrize("shared", ["CustomStorePostgreSQL"], indirect=True)
+def test_a_server_that_answers_no_process_for_a_second(start, zoho, row, shared):
+    """Rule 8: a requester that gets no answer when it acquires the lease tries again, and does not refresh by itself."""
+    from postgres.fault_proxy import Fault, FaultProxy, first
+
+    with FaultProxy(shared[1]["dsn"]) as proxy:
+        fault = proxy.inject(Fault("stall", matching="INSERT INTO .*zoho_token_lease", which=first(4)))
+        crowd = start("processes", tokens=[row["id"]] * 8, options={"dsn": proxy.dsn})
+        outcome = crowd.ends()
+    assert fault.injected == 4
     assert zoho.token_calls == 1
     assert_all_served(outcome, 8)
 

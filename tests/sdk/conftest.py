@@ -73,14 +73,14 @@ def program(request, zoho, tmp_path):
 # The rules of the lease are the same under each SDK. So SDK 5 to 7 run two tests of many processes, and SDK 8 runs all.
 CROWD_TESTS = "test_lease.py"
 FOR_EACH_SDK = {"test_32_processes_at_one_expiry", "test_refresh_ahead_in_3_processes_of_16_threads"}
-# Encryption is the same under each SDK, too. SDK 5 to 7 run it on a file.
-SDK_8_ONLY = "postgresql-encrypted-new-process"
+# What a store writes is the same under each SDK, too. So SDK 5 to 7 restart in a new process with a file alone.
+SDK_8_ONLY = {"sqlite", "sqlite-encrypted-new-process", "postgresql-new-process", "postgresql-encrypted-new-process"}
 
 
 def is_for_sdk_8(item):
     if item.path.name == CROWD_TESTS:
         return item.originalname not in FOR_EACH_SDK
-    return SDK_8_ONLY in item.name
+    return hasattr(item, "callspec") and item.callspec.params.get("program") in SDK_8_ONLY
 
 
 def pytest_collection_modifyitems(config, items):

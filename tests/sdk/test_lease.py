@@ -206,7 +206,7 @@ def test_a_store_that_is_busy_when_all_processes_ask(start, zoho, row, tmp_path)
 
 @pytest.mark.parametrize("shared", ["CustomStorePostgreSQL"], indirect=True)
 def test_a_server_that_answers_no_process_for_a_second(start, zoho, row, shared):
-    """Rule 8: a requester that gets no answer when it acquires the lease tries again, and does not refresh by itself."""
+    """Rule 8: a requester that gets no answer for the lease tries again, and does not refresh by itself."""
     from postgres.fault_proxy import Fault, FaultProxy, first
 
     with FaultProxy(shared[1]["dsn"]) as proxy:

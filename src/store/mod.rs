@@ -25,6 +25,7 @@ pub mod sealed;
 mod sealed_rows;
 mod sealed_view;
 mod stored;
+mod supplied_keys;
 pub mod transfer;
 mod unsaved;
 

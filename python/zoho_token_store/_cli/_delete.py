@@ -5,7 +5,8 @@ import click
 from zoho_token_store._native import StoreError
 
 from . import _format, _tables, _terminal
-from ._group import Database, administration, dry_run_option, find_row, json_option, token_argument, yes_option
+from ._database import Database, administration
+from ._options import dry_run_option, find_row, json_option, token_argument, yes_option
 
 # An access token lives for an hour, so the SDK saves the row of a busy user only once an hour.
 _MIN_IDLE_SECONDS = 3600.0

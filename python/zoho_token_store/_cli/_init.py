@@ -5,7 +5,8 @@ import click
 from zoho_token_store._native import init_sql
 
 from . import _format, _inspect, _tables, _terminal
-from ._group import Database, administration, json_option
+from ._database import Database, administration
+from ._options import json_option
 
 
 @click.command("init", short_help="Create the database, or the tables of a server's database.")

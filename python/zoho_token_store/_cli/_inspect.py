@@ -5,19 +5,9 @@ import click
 from zoho_token_store._native import Finding, Record, check
 
 from . import _format, _tables, _terminal
-from ._group import (
-    PROGRAM,
-    Database,
-    administration,
-    belongs_to,
-    find_row,
-    for_command_line,
-    json_option,
-    key_arguments,
-    token_argument,
-    with_database,
-    yes_option,
-)
+from ._database import Database, administration, key_arguments
+from ._group import for_command_line, with_database
+from ._options import PROGRAM, belongs_to, find_row, json_option, token_argument, yes_option
 
 _ERROR = "error"
 _MAX_LISTED_IDS = 20

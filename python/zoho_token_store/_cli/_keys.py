@@ -8,17 +8,8 @@ import click
 from zoho_token_store._native import PLAINTEXT, StoreError, key_file, key_id, key_names, new_key, write_new_key
 
 from . import _format, _tables, _terminal
-from ._group import (
-    KEY_VARIABLES,
-    STREAM,
-    Database,
-    KeySource,
-    administration,
-    dry_run_option,
-    json_option,
-    key_source,
-    yes_option,
-)
+from ._database import KEY_VARIABLES, Database, KeySource, administration, key_source
+from ._options import STREAM, dry_run_option, json_option, yes_option
 
 _FILE = click.Path(readable=False)  # see the option --db
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{22}")

@@ -8,7 +8,8 @@ from zoho_token_store._environment import read_variable
 from zoho_token_store._native import Record, StoreAtAddress, StoreError
 
 from . import _sdk, _tables, _terminal
-from ._group import STREAM, Database, administration, json_option, key_arguments
+from ._database import Database, administration, key_arguments
+from ._options import STREAM, json_option
 
 if TYPE_CHECKING:
     from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken

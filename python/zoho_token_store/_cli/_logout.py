@@ -8,16 +8,8 @@ import click
 from zoho_token_store._native import Administration, Record, StoreError
 
 from . import _format, _sdk, _tables, _terminal
-from ._group import (
-    PROGRAM,
-    Database,
-    administration,
-    belongs_to,
-    complete_id,
-    find_row,
-    json_option,
-    yes_option,
-)
+from ._database import Database, administration
+from ._options import PROGRAM, belongs_to, complete_id, find_row, json_option, yes_option
 
 if TYPE_CHECKING:
     from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter

@@ -8,7 +8,8 @@ import click
 from zoho_token_store._native import Record, StoreAtAddress
 
 from . import _format, _sdk, _tables, _terminal
-from ._group import Database, administration, complete_id, find_row, json_option, key_arguments
+from ._database import Database, administration, key_arguments
+from ._options import complete_id, find_row, json_option
 
 if TYPE_CHECKING:
     from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter

@@ -6,7 +6,8 @@ from contextlib import suppress
 import click
 
 from . import _delete, _init, _inspect, _keys, _login, _logout, _refresh, _status, _terminal, _transfer
-from ._group import PROGRAM, cli
+from ._group import cli
+from ._options import PROGRAM
 
 # The help lists the commands in this order.
 for _command in (

@@ -17,7 +17,7 @@ from zoho_token_store._environment import ENVIRONMENTS, known_data_centres, load
 from zoho_token_store._native import Record, StoreError
 
 from . import _terminal
-from ._group import STREAM
+from ._options import STREAM
 
 if TYPE_CHECKING:
     from zohocrmsdk.src.com.zoho.crm.api.dc.data_center import DataCenter

@@ -9,7 +9,8 @@ import click
 from zoho_token_store._native import Finding, Record, RefreshState, StoreError
 
 from . import _format, _inspect, _tables, _terminal
-from ._group import Database, administration, json_option
+from ._database import Database, administration
+from ._options import json_option
 
 _WATCH_SECONDS = 2.0
 _MIN_WATCH_SECONDS = 0.1

@@ -10,16 +10,8 @@ import click
 from zoho_token_store._native import Administration, Source, StoreError, read_stdin
 
 from . import _format, _tables, _terminal
-from ._group import (
-    STREAM,
-    Database,
-    administration,
-    dry_run_option,
-    json_option,
-    key_arguments,
-    names_stream,
-    yes_option,
-)
+from ._database import Database, administration, key_arguments
+from ._options import STREAM, dry_run_option, json_option, names_stream, yes_option
 
 _FILE = click.Path(readable=False)  # see the option --db
 _BATCH_ROWS = 500  # the most rows per transaction: other writers wait for it, for about a second at most

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,11 +124,23 @@ def mariadb_server(folder: Path) -> Iterator[dict[str, object]]:
 @contextlib.contextmanager
 def amazon() -> Iterator[dict[str, object]]:
     """Run the stand-in for Amazon's services in a thread of this process."""
-    server_module = pytest.importorskip("moto.server", reason="moto is not installed")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    moto = pytest.importorskip("moto.moto_server.werkzeug_app", reason="moto is not installed")
+    from werkzeug.serving import make_server
+
+    application = moto.DomainDispatcherApplication(moto.create_backend_app)
+    lock = threading.Lock()
+
+    def serve(environ, start_response):
+        # Amazon compares and writes in one step. `moto` does not, so it gets one request at a time.
+        with lock:
+            return list(application(environ, start_response))
+
+    server = make_server("127.0.0.1", 0, serve, threaded=True, request_handler=moto.MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     try:
-        host, port = server.get_host_and_port()
-        yield {"endpoint": f"http://{host}:{port}"}
+        yield {"endpoint": f"http://127.0.0.1:{server.server_port}"}
     finally:
-        server.stop()
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -233,8 +233,8 @@ class Keeper:
         self.access = access
         self.primary = primary
         # A copy of a new database is made ten times as fast as a new database. It fits the programs that made it.
-        same = binaries == os.environ.get("TEST_POSTGRES_BIN")
-        self.template = os.environ.get("TEST_POSTGRES_TEMPLATE") if same else None
+        self.is_second = binaries == os.environ.get("TEST_POSTGRES_BIN")
+        self.template = os.environ.get("TEST_POSTGRES_TEMPLATE") if self.is_second else None
         self.process: subprocess.Popen[Any] | None = None
         self.is_paused = False
         self.user: dict[str, Any] = {}
@@ -247,8 +247,9 @@ class Keeper:
 
             account = pwd.getpwnam(UNPRIVILEGED_USER)
             self.user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-            # Root may keep its environments in private folders, which no other user can read.
-            if "pginstall" in self.binaries.parts and self.folder not in self.binaries.parents:
+            # Root may keep its environments in private folders, which no other user can read. The first server has
+            # copied its programs for all.
+            if "pginstall" in self.binaries.parts and not self.is_second:
                 self.binaries = self._copy_wheel()
             # No third user can connect. The server may make its socket and files here.
             os.chown(self.folder, 0, grp.getgrgid(account.pw_gid).gr_gid)

@@ -24,7 +24,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 RUST_SOURCES := Cargo.toml Cargo.lock .cargo/config.toml $(shell find src -name '*.rs' -o -name '*.sql')
 UV_COMPILE := uv pip compile --quiet --universal --upgrade --python-version 3.10 --custom-compile-command 'make lock'
 
-.PHONY: help version setup build demo demo-postgres docs test test-rust test-rust-alone test-rust-postgres test-python test-postgres test-contract test-pooler test-sdks test-sdk-8 test-browser test-servers test-cells test-model coverage mutants lint lint-repository format wheel sdist crates licences audit floor bench bench-fast bench-keys bench-lease postgres-floor bench-postgres bench-postgres-fast bench-places reliability soak fuzz lock clean
+.PHONY: help version setup build demo demo-postgres docs test test-rust test-rust-postgres test-python test-postgres test-contract test-pooler test-system test-sdks test-sdk-8 test-browser test-servers test-cells test-model coverage mutants lint lint-repository format wheel sdist crates licences audit floor bench bench-fast bench-keys bench-lease postgres-floor bench-postgres bench-postgres-fast bench-places reliability soak fuzz lock clean
 
 version:
 	@echo $(VERSION)
@@ -88,16 +88,15 @@ docs: $(VENV)-docs/ready ## Build the documentation as a site: target/site/index
 	$(VENV)-docs/bin/python -m sphinx --quiet --fail-on-warning --keep-going -c docs -d target/doctrees . target/site
 	@! grep -rlE '<(script|link|img|iframe)[^>]* (src|href)="(https?:)?//' target/site --include='*.html' || { echo 'the site needs the network'; exit 1; }
 
-test: test-rust-alone test-rust-postgres test-python ## All tests, with the SDK 8, on a PostgreSQL server of their own
+test: test-rust-postgres test-python ## All tests, with the SDK 8, on a PostgreSQL server of their own
 
-test-rust: test-rust-alone ## The tests of the rules and backends that need no server: first without SQLite, then with it
+test-rust: ## The tests of the rules and backends that need no server: first without SQLite, then with it
+	$(CARGO_TEST)
 	$(CARGO_TEST) --features sqlite
 
-test-rust-alone:
-	$(CARGO_TEST)
-
+# Most of these tests wait for the server or the disk, so there are more threads than cores.
 test-rust-postgres: setup
-	$(WITH_POSTGRES) $(CARGO_TEST) --features sqlite,postgres
+	RUST_TEST_THREADS=8 $(WITH_POSTGRES) $(CARGO_TEST) --features sqlite,postgres
 
 test-postgres: test-rust-postgres build ## The backends in Rust, and tests/postgres, on the server that POSTGRES chooses
 	$(WITH_POSTGRES) $(BIN)/python -m pytest $(PYTEST) --junitxml=target/pytest-postgres.xml tests/postgres
@@ -111,6 +110,9 @@ test-contract: setup build ## The contract alone, on the server that POSTGRES ch
 
 test-pooler: ## The contract through pgbouncer in transaction mode, which must be installed
 	$(MAKE) test-contract POOLER='$(BIN)/python tests/postgres/pooler.py'
+
+test-system: ## The contract alone, on the server of this system, directly and through pgbouncer
+	$(MAKE) POSTGRES=system test-contract test-pooler
 
 test-python: setup build ## The tests in Python, with the SDK 8
 	$(WITH_POSTGRES) $(BIN)/python -m pytest $(PYTEST)

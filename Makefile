@@ -284,7 +284,7 @@ fuzz: build ## Open random files and rows for MINUTES (20; needs a nightly Rust 
 	  ../data/fuzz-row -- -max_len=4000 -timeout=25 -max_total_time=$$(($(MINUTES) * 6)) -artifact_prefix=../../target/fuzz/
 	$(MAKE) test-model EXAMPLES=2000
 
-# EXAMPLES: how many sequences of steps. `make test` tries 40.
+# EXAMPLES: how many sequences of steps. `make test` tries 25.
 EXAMPLES ?= 1500
 test-model: setup build ## Compare the stores with the model for EXAMPLES (1500) random sequences of steps
 	ZOHO_TOKEN_STORE_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest $(PYTEST) --timeout=7200 tests/model

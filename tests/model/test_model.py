@@ -44,7 +44,7 @@ from zoho_token_store import (
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.exception import SDKException
 
-EXAMPLES = int(os.environ.get("ZOHO_TOKEN_STORE_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("ZOHO_TOKEN_STORE_EXAMPLES", "25"))
 # A file system in memory, if there is one: the many saves of this test need no disk. Other tests use the disk.
 MEMORY = Path("/dev/shm")
 FOLDER = MEMORY if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) else None

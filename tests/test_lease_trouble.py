@@ -20,7 +20,8 @@ import requests
 from lease_program import LOG, LONGER_THAN_ANY_TEST, Program, lease_keys, start_thread, wait_until
 from own_process import in_own_process, run_in_fork, run_in_new_interpreter
 from support import another_program_holding, in_threads, token
-from zoho_token_store import CustomStoreSQLite
+from zoho_token_store import CustomStoreShared, CustomStoreSQLite
+from zoho_token_store.cells import FileCell
 from zohocrmsdk.src.com.zoho.api.authenticator.oauth_token import OAuthToken
 from zohocrmsdk.src.com.zoho.crm.api.initializer import Initializer
 
@@ -225,6 +226,29 @@ def test_an_interrupt_between_lease_and_refresh_releases_the_lease(path):
         program.get_token()
     refresh.join(20)
     assert lease_keys(path) == []
+
+
+@in_own_process
+def test_an_interrupt_while_a_cell_acquires_the_lease_ends_the_call(path):
+    """Rule 8: no second attempt follows, because the exception ends the program."""
+    calls = []
+
+    class Interrupted(FileCell):
+        def swap(self, document, version):
+            if armed:
+                calls.append(1)
+                raise KeyboardInterrupt
+            return super().swap(document, version)
+
+    armed = []
+    program, _ = program_with_an_expired_token(
+        path, lambda path, **options: CustomStoreShared(Interrupted(path), **options)
+    )
+    armed.append(1)
+    with pytest.raises(KeyboardInterrupt):
+        program.get_token()
+    assert calls == [1]
+    assert program.zoho.token_calls == 0
 
 
 @in_own_process

@@ -107,8 +107,9 @@ pub(super) fn find_to_refresh<'py>(
             (Outcome::BackOff(error, left), _) => {
                 (None, None, Some(error.detail().to_owned()), Some(left.as_secs_f64()))
             }
-            (Outcome::NoLease(error), _) => because(&format!("no lease can be acquired ({})", error.code().name())),
-            (Outcome::Busy, _) => because("the store is too busy to acquire a lease"),
+            (Outcome::NoLease(error) | Outcome::TryAgain(error), _) => {
+                because(&format!("no lease can be acquired ({})", error.code().name()))
+            }
             (Outcome::Serve | Outcome::Wait(..) | Outcome::Refresh(_), _) => (None, None, None, None),
         })
     })

@@ -13,6 +13,7 @@ use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::PyCFunction;
 
+use super::caller_functions::is_ending;
 use super::convert::{Sdk, exception_name};
 use super::error::Failure;
 use super::exit;
@@ -22,7 +23,7 @@ use super::lease_guard::{
 };
 use crate::domain::Field;
 use crate::domain::lease::{DUE_SOON_MS, Lease, LeaseKey, LookCost, Requester, WaitProgress, poll_interval};
-use crate::store::error::describe_id;
+use crate::store::error::{Error, describe_id};
 use crate::store::held_leases::{Acquired, Counters, requester};
 use crate::store::lease::{Lookup, Outcome, describe_key};
 use crate::store::{Found, Store};
@@ -150,8 +151,10 @@ pub(super) fn wait_for_row(
             Outcome::Refresh(acquired) => {
                 wait.end(false).and_then(|()| log_acquired(py, store, acquired)).map(|()| false)
             }
-            Outcome::NoLease(problem) => {
-                log_for(py, store, "warning", &format!("continues without a lease: {problem}"))?;
+            // Otherwise a function of the program has raised an exception that ends it, so no other one may be called.
+            Outcome::TryAgain(problem) if !is_ending() => wait.see_busy_store(problem, attempted_at),
+            Outcome::NoLease(problem) | Outcome::TryAgain(problem) => {
+                log_no_lease(py, store, problem)?;
                 wait.end(true).map(|()| false)
             }
             Outcome::BackOff(error, _) => {
@@ -167,7 +170,6 @@ pub(super) fn wait_for_row(
                 continue;
             }
             Outcome::Wait(key, lease, lease_now) => wait.see_lease(key, lease, *lease_now, attempted_at),
-            Outcome::Busy => wait.see_busy_store(attempted_at),
         };
         if !again? {
             return Ok(found);
@@ -207,18 +209,20 @@ thread_local!(static DECIDING: RefCell<Vec<usize>> = const { RefCell::new(Vec::n
 
 impl Deciding {
     fn begin(call: usize) -> Option<Self> {
-        DECIDING.with_borrow_mut(|calls| {
+        // A server such as uWSGI ends the interpreter after the thread-local values of its thread.
+        let begun = DECIDING.try_with(|calls| {
+            let mut calls = calls.borrow_mut();
             let is_new = !calls.contains(&call);
             is_new.then(|| calls.push(call))
-        })?;
-        Some(Self(call))
+        });
+        begun.ok().flatten().map(|()| Self(call))
     }
 }
 
 impl Drop for Deciding {
     fn drop(&mut self) {
         // Greenlets of one thread may end in any order.
-        DECIDING.with_borrow_mut(|calls| calls.retain(|call| *call != self.0));
+        let _ = DECIDING.try_with(|calls| calls.borrow_mut().retain(|call| *call != self.0));
     }
 }
 
@@ -280,25 +284,30 @@ impl RefreshWait<'_, '_> {
         }
         let waited = self.begun.get_or_insert_with(Instant::now).elapsed();
         self.progress.see_lease(lease, lease_now, waited);
-        self.sleep(attempted_at)
+        self.sleep(attempted_at, None)
     }
 
-    /// The store is too busy to acquire the lease, or its server does not answer. Returns whether to try again.
-    fn see_busy_store(&mut self, attempted_at: Instant) -> Result<bool, Failure> {
+    /// No lease can be acquired now, because of `problem`. Returns whether to try again.
+    fn see_busy_store(&mut self, problem: &Error, attempted_at: Instant) -> Result<bool, Failure> {
         if self.begun.is_none() {
-            log_for(self.py, self.store, "debug", "the store is too busy to acquire a lease: waiting")?;
+            let text = format!("no lease can be acquired ({}): waiting", problem.code().name());
+            log_for(self.py, self.store, "debug", &text)?;
         }
-        let waited = self.begun.get_or_insert_with(Instant::now).elapsed();
-        self.progress.see_busy_store(waited);
-        self.sleep(attempted_at)
+        let begun = *self.begun.get_or_insert(attempted_at);
+        self.progress.see_busy_store(attempted_at.saturating_duration_since(begun));
+        self.sleep(attempted_at, Some(problem))
     }
 
     /// Sleeps, and returns whether to try again. Only the time until the last attempt counts. So a thread that was
-    /// suspended since then, or waited for the GIL, tries once more before it gives up.
-    fn sleep(&mut self, attempted_at: Instant) -> Result<bool, Failure> {
+    /// suspended since then, or waited for the GIL, tries once more before it gives up. `problem`: why the last attempt
+    /// has acquired no lease, if no other requester holds it.
+    fn sleep(&mut self, attempted_at: Instant, problem: Option<&Error>) -> Result<bool, Failure> {
         let waited = attempted_at.saturating_duration_since(*self.begun.get_or_insert_with(Instant::now));
         let left = self.progress.limit(self.store.refresh_lease()).saturating_sub(waited);
         if left.is_zero() {
+            if let Some(problem) = problem {
+                log_no_lease(self.py, self.store, problem)?;
+            }
             self.end(true)?;
             return Ok(false);
         }
@@ -320,6 +329,10 @@ impl RefreshWait<'_, '_> {
         }
         log_for(self.py, self.store, "info", &format!("waited {seconds:.3} s for the refresh of another requester"))
     }
+}
+
+fn log_no_lease(py: Python<'_>, store: &Store, problem: &Error) -> Result<(), Failure> {
+    log_for(py, store, "warning", &format!("continues without a lease: {problem}"))
 }
 
 /// Sleeps without the GIL, and runs signal handlers.

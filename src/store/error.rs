@@ -633,9 +633,10 @@ impl Error {
         self.code == Code::Busy
     }
 
-    /// Can another attempt succeed a moment later? The store is busy, or its server or cell has not answered.
+    /// Can another attempt succeed a moment later? The store is busy, its server does not answer, or it is not known
+    /// what became of the last attempt.
     #[must_use]
-    pub const fn can_pass(&self) -> bool {
+    pub const fn may_pass_soon(&self) -> bool {
         matches!(self.code, Code::Busy | Code::Unreachable | Code::OutcomeUnknown)
     }
 

@@ -60,6 +60,8 @@ impl HeldLease {
 struct ProcessLeases {
     process: u32,
     leases: Vec<HeldLease>,
+    /// Leases that may be stored: the answer of the store was lost.
+    unanswered: Vec<(LeaseKey, Lease)>,
 }
 
 /// The leases of one store that this process holds, and counters.
@@ -132,19 +134,40 @@ impl HeldLeases {
 
     /// Runs `work` on the held leases. Returns the default if the lock cannot be acquired.
     pub(super) fn with<T: Default>(&self, work: impl FnOnce(&mut Vec<HeldLease>) -> T) -> T {
+        self.with_all(|list| work(&mut list.leases))
+    }
+
+    fn with_all<T: Default>(&self, work: impl FnOnce(&mut ProcessLeases) -> T) -> T {
         let deadline = Deadline::after(LIST_TIMEOUT);
         let Some(_pass) = fork::enter(deadline) else { return T::default() };
         let Some(mut list) = self.list.lock(deadline) else { return T::default() };
         if list.process != process::id() {
             // A forked child inherits the list. The parent holds those leases, and releases them.
-            *list = ProcessLeases { process: process::id(), leases: Vec::new() };
+            *list = ProcessLeases { process: process::id(), ..ProcessLeases::default() };
         }
-        let done = work(&mut list.leases);
+        let done = work(&mut list);
         self.count.store(list.leases.len(), Ordering::Relaxed);
         done
     }
 
-    /// Adds a lease that was acquired just now. `now` is the clock by which it expires.
+    /// Notes a lease that may be stored, because the answer of the store was lost. `now` is the clock by which it
+    /// expires.
+    pub(super) fn note_unanswered(&self, key: LeaseKey, lease: Lease, now: i64) {
+        self.with_all(|list| {
+            list.unanswered.retain(|(noted, lease)| *noted != key && lease.until > now);
+            list.unanswered.push((key, lease));
+        });
+    }
+
+    /// Is this a lease whose answer was lost? Forgets that.
+    pub(super) fn was_unanswered(&self, key: &LeaseKey, lease: &Lease) -> bool {
+        self.with_all(|list| {
+            let position = list.unanswered.iter().position(|noted| (&noted.0, &noted.1) == (key, lease));
+            position.map(|position| list.unanswered.swap_remove(position)).is_some()
+        })
+    }
+
+    /// Adds a lease that its owner has acquired, just now or a moment ago. `now` is the clock by which it expires.
     pub(super) fn add(&self, key: LeaseKey, lease: Lease, fingerprint: String, call: usize, now: i64) -> Acquired {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         self.acquired.fetch_add(1, Ordering::Relaxed);
@@ -152,7 +175,9 @@ impl HeldLeases {
         self.with(|leases| {
             // An expired lease belongs to nobody, whatever became of its refresh.
             leases.retain(|held| held.lease.until > now && held.key != key);
+            let left = Duration::from_millis(lease.until.saturating_sub(now).try_into().unwrap_or(0));
             let acquired_at = Instant::now();
+            let acquired_at = acquired_at.checked_sub(self.settings.length.saturating_sub(left)).unwrap_or(acquired_at);
             leases.push(HeldLease { key, lease, fingerprint, call, is_stored: true, acquired_at, number });
         });
         acquired
@@ -193,14 +218,15 @@ impl HeldLeases {
         })
     }
 
-    /// Assigns a lease to another call of its owner. `None` if the list has no lease under this key.
-    pub(super) fn reassign(&self, key: &LeaseKey, call: usize) -> Option<Acquired> {
+    /// Assigns a lease to another call of its owner.
+    pub(super) fn reassign(&self, key: LeaseKey, call: usize) -> Acquired {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         self.with(|leases| {
-            let held = leases.iter_mut().find(|held| held.key == *key)?;
-            (held.call, held.number) = (call, number);
-            Some(Acquired { key: key.clone(), is_new: false, problem: None, number })
-        })
+            if let Some(held) = leases.iter_mut().find(|held| held.key == key) {
+                (held.call, held.number) = (call, number);
+            }
+        });
+        Acquired { key, is_new: false, problem: None, number }
     }
 
     /// Counts a find that fails because of back-off.

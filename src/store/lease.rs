@@ -70,8 +70,8 @@ pub enum Outcome {
     Wait(LeaseKey, Lease, i64),
     /// Fail with this error: the last refreshes have failed, and the next one may begin after this time.
     BackOff(Error, Duration),
-    /// The store is too busy to acquire the lease, or its server has not answered in time. Try again later.
-    Busy,
+    /// No lease can be acquired now: the store is busy, or its server does not answer. Try again later.
+    TryAgain(Error),
     /// Return the row. There is a problem with the lease.
     NoLease(Error),
 }
@@ -195,7 +195,13 @@ impl Store {
         });
         match acquired {
             Ok(()) => Ok(self.attempt(locked, call)),
-            Err(error) if error.can_pass() => Ok(Attempt { found: view.found, outcome: Outcome::Busy }),
+            Err(error) if error.may_pass_soon() => {
+                // It may be stored, although no answer says so.
+                if let (Some((_, key)), Some(lease)) = (view.decision, written) {
+                    self.leases.note_unanswered(key, lease, view.lease_now);
+                }
+                Ok(Attempt { found: view.found, outcome: Outcome::TryAgain(error) })
+            }
             Err(error) if error.code().is_unwritable() && request.lead == 0 => {
                 self.acquire_unstored(view, request, error)
             }
@@ -289,13 +295,12 @@ impl Store {
             (Some((Decision::Acquire, key)), _, Some(lease)) => {
                 Outcome::Refresh(self.leases.add(key, lease, fingerprint, call, lease_now))
             }
-            (Some((Decision::Refresh, key)), _, Some(lease)) => {
-                // The owner holds a lease that is not in the list if the answer to its earlier attempt was lost.
-                let held = self.leases.reassign(&key, call);
-                Outcome::Refresh(held.unwrap_or_else(|| self.leases.add(key, lease, fingerprint, call, lease_now)))
+            (Some((Decision::Refresh, key)), _, Some(lease)) if self.leases.was_unanswered(&key, &lease) => {
+                Outcome::Refresh(self.leases.add(key, lease, fingerprint, call, lease_now))
             }
+            (Some((Decision::Refresh, key)), ..) => Outcome::Refresh(self.leases.reassign(key, call)),
             (Some((Decision::Wait, key)), _, Some(lease)) => Outcome::Wait(key, lease, lease_now),
-            (Some((Decision::Acquire | Decision::Refresh | Decision::Wait, _)), _, None) => Outcome::Serve,
+            (Some((Decision::Acquire | Decision::Wait, _)), _, None) => Outcome::Serve,
         };
         Attempt { found, outcome }
     }

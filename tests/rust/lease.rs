@@ -54,7 +54,7 @@ fn describe(outcome: &Outcome) -> String {
         Outcome::Refresh(acquired) => format!("refresh {}", acquired.key.as_str()),
         Outcome::Wait(key, ..) => format!("wait {}", key.as_str()),
         Outcome::BackOff(error, _) => error.code().name().to_owned(),
-        Outcome::Busy => "busy".to_owned(),
+        Outcome::TryAgain(_) => "try again".to_owned(),
         Outcome::NoLease(_) => "no lease".to_owned(),
     }
 }

@@ -228,7 +228,7 @@ fn a_lease_whose_answer_was_lost_belongs_to_its_owner() {
     let attempt = |requester: &Requester| {
         store.try_acquire(Lookup::Id(Some("1")), requester, 1, &|| NOW, TIMEOUT).unwrap().outcome
     };
-    assert_eq!(describe(&attempt(&me())), "busy");
+    assert_eq!(describe(&attempt(&me())), "try again");
     works.store(true, Ordering::SeqCst);
     assert_eq!(describe(&attempt(&task(1))), "wait id:1");
     let held = acquired(attempt(&me()));
@@ -243,9 +243,9 @@ fn a_failure_of_a_lease_fails_no_find_and_no_save() {
         (Faulty { on_read: Some(Code::DatabaseError), ..works() }, "no lease"),
         (Faulty { on_read_in_transaction: Some(Code::DatabaseError), ..works() }, "no lease"),
         (Faulty { on_acquire: Some(Code::DatabaseError), ..works() }, "no lease"),
-        (Faulty { on_acquire: Some(Code::Busy), ..works() }, "busy"),
-        (Faulty { on_acquire: Some(Code::Unreachable), ..works() }, "busy"),
-        (Faulty { on_acquire: Some(Code::OutcomeUnknown), ..works() }, "busy"),
+        (Faulty { on_acquire: Some(Code::Busy), ..works() }, "try again"),
+        (Faulty { on_acquire: Some(Code::Unreachable), ..works() }, "try again"),
+        (Faulty { on_acquire: Some(Code::OutcomeUnknown), ..works() }, "try again"),
         (Faulty { on_release: Some(Code::DatabaseError), ..works() }, "refresh id:1"),
         (Faulty { on_release: Some(Code::Busy), ..works() }, "refresh id:1"),
         (works(), "refresh id:1"),

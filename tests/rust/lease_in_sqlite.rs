@@ -171,7 +171,7 @@ fn a_locked_file_is_read_without_a_lease() {
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let attempt = store.try_acquire(ROW, &me(), 1, &|| NOW, Duration::from_millis(1)).unwrap();
-    assert_eq!((describe(&attempt.outcome), attempt.found.is_some()), ("busy".to_owned(), true));
+    assert_eq!((describe(&attempt.outcome), attempt.found.is_some()), ("try again".to_owned(), true));
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(describe(&try_acquire(&store, ROW, &me(), NOW)), "refresh id:1");
 }

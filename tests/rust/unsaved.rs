@@ -288,8 +288,9 @@ mod rules {
                         let error = case.store.save_and_release(token(FRESH), NOW, me.owner(), None).unwrap_err();
                         assert!(error.is_pair_kept() && !case.store.release_lease(&acquired));
                     }
-                    Outcome::BackOff(error, _) | Outcome::NoLease(error) => panic!("{error}"),
-                    Outcome::Busy => panic!("busy"),
+                    Outcome::BackOff(error, _) | Outcome::NoLease(error) | Outcome::TryAgain(error) => {
+                        panic!("{error}")
+                    }
                 }
             }
         };

@@ -26,12 +26,23 @@ thread_local! {
     static EXCEPTIONS: RefCell<Exceptions> = const { RefCell::new(Exceptions::Nowhere) };
 }
 
+/// Sets what this thread's functions have raised, and returns it as it was. A server such as uWSGI ends the interpreter
+/// after the thread-local values of its thread. Then there is nothing to set.
+fn replace(exceptions: Exceptions) -> Exceptions {
+    EXCEPTIONS.try_with(|current| current.replace(exceptions)).unwrap_or(Exceptions::Nowhere)
+}
+
+/// Looks at what this thread's functions have raised.
+fn are(matches: impl FnOnce(&Exceptions) -> bool) -> bool {
+    EXCEPTIONS.try_with(|current| matches(&current.borrow())).unwrap_or(false)
+}
+
 /// Runs the work of a method. Returns its result, or the exception that ends the program, if a function has raised one
 /// meanwhile.
 pub(super) fn or_ended<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    let method = RunningMethod { outer: EXCEPTIONS.replace(Exceptions::Awaited) };
+    let method = RunningMethod { outer: replace(Exceptions::Awaited) };
     let result = work();
-    let exceptions = EXCEPTIONS.replace(Exceptions::Nowhere);
+    let exceptions = replace(Exceptions::Nowhere);
     drop(method);
     match (exceptions, result) {
         (Exceptions::Fatal(error), _) => Err(Failure::Python(error)),
@@ -50,7 +61,7 @@ struct RunningMethod {
 
 impl Drop for RunningMethod {
     fn drop(&mut self) {
-        EXCEPTIONS.set(mem::replace(&mut self.outer, Exceptions::Nowhere));
+        replace(mem::replace(&mut self.outer, Exceptions::Nowhere));
     }
 }
 
@@ -73,15 +84,15 @@ pub(super) fn pass_on(py: Python<'_>, function: &Py<PyAny>, error: PyErr) -> Str
 
 /// Has a function raised an exception that ends the program? Then the method that runs must call no other one.
 pub(super) fn is_ending() -> bool {
-    EXCEPTIONS.with_borrow(|exceptions| matches!(exceptions, Exceptions::Fatal(_)))
+    are(|exceptions| matches!(exceptions, Exceptions::Fatal(_)))
 }
 
 /// In a finalizer no method runs that could raise the exception, and Python can only print it. An exception that ends the
 /// program stays, whatever another function raises afterwards.
 fn keep(py: Python<'_>, function: &Py<PyAny>, error: PyErr, kind: fn(PyErr) -> Exceptions) {
-    if EXCEPTIONS.with_borrow(|exceptions| matches!(exceptions, Exceptions::Nowhere)) {
+    if are(|exceptions| matches!(exceptions, Exceptions::Nowhere)) {
         error.write_unraisable(py, Some(function.bind(py)));
     } else if !is_ending() {
-        EXCEPTIONS.set(kind(error));
+        replace(kind(error));
     }
 }

@@ -116,7 +116,9 @@ thread_local!(static HELD: std::cell::RefCell<Vec<Rank>> = const { std::cell::Re
 #[cfg(debug_assertions)]
 impl Held {
     fn new(rank: Rank) -> Self {
-        HELD.with_borrow_mut(|held| {
+        // A server such as uWSGI ends the interpreter after the thread-local values of its thread.
+        let _ = HELD.try_with(|held| {
+            let mut held = held.borrow_mut();
             let highest = held.iter().max();
             debug_assert!(highest.is_none_or(|&highest| highest < rank), "{rank:?} after {held:?}");
             held.push(rank);
@@ -128,7 +130,7 @@ impl Held {
 #[cfg(debug_assertions)]
 impl Drop for Held {
     fn drop(&mut self) {
-        // A lock may be dropped while a thread ends, after its thread-local values.
+        // A lock may also be dropped while a thread ends.
         let _ = HELD.try_with(|held| {
             let mut held = held.borrow_mut();
             if let Some(position) = held.iter().rposition(|&rank| rank == self.rank) {

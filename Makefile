@@ -130,7 +130,8 @@ $(SDKS:%=.venv-sdk-%/ready): .venv-sdk-%/ready: requirements/sdk-%.txt
 
 $(SDKS:%=test-sdk-%): test-sdk-%: setup .venv-sdk-%/ready target/wheel-debug/ready
 	.venv-sdk-$*/$(SCRIPTS)/python $(PIP) --no-index --no-deps --force-reinstall target/wheel-debug/*.whl
-	$(WITH_POSTGRES) .venv-sdk-$*/$(SCRIPTS)/python -m pytest $(PYTEST) tests/sdk
+	$(WITH_POSTGRES) .venv-sdk-$*/$(SCRIPTS)/python -m pytest $(PYTEST) --junitxml=target/pytest-sdk-$*.xml tests/sdk
+	@! grep -nE '$(SECRETS)' target/pytest-sdk-$*.xml || { echo 'a secret was put out'; exit 1; }
 
 test-cells: setup build ## The cells on real services: Redis and MariaDB of this system, and a stand-in for Amazon's
 	$(BIN)/python -m pytest $(PYTEST) --junitxml=target/pytest-cells.xml tests/cells

@@ -125,3 +125,17 @@ impl StoreKeys {
         self.as_supplied().map_or(Ok(()), |keys| keys.ask(location, deadline))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fixed_keys_are_never_asked_for() {
+        for keys in [StoreKeys::none(), StoreKeys::fixed(Ring::clear_text())] {
+            let answers =
+                [AskFirst::No, AskFirst::UnlessAskedLately, AskFirst::Yes].map(|asks| keys.has_answered(asks));
+            assert_eq!(answers, [true; 3]);
+        }
+    }
+}

@@ -73,7 +73,8 @@ def program(request, zoho, tmp_path):
 # The rules of the lease are the same under each SDK. So SDK 5 to 7 run two tests of many processes, and SDK 8 runs all.
 CROWD_TESTS = "test_lease.py"
 FOR_EACH_SDK = {"test_32_processes_at_one_expiry", "test_refresh_ahead_in_3_processes_of_16_threads"}
-# What a store writes is the same under each SDK, too. So SDK 5 to 7 restart in a new process with a file alone.
+# What a store writes is the same under each SDK, too. So SDK 5 to 7 restart in a new process with a file alone, and in
+# the same process with the other stores.
 SDK_8_ONLY = {"sqlite", "sqlite-encrypted-new-process", "postgresql-new-process", "postgresql-encrypted-new-process"}
 
 

@@ -159,10 +159,11 @@ impl HeldLeases {
         });
     }
 
-    /// Is this a lease whose answer was lost? Forgets that.
+    /// Is this a lease whose answer was lost? Forgets that. (In a cell, its end is not stored, so only the owner counts.)
     pub(super) fn was_unanswered(&self, key: &LeaseKey, lease: &Lease) -> bool {
         self.with_all(|list| {
-            let position = list.unanswered.iter().position(|noted| (&noted.0, &noted.1) == (key, lease));
+            let is_this = |(noted, of): &(LeaseKey, Lease)| noted == key && of.owner == lease.owner;
+            let position = list.unanswered.iter().position(is_this);
             position.map(|position| list.unanswered.swap_remove(position)).is_some()
         })
     }

@@ -5,7 +5,8 @@ import importlib.metadata
 import multiprocessing
 import sys
 
-# A fork of a process that has only imported the SDK is like a new process, and starts 0.7 s sooner.
+# A fork of a process that has only imported the SDK is like a new process, and starts 0.7 s sooner. The helpers of the
+# tests import pytest, which takes 0.2 s.
 if sys.platform == "win32":
     processes = multiprocessing.get_context("spawn")
 else:
@@ -16,6 +17,7 @@ else:
             "zohocrmsdk.src.com.zoho.api.authenticator.oauth_token",
             "zohocrmsdk.src.com.zoho.crm.api.org",
             "zohocrmsdk.src.com.zoho.crm.api.users",
+            "pytest",
         ]
     )
 

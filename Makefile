@@ -94,9 +94,8 @@ test-rust: ## The tests of the rules and backends that need no server: first wit
 	$(CARGO_TEST)
 	$(CARGO_TEST) --features sqlite
 
-# Most of these tests wait for the server or the disk, so there are more threads than cores.
 test-rust-postgres: setup
-	RUST_TEST_THREADS=8 $(WITH_POSTGRES) $(CARGO_TEST) --features sqlite,postgres
+	$(WITH_POSTGRES) $(CARGO_TEST) --features sqlite,postgres
 
 test-postgres: test-rust-postgres build ## The backends in Rust, and tests/postgres, on the server that POSTGRES chooses
 	$(WITH_POSTGRES) $(BIN)/python -m pytest $(PYTEST) --junitxml=target/pytest-postgres.xml tests/postgres

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,7 +15,7 @@ use zoho_token_store::store::backend::{
 };
 use zoho_token_store::store::deadline::Deadline;
 use zoho_token_store::store::error::Code;
-use zoho_token_store::store::lease::Lookup;
+use zoho_token_store::store::lease::{Lookup, Outcome};
 use zoho_token_store::store::{Error, Result, Store};
 
 use super::common::{NOW, TIMEOUT, token};
@@ -190,6 +191,11 @@ fn store_over(faulty: Faulty) -> Store {
     store
 }
 
+/// What a requester has to do for the row at a time.
+fn attempt(store: &Store, requester: &Requester, now: i64) -> Outcome {
+    store.try_acquire(Lookup::Id(Some("1")), requester, 1, &|| now, TIMEOUT).unwrap().outcome
+}
+
 #[test]
 fn the_clock_is_read_after_the_lease() {
     // If it were read before, a lease that is acquired in between could seem to end too far in the future to be valid.
@@ -210,14 +216,11 @@ fn a_failed_release_is_tried_again() {
     let faulty = Faulty { on_release: Some(Code::Busy), ..Faulty::default() };
     let works = Arc::clone(&faulty.works);
     let store = store_over(faulty);
-    let attempt = |requester: &Requester| {
-        store.try_acquire(Lookup::Id(Some("1")), requester, 1, &|| NOW, TIMEOUT).unwrap().outcome
-    };
-    let held = acquired(attempt(&me()));
+    let held = acquired(attempt(&store, &me(), NOW));
     assert!(!store.release_lease(&held) && store.holds_leases());
     works.store(true, Ordering::SeqCst);
     assert_eq!(store.release_all_leases().len(), 1);
-    assert_eq!(describe(&attempt(&another_process(1))), "refresh id:1");
+    assert_eq!(describe(&attempt(&store, &another_process(1), NOW)), "refresh id:1");
 }
 
 #[test]
@@ -225,15 +228,26 @@ fn a_lease_whose_answer_was_lost_belongs_to_its_owner() {
     let faulty = Faulty { after_acquire: Some(Code::Unreachable), ..Faulty::default() };
     let works = Arc::clone(&faulty.works);
     let store = store_over(faulty);
-    let attempt = |requester: &Requester| {
-        store.try_acquire(Lookup::Id(Some("1")), requester, 1, &|| NOW, TIMEOUT).unwrap().outcome
-    };
-    assert_eq!(describe(&attempt(&me())), "try again");
+    assert_eq!(describe(&attempt(&store, &me(), NOW)), "try again");
     works.store(true, Ordering::SeqCst);
-    assert_eq!(describe(&attempt(&task(1))), "wait id:1");
-    let held = acquired(attempt(&me()));
+    assert_eq!(describe(&attempt(&store, &task(1), NOW)), "wait id:1");
+    let held = acquired(attempt(&store, &me(), NOW));
     assert!(held.is_new && store.release_lease(&held), "it is released if the refresh fails");
-    assert_eq!(describe(&attempt(&another_process(1))), "refresh id:1");
+    assert_eq!(describe(&attempt(&store, &another_process(1), NOW)), "refresh id:1");
+}
+
+#[test]
+fn a_lease_that_was_found_late_expires_when_it_would_have() {
+    let faulty = Faulty { after_acquire: Some(Code::Unreachable), ..Faulty::default() };
+    let works = Arc::clone(&faulty.works);
+    let store = store_over(faulty);
+    assert_eq!(describe(&attempt(&store, &me(), NOW)), "try again");
+    works.store(true, Ordering::SeqCst);
+    // One millisecond before its end.
+    let held = acquired(attempt(&store, &me(), NOW + i64::try_from(LENGTH.as_millis()).unwrap() - 1));
+    thread::sleep(Duration::from_millis(5));
+    assert!(store.release_lease(&held));
+    assert_eq!(store.lease_counters().failed, 0, "an expired lease is no failed refresh (rule 15)");
 }
 
 #[test]

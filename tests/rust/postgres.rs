@@ -370,7 +370,8 @@ mod guards_and_locks {
         let impatient = Store::new(Box::new(open(&case.schema)), Duration::from_millis(300));
         // On a machine that stands still, the server's answer to the last attempt may come too late. That is no "busy".
         let codes: Vec<_> = (0..5).map(|_| impatient.save(token(FRESH), NOW).unwrap_err().code()).collect();
-        assert!(codes.contains(&Code::Busy), "{codes:?}");
+        let is_known = |code| [Code::Busy, Code::Unreachable].contains(code);
+        assert!(codes.contains(&Code::Busy) && codes.iter().all(is_known), "{codes:?}");
         assert_eq!(access_token(&impatient), "old", "finds do not wait");
         admin.sql("ROLLBACK");
         thread::sleep(Duration::from_millis(400));
